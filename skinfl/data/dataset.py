@@ -1,0 +1,109 @@
+"""The one shape all readers return: images with the labels and identities that belong to them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Optional, Sequence, Tuple
+
+import numpy as np
+
+from skinfl.errors import DataError
+
+
+class Lesion(NamedTuple):
+    """One photograph: ``image`` is uint8 of shape (height, width, channels)."""
+
+    image: np.ndarray
+    label: int
+    lesion_id: str
+    image_id: str
+    site: str
+    sex: str
+    age: float
+
+
+class LesionDataset:
+    """Photographs of skin lesions, all of one size, held in memory as uint8.
+
+    Parameters
+    ----------
+    name: what reports call it, e.g. ``"ham10000"``.
+    images: uint8, shape (n, height, width, channels), channels 1 or 3.
+    labels: integers in ``range(len(classes))``, shape (n,).
+    classes: class names in label order.
+    lesion_ids: photographs of one lesion share an id; whoever splits the data keeps them together.
+    image_ids, sites, sexes, ages: per photograph; ``""`` and NaN where unknown.
+    synthetic: whether the pictures were drawn, not taken. Reports say so.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        images: np.ndarray,
+        labels: np.ndarray,
+        classes: Sequence[str],
+        lesion_ids: Sequence[str],
+        image_ids: Sequence[str],
+        sites: Optional[Sequence[str]] = None,
+        sexes: Optional[Sequence[str]] = None,
+        ages: Optional[Sequence[float]] = None,
+        synthetic: bool = False,
+    ):
+        n = len(images)
+        self.name = name
+        self.images = np.ascontiguousarray(images, dtype=np.uint8)
+        self.labels = np.asarray(labels, dtype=np.int64)
+        self.classes: Tuple[str, ...] = tuple(classes)
+        self.lesion_ids = np.asarray(lesion_ids, dtype=object)
+        self.image_ids = np.asarray(image_ids, dtype=object)
+        self.sites = np.asarray([""] * n if sites is None else sites, dtype=object)
+        self.sexes = np.asarray([""] * n if sexes is None else sexes, dtype=object)
+        self.ages = np.asarray([np.nan] * n if ages is None else ages, dtype=np.float64)
+        self.synthetic = bool(synthetic)
+        if self.images.ndim != 4 or self.images.shape[3] not in (1, 3):
+            raise DataError(f"{name}: images must have shape (n, height, width, 1 or 3)")
+        columns = ("labels", "lesion_ids", "image_ids", "sites", "sexes", "ages")
+        for column in columns:
+            if len(getattr(self, column)) != n:
+                raise DataError(f"{name}: {len(getattr(self, column))} {column} for {n} images")
+        if n and not (0 <= self.labels.min() and self.labels.max() < len(self.classes)):
+            raise DataError(f"{name}: labels must lie in 0..{len(self.classes) - 1}")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, i: int) -> Lesion:
+        return Lesion(
+            self.images[i],
+            int(self.labels[i]),
+            self.lesion_ids[i],
+            self.image_ids[i],
+            self.sites[i],
+            self.sexes[i],
+            float(self.ages[i]),
+        )
+
+    def subset(self, indices: Sequence[int]) -> LesionDataset:
+        """Return the photographs at ``indices``, in that order."""
+        i = np.asarray(indices, dtype=np.int64)
+        return LesionDataset(
+            self.name,
+            self.images[i],
+            self.labels[i],
+            self.classes,
+            self.lesion_ids[i],
+            self.image_ids[i],
+            self.sites[i],
+            self.sexes[i],
+            self.ages[i],
+            self.synthetic,
+        )
+
+    @property
+    def image_shape(self) -> Tuple[int, int, int]:
+        """(channels, height, width), torch's order."""
+        _, height, width, channels = self.images.shape
+        return channels, height, width
+
+    def class_counts(self) -> np.ndarray:
+        """Return how many photographs each class has, shape (classes,)."""
+        return np.bincount(self.labels, minlength=len(self.classes))

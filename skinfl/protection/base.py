@@ -1,0 +1,128 @@
+"""The interface every protection implements: protect at a hospital, combine at a party, open.
+
+A protection turns vectors into bytes and the bytes of many hospitals into the vector of their sum.
+It knows nothing of networks, data or strategies. The three places are three classes, so that a type
+shows who holds which key:
+
+1. ``Protection.setup`` (once per run) makes the roles and hands each its own keys.
+2. ``HospitalSide.protect`` turns a vector into one message per aggregating party.
+3. ``AggregatorSide.receive`` checks one message, ``combine`` adds those of the agreed senders.
+4. ``OpenerSide.open`` turns the parties' combined messages into the sum.
+
+``receive`` and ``combine`` are apart because with several parties the senders must be agreed between
+them: only hospitals whose message reached *every* party may enter the sum.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Dict, Mapping, NamedTuple, Sequence, Tuple
+
+import numpy as np
+
+from skinfl.protection.layout import Layout
+
+
+class Exchange(NamedTuple):
+    """Which sum a message belongs to. ``run`` differs between runs, so none can be replayed."""
+
+    run: str
+    round: int
+    layout: Layout
+
+
+class Protected(NamedTuple):
+    """A hospital's messages, keyed by the party they are for.
+
+    ``clipped`` is the share of values, 0 to 1, that lay outside the clip range.
+    """
+
+    messages: Dict[str, bytes]
+    clipped: float
+
+
+class Opened(NamedTuple):
+    """The sum of the senders' vectors: float64, shape ``(layout.size,)``."""
+
+    total: np.ndarray
+    senders: Tuple[str, ...]
+
+
+class HospitalSide(ABC):
+    """What a hospital runs. Holds whatever the hospital alone may hold."""
+
+    name: str
+
+    @abstractmethod
+    def protect(self, vector: np.ndarray, exchange: Exchange) -> Protected:
+        """Protect ``vector``, a float array of shape ``(exchange.layout.size,)``.
+
+        Raises :class:`~skinfl.errors.ProtectionError` for a wrong shape or a value that is not finite.
+        """
+
+
+class AggregatorSide(ABC):
+    """What one aggregating party runs. Holds no key that opens anything."""
+
+    name: str
+
+    @abstractmethod
+    def receive(self, message: bytes, exchange: Exchange) -> str:
+        """Check and keep one hospital's message; return its sender.
+
+        Raises :class:`~skinfl.errors.MessageError` for what is short, long, replayed, of another
+        run, round, scheme, layout or key; nothing of it is kept.
+        """
+
+    @abstractmethod
+    def combine(self, senders: Sequence[str], exchange: Exchange) -> bytes:
+        """Add the messages of ``senders`` (each received before), forget them all, return the sum."""
+
+
+class OpenerSide(ABC):
+    """What those who may see the sum run."""
+
+    #: ``"hospitals"`` where the sum is opened by them, else ``"coordinator"``
+    place: str = "coordinator"
+
+    @abstractmethod
+    def open(self, combined: Mapping[str, bytes], exchange: Exchange) -> Opened:
+        """Open the sum from the parties' combined messages, keyed by party.
+
+        Raises :class:`~skinfl.errors.ProtectionError` where too few parties answered or their
+        senders differ, :class:`~skinfl.errors.MessageError` for a malformed message.
+        """
+
+
+class Roles(NamedTuple):
+    """Everything ``setup`` makes, each to be given to its owner and to no one else."""
+
+    hospitals: Dict[str, HospitalSide]
+    aggregators: Dict[str, AggregatorSide]
+    opener: OpenerSide
+
+
+class Protection(ABC):
+    """A scheme with its parameters; immutable and without keys."""
+
+    #: the name in settings and reports
+    name: str
+    #: one line for reports: what the aggregating side can see
+    aggregator_sees: str
+
+    @abstractmethod
+    def setup(self, hospitals: Sequence[str]) -> Roles:
+        """Make keys and roles for the named hospitals.
+
+        Raises :class:`~skinfl.errors.ProtectionError` where the parameters are unsafe or the sum of
+        that many hospitals could overflow.
+        """
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """A digest of the scheme's public parameters, carried in every message."""
+
+    @abstractmethod
+    def describe(self) -> Dict[str, object]:
+        """Return the parameters for ``result.json``."""

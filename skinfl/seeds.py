@@ -1,0 +1,45 @@
+"""Seeds derived by name, so that no generator's state has to be kept between rounds.
+
+Every use of randomness that decides a *result* (shuffling, augmentation, initial weights, sampling)
+asks for the seed of its own purpose. A resumed run asks again and gets the same one. Randomness that
+protects a *secret* (shares, masks, keys) never comes from here: see :mod:`skinfl.protection`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from contextlib import contextmanager
+from typing import Iterator
+
+import numpy as np
+import torch
+
+
+def derive(seed: int, *purpose: object) -> int:
+    """Return a 63-bit seed for ``purpose``, e.g. ``derive(7, "shuffle", round, hospital, epoch)``."""
+    text = "\x1f".join([str(int(seed)), *map(str, purpose)])
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def numpy_rng(seed: int, *purpose: object) -> np.random.Generator:
+    """Return a numpy generator seeded for ``purpose``."""
+    return np.random.Generator(np.random.PCG64(derive(seed, *purpose)))
+
+
+@contextmanager
+def seeded(seed: int, *purpose: object) -> Iterator[None]:
+    """Seed torch's and Python's global generators inside the block and restore them after it.
+
+    Dropout and torchvision's transforms draw from the global generators: torchvision 0.5 from
+    Python's, newer ones from torch's.
+    """
+    value = derive(seed, *purpose)
+    python_state = random.getstate()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(value)
+        random.seed(value)
+        try:
+            yield
+        finally:
+            random.setstate(python_state)
