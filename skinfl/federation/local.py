@@ -1,0 +1,165 @@
+"""Training at one hospital: some epochs of SGD or Adam, with a strategy's correction of the gradient.
+
+All four strategies need one form of local step only::
+
+    gradient + mu * (y - x) + drift
+
+where ``y`` is the hospital's model, ``x`` the one it was sent, ``mu`` FedProx's weight and ``drift``
+SCAFFOLD's ``c - c_i``. The strategies choose ``mu`` and ``drift``; this module does not know them.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import List, NamedTuple, Optional
+
+import numpy as np
+import torch
+from torch import nn
+
+from skinfl import seeds
+from skinfl.data.dataset import LesionDataset
+from skinfl.data.transforms import Normalisation, augmentation, to_batch
+from skinfl.errors import TrainingError
+from skinfl.federation.update import StateLayout
+
+
+class LocalPlan(NamedTuple):
+    """How a hospital trains: the same for all hospitals and rounds of a run."""
+
+    epochs: int
+    batch_size: int
+    optimiser: str
+    lr: float
+    momentum: float
+    weight_decay: float
+    augment: bool
+
+
+class LocalResult(NamedTuple):
+    """What training gave, before any protection.
+
+    ``delta``: float32, shape ``(layout.size,)``, new minus old state. ``gradient``: the mean
+    gradient at the old parameters, float32, shape ``(layout.n_parameters,)``, where it was asked for.
+    """
+
+    delta: np.ndarray
+    steps: int
+    examples: int
+    loss: float
+    gradient: Optional[np.ndarray]
+
+
+def batches(n: int, batch_size: int, rng: np.random.Generator) -> List[np.ndarray]:
+    """Return shuffled index batches; a last batch of one joins the one before it.
+
+    BatchNorm cannot train on a single image, and a single image's gradient would weigh as a batch's.
+    """
+    order = rng.permutation(n)
+    parts = [order[i : i + batch_size] for i in range(0, n, batch_size)]
+    if len(parts) > 1 and len(parts[-1]) == 1:
+        parts[-2:] = [np.concatenate(parts[-2:])]
+    return parts
+
+
+def train(
+    model: nn.Module,
+    layout: StateLayout,
+    dataset: LesionDataset,
+    normalisation: Normalisation,
+    plan: LocalPlan,
+    *,
+    start: np.ndarray,
+    seed: int,
+    purpose: tuple,
+    class_weights: Optional[np.ndarray] = None,
+    proximal: float = 0.0,
+    drift: Optional[np.ndarray] = None,
+    full_gradient: bool = False,
+) -> LocalResult:
+    """Train ``model`` from the state ``start`` on a hospital's data.
+
+    ``purpose`` names the use of randomness, e.g. ``(round, hospital)``: the same seed and purpose
+    give the same result bit for bit. ``drift`` has shape ``(layout.n_parameters,)``.
+
+    Raises :class:`~skinfl.errors.TrainingError` where the loss is not a number.
+    """
+    layout.write(model, start)
+    loss_function = _Loss(class_weights)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    origin = layout.split(start) if proximal else None
+    offset = None if drift is None else layout.split(drift)
+    labels = torch.from_numpy(dataset.labels)
+
+    gradient = None
+    if full_gradient:
+        gradient = _full_gradient(model, parameters, dataset, normalisation, loss_function, plan.batch_size)
+
+    augment = augmentation(dataset.image_shape[1]) if plan.augment else None
+    optimiser = _optimiser(parameters, plan)
+    model.train()
+    steps, losses = 0, []
+    with seeds.seeded(seed, "train", *purpose):
+        for epoch in range(plan.epochs):
+            rng = seeds.numpy_rng(seed, "shuffle", *purpose, epoch)
+            for index in batches(len(dataset), plan.batch_size, rng):
+                images = to_batch(dataset.images[index], normalisation, augment)
+                optimiser.zero_grad()
+                loss = loss_function(model(images), labels[torch.from_numpy(index)])
+                loss.backward()
+                for i, p in enumerate(parameters):
+                    if origin is not None:
+                        p.grad.add_(p.detach() - origin[i], alpha=proximal)
+                    if offset is not None:
+                        p.grad.add_(offset[i])
+                optimiser.step()
+                steps += 1
+                losses.append(loss.item())
+                if not math.isfinite(losses[-1]):
+                    raise TrainingError(f"the loss is {losses[-1]} after {steps} steps: lower --lr")
+    delta = layout.flatten(model) - np.asarray(start, dtype=np.float32)
+    if not np.isfinite(delta).all():
+        raise TrainingError(f"weights are not finite after {steps} steps: lower --lr")
+    return LocalResult(delta, steps, len(dataset), float(np.mean(losses)), gradient)
+
+
+class _Loss(nn.Module):
+    """Mean over the batch of ``weight[label] * cross entropy``.
+
+    torch's own weighted mean divides by the batch's weights, so that an image's pull depends on the
+    company it is in; here the expectation over batches is the loss over all images.
+    """
+
+    def __init__(self, class_weights: Optional[np.ndarray]):
+        super().__init__()
+        weights = None if class_weights is None else torch.as_tensor(class_weights, dtype=torch.float32)
+        self.per_image = nn.CrossEntropyLoss(weight=weights, reduction="none")
+
+    def forward(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return self.per_image(logits, labels).mean()
+
+
+def _optimiser(parameters: List[nn.Parameter], plan: LocalPlan) -> torch.optim.Optimizer:
+    if plan.optimiser == "adam":
+        return torch.optim.Adam(parameters, lr=plan.lr, weight_decay=plan.weight_decay)
+    return torch.optim.SGD(parameters, lr=plan.lr, momentum=plan.momentum, weight_decay=plan.weight_decay)
+
+
+def _full_gradient(
+    model: nn.Module,
+    parameters: List[nn.Parameter],
+    dataset: LesionDataset,
+    normalisation: Normalisation,
+    loss_function: nn.Module,
+    batch_size: int,
+) -> np.ndarray:
+    """Return the gradient of the mean loss over all images, without augmentation, float32."""
+    model.eval()
+    total = [torch.zeros_like(p) for p in parameters]
+    for i in range(0, len(dataset), batch_size):
+        images = to_batch(dataset.images[i : i + batch_size], normalisation)
+        labels = torch.from_numpy(dataset.labels[i : i + batch_size])
+        loss = loss_function(model(images), labels)
+        for t, g in zip(total, torch.autograd.grad(loss, parameters)):
+            t.add_(g, alpha=len(labels) / len(dataset))
+    return torch.cat([t.reshape(-1) for t in total]).numpy()

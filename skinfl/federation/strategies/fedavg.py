@@ -1,0 +1,37 @@
+"""FedAvg: the example-weighted mean of the hospitals' changes.
+
+McMahan et al., *Communication-Efficient Learning of Deep Networks from Decentralized Data*, AISTATS
+2017, Algorithm 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Optional, Tuple
+
+import numpy as np
+
+from skinfl.federation.local import LocalResult
+from skinfl.federation.strategies.base import ServerState, Strategy, Total, join, step
+from skinfl.federation.update import StateLayout
+
+
+@dataclass(frozen=True)
+class FedAvg(Strategy):
+    """``x <- x + server_lr * sum(w_k * delta_k) / sum(w_k)``."""
+
+    name: ClassVar[str] = "fedavg"
+    server_lr: float = 1.0
+
+    def contribute(
+        self,
+        result: LocalResult,
+        weight: float,
+        layout: StateLayout,
+        server: ServerState,
+        control: Optional[np.ndarray],
+    ) -> Tuple[np.ndarray, Optional[np.ndarray]]:
+        return join(weight * result.delta.astype(np.float64), None, (weight,)), None
+
+    def apply(self, server: ServerState, total: Total, layout: StateLayout, hospitals: int) -> ServerState:
+        return server._replace(model=step(server, total.model / total.counts[0], self.server_lr))

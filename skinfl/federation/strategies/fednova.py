@@ -1,0 +1,59 @@
+"""FedNova: changes are divided by the length of each hospital's path before they are averaged.
+
+Wang et al., *Tackling the Objective Inconsistency Problem in Heterogeneous Federated Optimization*,
+NeurIPS 2020, equations (6) to (9). Without it, a hospital that takes more steps pulls the common
+minimum towards its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Optional, Tuple
+
+import numpy as np
+
+from skinfl.federation.local import LocalResult
+from skinfl.federation.strategies.base import ServerState, Strategy, Total, join, step
+from skinfl.federation.update import StateLayout
+
+
+def path_length(steps: int, momentum: float) -> float:
+    """Return ``||a_k||_1`` of ``steps`` SGD steps, section 4.1: ``steps`` itself without momentum."""
+    if momentum == 0.0:
+        return float(steps)
+    return (steps - momentum * (1 - momentum**steps) / (1 - momentum)) / (1 - momentum)
+
+
+@dataclass(frozen=True)
+class FedNova(Strategy):
+    """``x <- x + server_lr * tau_eff * sum(p_k * delta_k / a_k)`` with ``tau_eff = sum(p_k * a_k)``.
+
+    ``p_k`` are the hospitals' shares of the images, ``a_k`` their path lengths. BatchNorm's statistics
+    are not gradients and are averaged as in FedAvg. Path lengths are measured in ``unit_length``, the
+    public number of steps of a hospital of unit weight, so that what is sent stays near one.
+    """
+
+    name: ClassVar[str] = "fednova"
+    counts: ClassVar[Tuple[str, ...]] = ("weight", "weighted_path_length")
+    server_lr: float = 1.0
+    momentum: float = 0.0
+    unit_length: float = 1.0
+
+    def contribute(
+        self,
+        result: LocalResult,
+        weight: float,
+        layout: StateLayout,
+        server: ServerState,
+        control: Optional[np.ndarray],
+    ) -> Tuple[np.ndarray, Optional[np.ndarray]]:
+        length = path_length(result.steps, self.momentum) / self.unit_length
+        change = weight * result.delta.astype(np.float64)
+        change[: layout.n_parameters] /= length
+        return join(change, None, (weight, weight * length)), None
+
+    def apply(self, server: ServerState, total: Total, layout: StateLayout, hospitals: int) -> ServerState:
+        effective_length = total.counts[1] / total.counts[0]
+        change = total.model / total.counts[0]
+        change[: layout.n_parameters] *= effective_length
+        return server._replace(model=step(server, change, self.server_lr))

@@ -1,0 +1,61 @@
+"""SCAFFOLD: control variates take the drift towards a hospital's own minimum out of each local step.
+
+Karimireddy et al., *SCAFFOLD: Stochastic Controlled Averaging for Federated Learning*, ICML 2020,
+Algorithm 1 and equations (3) to (5).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Optional, Tuple
+
+import numpy as np
+
+from skinfl.federation.local import LocalResult
+from skinfl.federation.strategies.base import Correction, ServerState, Strategy, Total, join, step
+from skinfl.federation.update import StateLayout
+
+
+@dataclass(frozen=True)
+class Scaffold(Strategy):
+    """Local step ``y <- y - lr * (g(y) - c_k + c)``.
+
+    After training, option 1 sets ``c_k`` to the full gradient at the model that was sent, option 2 to
+    ``c_k - c + (x - y) / (steps * lr)``. The server adds the example-weighted mean of the changes
+    (the paper's uniform mean where all hospitals are equally large) and ``sum(c_k+ - c_k) / N`` to
+    ``c``, with ``N`` all hospitals. Needs plain SGD: with momentum or Adam, ``(x - y) / (steps * lr)``
+    is no mean of gradients.
+    """
+
+    name: ClassVar[str] = "scaffold"
+    has_control: ClassVar[bool] = True
+    server_lr: float = 1.0
+    lr: float = 0.05
+    option: int = 2
+
+    def correction(self, server: ServerState, control: Optional[np.ndarray]) -> Correction:
+        own = 0.0 if control is None else control
+        return Correction(drift=server.control - own, full_gradient=self.option == 1)
+
+    def contribute(
+        self,
+        result: LocalResult,
+        weight: float,
+        layout: StateLayout,
+        server: ServerState,
+        control: Optional[np.ndarray],
+    ) -> Tuple[np.ndarray, Optional[np.ndarray]]:
+        old = np.zeros(layout.n_parameters, np.float32) if control is None else control
+        if self.option == 1:
+            new = result.gradient
+        else:
+            travelled = -result.delta[: layout.n_parameters].astype(np.float64)
+            new = old - server.control + travelled / (result.steps * self.lr)
+        new = np.asarray(new, np.float32)
+        change = new.astype(np.float64) - old
+        return join(weight * result.delta.astype(np.float64), change, (weight,)), new
+
+    def apply(self, server: ServerState, total: Total, layout: StateLayout, hospitals: int) -> ServerState:
+        control = (server.control + total.control / hospitals).astype(np.float32)
+        model = step(server, total.model / total.counts[0], self.server_lr)
+        return ServerState(model, control)

@@ -1,0 +1,204 @@
+"""All settings of a run: one frozen, validated dataclass, read from TOML and overridden by flags.
+
+Every field carries its own help text and its limits, so that the command line, the TOML file and the
+documentation cannot drift apart.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Dict, Mapping, Optional, Tuple
+
+from skinfl.errors import SettingsError, nearest
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+def _setting(default: Any, help: str, *, choices: Tuple[str, ...] = (), low=None, high=None) -> Any:
+    """Declare a field: ``low`` and ``high`` are inclusive limits."""
+    return field(default=default, metadata={"help": help, "choices": choices, "low": low, "high": high})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run is made of. ``None`` means that a default is derived from the other settings."""
+
+    # What is learnt from
+    data: str = _setting("synthetic", "'synthetic', or a folder or file as its publisher ships it")
+    image_size: int = _setting(28, "pixels per side the images are resized to", low=8, high=512)
+    protocol: str = _setting(
+        "grouped",
+        "how the test set is drawn: by lesion, or as the published code does (leaks)",
+        choices=("grouped", "published"),
+    )
+    test_fraction: float = _setting(0.2, "share of the images kept for testing", low=0.05, high=0.5)
+    augment: bool = _setting(True, "flip, turn and recolour training images anew in each epoch")
+
+    # Who holds it
+    hospitals: int = _setting(5, "number of hospitals", low=2, high=10_000)
+    partition: Optional[str] = _setting(
+        None,
+        "who holds what; the default is the paper's proportions for 5 hospitals, else iid",
+        choices=("paper", "iid", "dirichlet", "site"),
+    )
+    alpha: float = _setting(0.3, "concentration of the Dirichlet partition; small is skewed", low=0.01)
+    workers: str = _setting("auto", "what the hospitals run on", choices=("auto", "virtual", "pysyft"))
+
+    # The network
+    model: str = _setting("skinnet", "network: 'skinnet' (the paper's) or a torchvision backbone")
+    doconv: bool = _setting(True, "over-parameterise the network's convolutions (DO-Conv)")
+    batchnorm: str = _setting(
+        "average", "BatchNorm statistics: averaged, or kept at each hospital", choices=("average", "local")
+    )
+
+    # How it is learnt
+    strategy: str = _setting(
+        "fedavg", "federated strategy", choices=("fedavg", "fedprox", "fednova", "scaffold")
+    )
+    rounds: int = _setting(10, "number of rounds", low=1)
+    local_epochs: int = _setting(1, "passes over a hospital's data per round", low=1)
+    batch_size: int = _setting(32, "images per step", low=2)
+    optimiser: str = _setting("sgd", "optimiser at the hospital", choices=("sgd", "adam"))
+    lr: Optional[float] = _setting(
+        None, "learning rate; the default is 0.05 for sgd, 0.001 for adam", low=1e-8
+    )
+    momentum: float = _setting(0.0, "momentum of sgd", low=0.0, high=0.999)
+    weight_decay: float = _setting(1e-4, "L2 penalty", low=0.0)
+    class_weighted: bool = _setting(True, "weigh the loss so that rare classes count as much as common ones")
+    server_lr: float = _setting(1.0, "step size of the server on the averaged update", low=1e-8)
+    mu: float = _setting(0.01, "weight of FedProx's proximal term", low=0.0)
+    scaffold_option: int = _setting(2, "SCAFFOLD's control update: 1 (extra pass) or 2", low=1, high=2)
+    sample: float = _setting(1.0, "share of the hospitals asked in each round", low=0.0001, high=1.0)
+    dropout: float = _setting(
+        0.0, "chance that an asked hospital vanishes before it sends", low=0.0, high=0.95
+    )
+
+    # How updates are protected
+    protection: str = _setting(
+        "plaintext", "how updates are protected", choices=("plaintext", "smpc", "he", "sympc")
+    )
+    smpc_scheme: Optional[str] = _setting(None, "secret sharing scheme", choices=("additive", "shamir"))
+    parties: Optional[str] = _setting(None, "number of aggregating parties, or 'hospitals'")
+    threshold: Optional[int] = _setting(None, "parties that suffice to open (Shamir)", low=1)
+    ring: Optional[int] = _setting(None, "bits of the sharing ring", low=32, high=64)
+    he_scheme: Optional[str] = _setting(
+        None, "packing of homomorphic encryption", choices=("ckks-layers", "ckks-vector", "bfv")
+    )
+    bits: Optional[int] = _setting(None, "bits per quantised value (bfv)", low=8, high=16)
+    precision: Optional[int] = _setting(None, "fractional bits of the fixed-point encoding", low=4, high=48)
+    clip: Optional[float] = _setting(None, "largest absolute value that is sent unchanged", low=1e-6)
+    rounding: Optional[str] = _setting(
+        None, "fixed-point rounding; SyMPC truncates", choices=("truncate", "nearest")
+    )
+
+    # The run itself
+    seed: int = _setting(0, "decides every random choice that affects the result", low=0)
+    evaluate_every: int = _setting(1, "rounds between evaluations", low=1)
+
+    def __post_init__(self) -> None:
+        for f in dataclasses.fields(self):
+            _check(f, getattr(self, f.name))
+        if self.partition is None:
+            object.__setattr__(self, "partition", "paper" if self.hospitals == 5 else "iid")
+        if self.lr is None:
+            object.__setattr__(self, "lr", 0.001 if self.optimiser == "adam" else 0.05)
+        if self.strategy == "scaffold" and (self.optimiser == "adam" or self.momentum):
+            raise SettingsError(
+                "SCAFFOLD's control variates assume plain SGD steps: use --optimiser sgd and --momentum 0, "
+                "or another strategy"
+            )
+        if self.strategy == "fednova" and self.optimiser == "adam":
+            raise SettingsError(
+                "FedNova normalises by the length of SGD's path, which Adam does not have: "
+                "use --optimiser sgd, or another strategy"
+            )
+        if self.ring not in (None, 32, 64):
+            raise SettingsError(f"ring = {self.ring}: the ring has 32 or 64 bits")
+        if self.parties not in (None, "hospitals") and not str(self.parties).isdigit():
+            raise SettingsError(f"parties = {self.parties!r}: give a number, or 'hospitals'")
+
+    def replace(self, **changes: Any) -> Settings:
+        """Return a copy with some fields changed, validated anew."""
+        return from_mapping({**dataclasses.asdict(self), **changes})
+
+    def protection_options(self) -> Dict[str, Any]:
+        """Return the options of the chosen protection that were set."""
+        names = ("smpc_scheme", "parties", "threshold", "ring", "he_scheme", "bits")
+        names += ("precision", "clip", "rounding")
+        found = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        if "parties" in found and found["parties"] != "hospitals":
+            found["parties"] = int(found["parties"])
+        return found
+
+
+def _check(f: dataclasses.Field, value: Any) -> None:
+    """Refuse a value of the wrong type or outside the field's limits."""
+    kind = str(f.type)
+    if value is None:
+        if not kind.startswith("Optional"):
+            raise SettingsError(f"{f.name} needs a value: {f.metadata['help']}")
+        return
+    expected = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,)}[
+        kind.replace("Optional[", "").rstrip("]")
+    ]
+    if not isinstance(value, expected) or (isinstance(value, bool) and bool not in expected):
+        raise SettingsError(f"{f.name} = {value!r}: expected {expected[-1].__name__} ({f.metadata['help']})")
+    choices, low, high = f.metadata["choices"], f.metadata["low"], f.metadata["high"]
+    if choices and value not in choices:
+        raise SettingsError(f"{f.name} = {value!r}: {nearest(value, choices)}")
+    too_low = low is not None and not value >= low
+    if too_low or (high is not None and value > high):
+        limits = " and ".join(
+            part
+            for part in (low is not None and f"at least {low}", high is not None and f"at most {high}")
+            if part
+        )
+        raise SettingsError(f"{f.name} = {value!r}: must be {limits} ({f.metadata['help']})")
+
+
+def from_mapping(values: Mapping[str, Any]) -> Settings:
+    """Build settings from a mapping, refusing unknown keys with the nearest valid name."""
+    names = [f.name for f in dataclasses.fields(Settings)]
+    for key in values:
+        if key not in names:
+            raise SettingsError(f"unknown setting {key!r}: {nearest(key, names)}")
+    return Settings(**dict(values))
+
+
+def read_toml(path: Path) -> Dict[str, Any]:
+    """Return the settings of a TOML file as a mapping, unknown keys refused."""
+    try:
+        with open(path, "rb") as f:
+            values = tomllib.load(f)
+    except OSError as error:
+        raise SettingsError(f"cannot read the settings file {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} is not valid TOML: {error}") from None
+    try:
+        from_mapping(values)
+    except SettingsError as error:
+        raise SettingsError(f"{path}: {error}") from None
+    return values
+
+
+def to_toml(settings: Settings) -> str:
+    """Return the settings as TOML; what is ``None`` is left out."""
+    lines = []
+    for f in dataclasses.fields(settings):
+        value = getattr(settings, f.name)
+        if value is None:
+            continue
+        if isinstance(value, bool):
+            text = "true" if value else "false"
+        elif isinstance(value, str):
+            text = '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        else:
+            text = repr(value)
+        lines.append(f"{f.name} = {text}")
+    return "\n".join(lines) + "\n"
