@@ -1,0 +1,171 @@
+"""A trained network in one file: weights, and what is needed to feed it an image and name its answer.
+
+The file is a numpy archive of arrays and one JSON header. Nothing in it is executed on loading
+(``allow_pickle=False``), so a model from elsewhere can be wrong but cannot run code.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from pathlib import Path
+from typing import Dict, NamedTuple, Sequence, Tuple, Union
+
+import numpy as np
+import torch
+from torch import nn
+
+from skinfl.errors import ModelError
+from skinfl.models.registry import build_model
+
+FORMAT = "skinfl-model"
+VERSION = 1
+_HEADER = "header"
+_STATE = "state/"
+
+
+class StoredModel(NamedTuple):
+    """A loaded model. ``mean`` and ``std`` normalise pixels in 0..1, one number for each channel."""
+
+    model: nn.Module
+    name: str
+    class_names: Tuple[str, ...]
+    mean: Tuple[float, ...]
+    std: Tuple[float, ...]
+    image_size: int
+    in_channels: int
+
+
+def save_model(
+    path: Union[str, Path],
+    model: nn.Module,
+    *,
+    name: str,
+    in_channels: int,
+    image_size: int,
+    classes: int,
+    class_names: Sequence[str],
+    doconv: bool,
+    normalisation_mean: Sequence[float],
+    normalisation_std: Sequence[float],
+) -> None:
+    """Write ``model``, built by ``build_model`` with the same arguments, to ``path``.
+
+    ``normalisation_mean`` and ``normalisation_std`` have one number for each channel, for pixels in 0..1.
+    The file appears whole or not at all. Raises :class:`~skinfl.errors.ModelError` where the description
+    contradicts itself or the place cannot be written.
+    """
+    header = {
+        "format": FORMAT,
+        "version": VERSION,
+        "name": name,
+        "in_channels": int(in_channels),
+        "image_size": int(image_size),
+        "classes": int(classes),
+        "class_names": [str(c) for c in class_names],
+        "doconv": bool(doconv),
+        "mean": [float(v) for v in normalisation_mean],
+        "std": [float(v) for v in normalisation_std],
+    }
+    _check_header(Path(path), header)
+    arrays = {_STATE + key: value.detach().cpu().numpy() for key, value in model.state_dict().items()}
+    arrays[_HEADER] = np.array(json.dumps(header))
+    path = Path(path)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        with open(str(temporary), "wb") as file:
+            np.savez(file, **arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(str(temporary), str(path))
+    except OSError as error:
+        raise ModelError(f"cannot write the model to {path}: {error.strerror}") from error
+    finally:
+        if temporary.exists():
+            temporary.unlink()
+
+
+def load_model(path: Union[str, Path]) -> StoredModel:
+    """Read a model that :func:`save_model` wrote; it comes in evaluation mode.
+
+    Raises :class:`~skinfl.errors.ModelError` for a file that is missing, cut short, not a model, or
+    whose weights do not fit the network it names.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ModelError(f"no model at {path}: give the file that training wrote")
+    header, state = _read(path)
+    _check_header(path, header)
+    model = build_model(
+        header["name"],
+        in_channels=header["in_channels"],
+        image_size=header["image_size"],
+        classes=header["classes"],
+        doconv=header["doconv"],
+    )
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise ModelError(f"{path}: the weights do not fit the network {header['name']!r} it names") from error
+    if not all(torch.isfinite(value).all() for value in state.values()):
+        raise ModelError(f"{path}: some weights are not numbers; its training diverged: train it again")
+    return StoredModel(
+        model.eval(),
+        header["name"],
+        tuple(header["class_names"]),
+        tuple(header["mean"]),
+        tuple(header["std"]),
+        header["image_size"],
+        header["in_channels"],
+    )
+
+
+def _read(path: Path) -> Tuple[Dict, Dict[str, torch.Tensor]]:
+    damaged = f"{path} is not a model file, or is cut short: give the file that training wrote"
+    if not zipfile.is_zipfile(str(path)):
+        raise ModelError(damaged)
+    try:
+        with np.load(str(path), allow_pickle=False) as archive:
+            header = json.loads(str(archive[_HEADER][()]))
+            state = {
+                key[len(_STATE) :]: torch.from_numpy(np.array(archive[key]))
+                for key in archive.files
+                if key.startswith(_STATE)
+            }
+    except (OSError, ValueError, KeyError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+        raise ModelError(damaged) from error
+    return header, state
+
+
+_FIELDS = {
+    "name": str,
+    "in_channels": int,
+    "image_size": int,
+    "classes": int,
+    "class_names": list,
+    "doconv": bool,
+    "mean": list,
+    "std": list,
+}
+
+
+def _check_header(path: Path, header: Dict) -> None:
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        raise ModelError(f"{path} is not a model file: give the file that training wrote")
+    if header.get("version") != VERSION:
+        raise ModelError(
+            f"{path} has model format {header.get('version')}, this skinfl reads {VERSION}: "
+            "use the version of skinfl that wrote it"
+        )
+    for field, kind in _FIELDS.items():
+        if not isinstance(header.get(field), kind):
+            raise ModelError(f"{path}: the model's header has no proper {field!r}")
+    if len(header["class_names"]) != header["classes"]:
+        raise ModelError(f"{path}: {len(header['class_names'])} class names for {header['classes']} classes")
+    for field in ("mean", "std"):
+        values = header[field]
+        if len(values) != header["in_channels"] or not all(isinstance(v, (int, float)) for v in values):
+            raise ModelError(f"{path}: {field} needs one number for each of {header['in_channels']} channels")
+    if not all(np.isfinite(header["mean"])) or not all(np.isfinite(header["std"])) or min(header["std"]) <= 0:
+        raise ModelError(f"{path}: the normalisation needs finite means and positive standard deviations")

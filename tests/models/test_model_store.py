@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import json
+import os
+
+import numpy as np
+import pytest
+import torch
+
+from skinfl.errors import ModelError
+from skinfl.models import build_model, load_model, save_model
+
+CLASSES = ("akiec", "bcc", "bkl")
+
+
+def save(path, model=None, **changes):
+    description = {
+        "name": "skinnet",
+        "in_channels": 1,
+        "image_size": 12,
+        "classes": 3,
+        "class_names": CLASSES,
+        "doconv": True,
+        "normalisation_mean": [0.6],
+        "normalisation_std": [0.2],
+    }
+    description.update(changes)
+    keys = ("in_channels", "image_size", "classes", "doconv")
+    if model is None:
+        model = build_model(description["name"], **{k: description[k] for k in keys})
+    save_model(path, model, **description)
+    return model
+
+
+@pytest.mark.parametrize("name,size", [("skinnet", 12), ("resnet18", 32)])
+def test_what_was_saved_comes_back(tmp_path, name, size):
+    model = save(tmp_path / "m.npz", name=name, image_size=size).eval()
+    stored = load_model(tmp_path / "m.npz")
+    images = torch.randn(2, 1, size, size)
+    with torch.no_grad():
+        assert torch.equal(stored.model(images), model(images))
+    assert not stored.model.training
+    assert stored[1:] == (name, CLASSES, (0.6,), (0.2,), size, 1)
+    assert os.listdir(str(tmp_path)) == ["m.npz"]
+
+
+def test_a_file_cut_anywhere_is_refused(tmp_path):
+    save(tmp_path / "m.npz")
+    whole = (tmp_path / "m.npz").read_bytes()
+    for length in (0, 1, 100, len(whole) // 2, len(whole) - 1):
+        (tmp_path / "cut").write_bytes(whole[:length])
+        with pytest.raises(ModelError, match="cut"):
+            load_model(tmp_path / "cut")
+
+
+def test_foreign_files_are_refused(tmp_path):
+    (tmp_path / "text").write_text("hello")
+    np.savez(str(tmp_path / "other.npz"), a=np.zeros(3))
+    np.savez(str(tmp_path / "json.npz"), header=np.array(json.dumps({"format": "other"})))
+    np.savez(str(tmp_path / "pickle.npz"), header=np.array({"format": "skinfl-model"}, dtype=object))
+    np.save(str(tmp_path / "plain.npy"), np.zeros(3))
+    for name in ("text", "other.npz", "json.npz", "pickle.npz", "plain.npy"):
+        with pytest.raises(ModelError, match=name + " is not a model file"):
+            load_model(tmp_path / name)
+    with pytest.raises(ModelError, match="no model at"):
+        load_model(tmp_path / "nothing")
+
+
+def rewrite(path, change):
+    with np.load(str(path), allow_pickle=False) as archive:
+        arrays = {k: archive[k] for k in archive.files}
+    header = json.loads(str(arrays["header"][()]))
+    change(header, arrays)
+    arrays["header"] = np.array(json.dumps(header))
+    np.savez(str(path), **arrays)
+
+
+@pytest.mark.parametrize(
+    "change,word",
+    [
+        (lambda h, a: h.update(version=2), "format 2"),
+        (lambda h, a: h.update(classes=4), "3 class names for 4"),
+        (lambda h, a: h.update(image_size="12"), "image_size"),
+        (lambda h, a: h.update(std=[0.0]), "positive"),
+        (lambda h, a: h.update(mean=[float("nan")]), "finite"),
+        (lambda h, a: h.update(mean=[0.1, 0.2]), "mean needs one number"),
+        (lambda h, a: h.update(mean=["0.1"]), "mean needs one number"),
+        (lambda h, a: h.update(name="skinet"), "skinnet"),
+        (lambda h, a: h.update(image_size=64), "do not fit"),
+        (lambda h, a: a.pop("state/conv1.W"), "do not fit"),
+        (lambda h, a: a["state/output.bias"].fill(np.inf), "diverged"),
+    ],
+)
+def test_contradictions_are_refused(tmp_path, change, word):
+    save(tmp_path / "m.npz")
+    rewrite(tmp_path / "m.npz", change)
+    with pytest.raises(ModelError, match=word):
+        load_model(tmp_path / "m.npz")
+
+
+def test_a_contradiction_is_refused_before_writing(tmp_path):
+    with pytest.raises(ModelError, match="class names"):
+        save(tmp_path / "m.npz", class_names=("a", "b"))
+    assert os.listdir(str(tmp_path)) == []
+
+
+def test_failed_writing_leaves_the_old_file(tmp_path, monkeypatch):
+    save(tmp_path / "m.npz")
+    before = (tmp_path / "m.npz").read_bytes()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(ModelError, match="No space left"):
+        save(tmp_path / "m.npz")
+    assert (tmp_path / "m.npz").read_bytes() == before
+    assert os.listdir(str(tmp_path)) == ["m.npz"]
+    with pytest.raises(ModelError, match="cannot write"):
+        save(tmp_path / "missing" / "m.npz")
