@@ -80,8 +80,9 @@ class DOConv2d(nn.Module):
         kernel[o, i, m] = sum_s (identity[m, s] + D[i, m, s]) W[o, i, s]
 
     ``D`` starts at zero, so a new layer equals an ordinary convolution whose kernel is the first
-    height x width entries of ``W``. The identity is made where it is used and is neither
-    parameter nor buffer: what is not trained has no place in an update. A 1x1 kernel has nothing to gain from the product and gets no ``D``.
+    height x width entries of ``W``. The identity is made where it is used and is neither parameter nor
+    buffer: what is not trained has no place in an update. A 1x1 kernel has nothing to gain from the
+    product and gets no ``D``.
 
     Parameters are those of ``nn.Conv2d``; ``d_mul`` is the depth multiplier, at least height x width of the
     kernel (the default). ``padding`` may be ``"same"`` (stride 1, odd extent) or ``"valid"``.

@@ -33,13 +33,14 @@ def kernel_by_loops(layer: DOConv2d) -> torch.Tensor:
     height, width = layer.kernel_size
     inputs = layer.in_channels // layer.groups
     outputs = layer.out_channels // layer.groups
+    weights, offsets = layer.W.detach(), layer.D.detach()
     kernel = torch.zeros(layer.out_channels, inputs, height, width)
     for o, i, m in itertools.product(range(layer.out_channels), range(inputs), range(height * width)):
         channel = o // outputs * inputs + i
         value = 0.0
         for s in range(layer.d_mul):
-            depthwise = float(layer.D[channel, m, s]) + (1.0 if m == s else 0.0)
-            value += depthwise * float(layer.W[o, i, s])
+            depthwise = float(offsets[channel, m, s]) + (1.0 if m == s else 0.0)
+            value += depthwise * float(weights[o, i, s])
         kernel[o, i, m // width, m % width] = value
     return kernel
 
