@@ -20,86 +20,106 @@ else:
     import tomli as tomllib
 
 
-def _setting(default: Any, help: str, *, choices: Tuple[str, ...] = (), low=None, high=None) -> Any:
-    """Declare a field: ``low`` and ``high`` are inclusive limits."""
-    return field(default=default, metadata={"help": help, "choices": choices, "low": low, "high": high})
+def _setting(
+    group: str, default: Any, help: str, *, choices: Tuple[str, ...] = (), low: Any = None, high: Any = None
+) -> Any:
+    """Declare a field: ``group`` is its heading in ``--help``, ``low`` and ``high`` are inclusive."""
+    return field(
+        default=default,
+        metadata={"group": group, "help": help, "choices": choices, "low": low, "high": high},
+    )
 
 
 @dataclass(frozen=True)
 class Settings:
     """What a run is made of. ``None`` means that a default is derived from the other settings."""
 
-    # What is learnt from
-    data: str = _setting("synthetic", "'synthetic', or a folder or file as its publisher ships it")
-    image_size: int = _setting(28, "pixels per side the images are resized to", low=8, high=512)
+    data: str = _setting("Data", "synthetic", "'synthetic', or a folder or file as its publisher ships it")
+    image_size: int = _setting("Data", 28, "pixels per side the images are resized to", low=8, high=512)
     protocol: str = _setting(
+        "Data",
         "grouped",
         "how the test set is drawn: by lesion, or as the published code does (leaks)",
         choices=("grouped", "published"),
     )
-    test_fraction: float = _setting(0.2, "share of the images kept for testing", low=0.05, high=0.5)
-    augment: bool = _setting(True, "flip, turn and recolour training images anew in each epoch")
+    test_fraction: float = _setting("Data", 0.2, "share of the images kept for testing", low=0.05, high=0.5)
+    augment: bool = _setting("Data", True, "flip, turn and recolour training images anew in each epoch")
 
-    # Who holds it
-    hospitals: int = _setting(5, "number of hospitals", low=2, high=10_000)
+    hospitals: int = _setting("Hospitals", 5, "number of hospitals", low=2, high=10_000)
     partition: Optional[str] = _setting(
+        "Hospitals",
         None,
         "who holds what; the default is the paper's proportions for 5 hospitals, else iid",
         choices=("paper", "iid", "dirichlet", "site"),
     )
-    alpha: float = _setting(0.3, "concentration of the Dirichlet partition; small is skewed", low=0.01)
-    workers: str = _setting("auto", "what the hospitals run on", choices=("auto", "virtual", "pysyft"))
+    alpha: float = _setting(
+        "Hospitals", 0.3, "concentration of the Dirichlet partition; small is skewed", low=0.01
+    )
+    workers: str = _setting(
+        "Hospitals", "auto", "what the hospitals run on", choices=("auto", "virtual", "pysyft")
+    )
 
-    # The network
-    model: str = _setting("skinnet", "network: 'skinnet' (the paper's) or a torchvision backbone")
-    doconv: bool = _setting(True, "over-parameterise the network's convolutions (DO-Conv)")
+    model: str = _setting("Network", "skinnet", "network: 'skinnet' (the paper's) or a torchvision backbone")
+    doconv: bool = _setting("Network", True, "over-parameterise the network's convolutions (DO-Conv)")
     batchnorm: str = _setting(
-        "average", "BatchNorm statistics: averaged, or kept at each hospital", choices=("average", "local")
+        "Network",
+        "average",
+        "BatchNorm statistics: averaged, or kept at each hospital",
+        choices=("average", "local"),
     )
 
-    # How it is learnt
     strategy: str = _setting(
-        "fedavg", "federated strategy", choices=("fedavg", "fedprox", "fednova", "scaffold")
+        "Training", "fedavg", "federated strategy", choices=("fedavg", "fedprox", "fednova", "scaffold")
     )
-    rounds: int = _setting(10, "number of rounds", low=1)
-    local_epochs: int = _setting(1, "passes over a hospital's data per round", low=1)
-    batch_size: int = _setting(32, "images per step", low=2)
-    optimiser: str = _setting("sgd", "optimiser at the hospital", choices=("sgd", "adam"))
+    rounds: int = _setting("Training", 10, "number of rounds", low=1)
+    local_epochs: int = _setting("Training", 1, "passes over a hospital's data per round", low=1)
+    batch_size: int = _setting("Training", 32, "images per step", low=2)
+    optimiser: str = _setting("Training", "sgd", "optimiser at the hospital", choices=("sgd", "adam"))
     lr: Optional[float] = _setting(
-        None, "learning rate; the default is 0.05 for sgd, 0.001 for adam", low=1e-8
+        "Training", None, "learning rate; the default is 0.05 for sgd, 0.001 for adam", low=1e-8
     )
-    momentum: float = _setting(0.0, "momentum of sgd", low=0.0, high=0.999)
-    weight_decay: float = _setting(1e-4, "L2 penalty", low=0.0)
-    class_weighted: bool = _setting(True, "weigh the loss so that rare classes count as much as common ones")
-    server_lr: float = _setting(1.0, "step size of the server on the averaged update", low=1e-8)
-    mu: float = _setting(0.01, "weight of FedProx's proximal term", low=0.0)
-    scaffold_option: int = _setting(2, "SCAFFOLD's control update: 1 (extra pass) or 2", low=1, high=2)
-    sample: float = _setting(1.0, "share of the hospitals asked in each round", low=0.0001, high=1.0)
+    momentum: float = _setting("Training", 0.0, "momentum of sgd", low=0.0, high=0.999)
+    weight_decay: float = _setting("Training", 1e-4, "L2 penalty", low=0.0)
+    class_weighted: bool = _setting(
+        "Training", True, "weigh the loss so that rare classes count as much as common ones"
+    )
+    server_lr: float = _setting("Training", 1.0, "step size of the server on the averaged update", low=1e-8)
+    mu: float = _setting("Training", 0.01, "weight of FedProx's proximal term", low=0.0)
+    scaffold_option: int = _setting(
+        "Training", 2, "SCAFFOLD's control update: 1 (extra pass) or 2", low=1, high=2
+    )
+    sample: float = _setting(
+        "Training", 1.0, "share of the hospitals asked in each round", low=0.0001, high=1.0
+    )
     dropout: float = _setting(
-        0.0, "chance that an asked hospital vanishes before it sends", low=0.0, high=0.95
+        "Training", 0.0, "chance that an asked hospital vanishes before it sends", low=0.0, high=0.95
     )
 
-    # How updates are protected
     protection: str = _setting(
-        "plaintext", "how updates are protected", choices=("plaintext", "smpc", "he", "sympc")
+        "Protection", "plaintext", "how updates are protected", choices=("plaintext", "smpc", "he", "sympc")
     )
-    smpc_scheme: Optional[str] = _setting(None, "secret sharing scheme", choices=("additive", "shamir"))
-    parties: Optional[str] = _setting(None, "number of aggregating parties, or 'hospitals'")
-    threshold: Optional[int] = _setting(None, "parties that suffice to open (Shamir)", low=1)
-    ring: Optional[int] = _setting(None, "bits of the sharing ring", low=32, high=64)
+    smpc_scheme: Optional[str] = _setting(
+        "Protection", None, "secret sharing scheme", choices=("additive", "shamir")
+    )
+    parties: Optional[str] = _setting("Protection", None, "number of aggregating parties, or 'hospitals'")
+    threshold: Optional[int] = _setting("Protection", None, "parties that suffice to open (Shamir)", low=1)
+    ring: Optional[int] = _setting("Protection", None, "bits of the sharing ring", low=32, high=64)
     he_scheme: Optional[str] = _setting(
-        None, "packing of homomorphic encryption", choices=("ckks-layers", "ckks-vector", "bfv")
+        "Protection", None, "packing of homomorphic encryption", choices=("ckks-layers", "ckks-vector", "bfv")
     )
-    bits: Optional[int] = _setting(None, "bits per quantised value (bfv)", low=8, high=16)
-    precision: Optional[int] = _setting(None, "fractional bits of the fixed-point encoding", low=4, high=48)
-    clip: Optional[float] = _setting(None, "largest absolute value that is sent unchanged", low=1e-6)
+    bits: Optional[int] = _setting("Protection", None, "bits per quantised value (bfv)", low=8, high=16)
+    precision: Optional[int] = _setting(
+        "Protection", None, "fractional bits of the fixed-point encoding", low=4, high=48
+    )
+    clip: Optional[float] = _setting(
+        "Protection", None, "largest absolute value that is sent unchanged", low=1e-6
+    )
     rounding: Optional[str] = _setting(
-        None, "fixed-point rounding; SyMPC truncates", choices=("truncate", "nearest")
+        "Protection", None, "fixed-point rounding; SyMPC truncates", choices=("truncate", "nearest")
     )
 
-    # The run itself
-    seed: int = _setting(0, "decides every random choice that affects the result", low=0)
-    evaluate_every: int = _setting(1, "rounds between evaluations", low=1)
+    seed: int = _setting("Run", 0, "decides every random choice that affects the result", low=0)
+    evaluate_every: int = _setting("Run", 1, "rounds between evaluations", low=1)
 
     def __post_init__(self) -> None:
         for f in dataclasses.fields(self):

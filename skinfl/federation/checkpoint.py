@@ -1,0 +1,111 @@
+"""One file with all state of a run, written whole or not at all, and checked before it is believed.
+
+The file is a line of JSON with the SHA-256 of the rest, then a numpy archive of arrays (never pickled)
+whose entry ``header`` is JSON.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+from pathlib import Path
+from typing import Any, Dict, NamedTuple
+
+import numpy as np
+
+from skinfl.data.transforms import Normalisation
+from skinfl.errors import CheckpointError
+from skinfl.federation.rounds import Prepared, Progress
+from skinfl.federation.strategies.base import ServerState
+from skinfl.report.files import write_bytes
+
+_FORMAT = "skinfl-checkpoint"
+_VERSION = 1
+
+
+class Checkpoint(NamedTuple):
+    """A run after some round: its progress, the hospitals' own state, and its settings."""
+
+    progress: Progress
+    hospitals: Dict[str, np.ndarray]
+    settings: Dict[str, Any]
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write ``checkpoint`` to ``path``, replacing an older one only when it is complete."""
+    p = checkpoint.progress
+    arrays = {f"hospitals/{name}": array for name, array in checkpoint.hospitals.items()}
+    arrays["model"] = p.server.model
+    if p.server.control is not None:
+        arrays["control"] = p.server.control
+    if p.prepared is not None and p.prepared.class_weights is not None:
+        arrays["class_weights"] = p.prepared.class_weights
+    header = {
+        "run": p.run,
+        "round": p.round,
+        "normalisation": None if p.prepared is None else list(p.prepared.normalisation),
+        "accepted": p.accepted,
+        "records": list(p.records),
+        "settings": checkpoint.settings,
+    }
+    arrays["header"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    body = buffer.getvalue()
+    line = {"format": _FORMAT, "version": _VERSION, "sha256": hashlib.sha256(body).hexdigest()}
+    write_bytes(path, json.dumps(line).encode() + b"\n" + body)
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read what :func:`save_checkpoint` wrote.
+
+    Raises :class:`~skinfl.errors.CheckpointError` for a file that is missing, cut short, damaged, or
+    no checkpoint.
+    """
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise CheckpointError(
+            f"no checkpoint at {path} ({error.strerror}): name a run's folder that holds one, or start anew"
+        ) from None
+    first, _, body = content.partition(b"\n")
+    try:
+        line = json.loads(first.decode())
+        if line["format"] != _FORMAT:
+            raise ValueError
+    except (ValueError, KeyError, TypeError):
+        raise CheckpointError(f"{path} is not a checkpoint of this package") from None
+    if line.get("version") != _VERSION:
+        raise CheckpointError(
+            f"{path} has checkpoint version {line.get('version')}, this package reads {_VERSION}: "
+            "resume with the version that wrote it"
+        )
+    if hashlib.sha256(body).hexdigest() != line.get("sha256"):
+        raise CheckpointError(f"{path} is cut short or damaged: start the run anew, or restore the file")
+    try:
+        return _parse(body)
+    except (ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        raise CheckpointError(f"{path} cannot be read ({error}): start the run anew") from None
+
+
+def _parse(body: bytes) -> Checkpoint:
+    with np.load(io.BytesIO(body), allow_pickle=False) as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    header = json.loads(arrays.pop("header").tobytes().decode())
+    prepared = None
+    if header["normalisation"] is not None:
+        mean, std = header["normalisation"]
+        prepared = Prepared(Normalisation(tuple(mean), tuple(std)), arrays.get("class_weights"))
+    progress = Progress(
+        run=header["run"],
+        round=header["round"],
+        server=ServerState(arrays["model"], arrays.get("control")),
+        prepared=prepared,
+        accepted=header["accepted"],
+        records=tuple(header["records"]),
+    )
+    prefix = "hospitals/"
+    hospitals = {name[len(prefix) :]: a for name, a in arrays.items() if name.startswith(prefix)}
+    return Checkpoint(progress, hospitals, header["settings"])

@@ -1,0 +1,57 @@
+"""What happens in a run, as values: progress bar, log, checkpoint and report only listen."""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Dict, NamedTuple, Tuple, Union
+
+
+class RunStarted(NamedTuple):
+    """``first_round`` is 1, or the round after a checkpoint's."""
+
+    first_round: int
+    rounds: int
+    hospitals: Tuple[str, ...]
+
+
+class RoundStarted(NamedTuple):
+    """The hospitals that are asked in this round."""
+
+    round: int
+    asked: Tuple[str, ...]
+
+
+class HospitalTrained(NamedTuple):
+    """One hospital's protected contribution is there: ``bytes_up`` long, ``clipped`` 0 to 1."""
+
+    round: int
+    hospital: str
+    loss: float
+    bytes_up: int
+    clipped: float
+    seconds: float
+
+
+class HospitalLeftOut(NamedTuple):
+    """One hospital is not in this round's sum, and why."""
+
+    round: int
+    hospital: str
+    reason: str
+
+
+class Aggregated(NamedTuple):
+    """The sum of these hospitals was opened and applied."""
+
+    round: int
+    senders: Tuple[str, ...]
+
+
+class RoundFinished(NamedTuple):
+    """``record`` is the line of ``rounds.jsonl``."""
+
+    round: int
+    record: Dict[str, Any]
+
+
+Event = Union[RunStarted, RoundStarted, HospitalTrained, HospitalLeftOut, Aggregated, RoundFinished]
+Listener = Callable[[Event], None]

@@ -1,0 +1,245 @@
+"""The rounds: ask hospitals, have their contributions added, open the sum, apply it, evaluate.
+
+A loop over events; it prints, writes and draws nothing itself.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Tuple
+
+import numpy as np
+from torch import nn
+
+from skinfl import seeds
+from skinfl.data.dataset import LesionDataset
+from skinfl.data.transforms import Normalisation, normalisation_from_sums
+from skinfl.errors import SkinflError, TrainingError
+from skinfl.federation.audit import Audit
+from skinfl.federation.evaluation import evaluate
+from skinfl.federation.events import (
+    Aggregated,
+    Event,
+    HospitalLeftOut,
+    HospitalTrained,
+    RoundFinished,
+    RoundStarted,
+    RunStarted,
+)
+from skinfl.federation.hospital import STATISTICS_ROUND, Fitted, Task, statistics_layout
+from skinfl.federation.messages import server_bytes
+from skinfl.federation.strategies.base import ServerState, Strategy
+from skinfl.federation.transport import Transport
+from skinfl.federation.update import StateLayout
+from skinfl.protection.base import Exchange
+
+#: the sum of a single hospital is that hospital's update: it is never opened
+LEAST_SENDERS = 2
+
+
+class Prepared(NamedTuple):
+    """What the hospitals agree on before training, from protected sums."""
+
+    normalisation: Normalisation
+    class_weights: Optional[np.ndarray]
+
+
+class Progress(NamedTuple):
+    """Everything that a run has produced so far; with the hospitals' state, all of a checkpoint."""
+
+    run: str
+    round: int
+    server: ServerState
+    prepared: Optional[Prepared]
+    accepted: Dict[str, int]
+    records: Tuple[Dict[str, Any], ...]
+
+
+class Schedule(NamedTuple):
+    """Who is asked when: number of rounds, shares asked and vanishing, rounds between evaluations."""
+
+    rounds: int
+    sample: float
+    dropout: float
+    evaluate_every: int
+    class_weighted: bool
+    seed: int
+
+
+class Federation:
+    """A federation that trains one network.
+
+    ``test`` is the common test set, ``None`` where there is none. ``unsynchronised_batchnorm`` says
+    that BatchNorm statistics stay at the hospitals. ``audit`` exists in simulations only.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        strategy: Strategy,
+        layout: StateLayout,
+        model: nn.Module,
+        schedule: Schedule,
+        *,
+        progress: Progress,
+        channels: int,
+        classes: int,
+        test: Optional[LesionDataset] = None,
+        unsynchronised_batchnorm: bool = False,
+        audit: Optional[Audit] = None,
+    ):
+        self._transport = transport
+        self._strategy = strategy
+        self._layout = layout
+        self._contribution = strategy.contribution_layout(layout)
+        self._model = model
+        self._schedule = schedule
+        self._statistics_layout = statistics_layout(channels, classes)
+        self._channels = channels
+        self._test = test
+        self._local_batchnorm = unsynchronised_batchnorm
+        self._audit = audit
+        self.progress = progress
+
+    def run(self) -> Iterator[Event]:
+        """Run the rounds that are left; after each :class:`RoundFinished`, ``progress`` is complete."""
+        first = self.progress.round + 1
+        yield RunStarted(first, self._schedule.rounds, self._transport.hospitals)
+        if self.progress.prepared is None:
+            self.progress = self.progress._replace(prepared=self._prepare())
+        for round in range(first, self._schedule.rounds + 1):
+            yield from self._round(round)
+
+    def _prepare(self) -> Prepared:
+        """Derive normalisation and class weights from sums over all hospitals' training images."""
+        exchange = Exchange(self.progress.run, STATISTICS_ROUND, self._statistics_layout)
+        messages, failures = {}, {}
+        for name, answer in self._transport.statistics(self.progress.run).items():
+            if isinstance(answer, SkinflError):
+                failures[name] = str(answer)
+            else:
+                messages[name] = answer.messages
+        combined = self._transport.combine(messages, exchange, LEAST_SENDERS)
+        failures.update(combined.refused)
+        if failures:
+            name, reason = next(iter(failures.items()))
+            raise TrainingError(f"{name} could not take part in the statistics before training: {reason}")
+        total = self._transport.open(combined, exchange).total
+        pixels, counts = total[: 2 * self._channels + 1], total[2 * self._channels + 1 :]
+        weights = None
+        if self._schedule.class_weighted:
+            present = counts > 0.5 * counts[counts > 0].min()
+            weights = np.where(present, counts.sum() / (present.sum() * np.where(present, counts, 1.0)), 0.0)
+        return Prepared(normalisation_from_sums(pixels), weights)
+
+    def _round(self, round: int) -> Iterator[Event]:
+        asked, vanishing = self._participants(round)
+        yield RoundStarted(round, asked)
+        exchange = Exchange(self.progress.run, round, self._contribution)
+        seconds = {"train": 0.0, "protect": 0.0}
+        fitted: Dict[str, Fitted] = {}
+        left_out: Dict[str, str] = {}
+        for name, answer in self._transport.train({name: self._task(name, round) for name in asked}):
+            if isinstance(answer, SkinflError):
+                left_out[name] = str(answer)
+            elif name in vanishing:
+                left_out[name] = "vanished before it sent (simulated)"
+            else:
+                fitted[name] = answer
+                for phase in seconds:
+                    seconds[phase] += answer.seconds[phase]
+                size = sum(map(len, answer.messages.values()))
+                took = sum(answer.seconds.values())
+                yield HospitalTrained(round, name, answer.loss, size, answer.clipped, took)
+        if not fitted:
+            reasons = "; ".join(f"{name}: {reason}" for name, reason in left_out.items())
+            raise TrainingError(f"round {round}: no hospital's update arrived ({reasons})")
+
+        started = time.perf_counter()
+        combined = self._transport.combine(
+            {name: f.messages for name, f in fitted.items()}, exchange, LEAST_SENDERS
+        )
+        seconds["combine"] = time.perf_counter() - started
+        left_out.update(combined.refused)
+        started = time.perf_counter()
+        senders: Tuple[str, ...] = ()
+        difference = None
+        if combined.messages:
+            opened = self._transport.open(combined, exchange)
+            senders = opened.senders
+            total = self._strategy.split(opened.total, self._layout)
+            server = self._strategy.apply(
+                self.progress.server, total, self._layout, len(self._transport.hospitals)
+            )
+            accepted = {**self.progress.accepted, **dict.fromkeys(senders, round)}
+            self.progress = self.progress._replace(server=server, accepted=accepted)
+            if self._audit is not None:
+                difference = self._audit.difference(round, opened)
+        else:
+            for name in combined.senders:
+                left_out[name] = "alone in this round: the sum of one hospital is never opened"
+        seconds["open"] = time.perf_counter() - started
+        for name, reason in left_out.items():
+            yield HospitalLeftOut(round, name, reason)
+        yield Aggregated(round, senders)
+
+        started = time.perf_counter()
+        metrics, hospital_metrics = self._evaluate(round)
+        seconds["evaluate"] = time.perf_counter() - started
+        record = {
+            "round": round,
+            "trained": list(senders),
+            "left_out": left_out,
+            "train_loss": {name: f.loss for name, f in fitted.items()},
+            "clipped": {name: f.clipped for name, f in fitted.items()},
+            "metrics": metrics,
+            "hospital_metrics": hospital_metrics,
+            "bytes": {
+                "up": {name: sum(map(len, f.messages.values())) for name, f in fitted.items()},
+                "down": self._bytes_down(asked, combined.messages),
+            },
+            "seconds": seconds,
+            "max_abs_difference_from_plaintext_sum": difference,
+        }
+        records = (*self.progress.records, record)
+        self.progress = self.progress._replace(round=round, records=records)
+        yield RoundFinished(round, record)
+
+    def _task(self, name: str, round: int) -> Task:
+        p = self.progress
+        accepted = p.accepted.get(name, -1)
+        return Task(p.run, round, p.server, p.prepared.normalisation, p.prepared.class_weights, accepted)
+
+    def _participants(self, round: int) -> Tuple[Tuple[str, ...], List[str]]:
+        """Return who is asked in this round, and who of them will vanish."""
+        hospitals, schedule = self._transport.hospitals, self._schedule
+        rng = seeds.numpy_rng(schedule.seed, "participants", round)
+        count = min(len(hospitals), max(LEAST_SENDERS, int(np.ceil(schedule.sample * len(hospitals) - 1e-9))))
+        chosen = sorted(rng.permutation(len(hospitals))[:count])
+        asked = tuple(hospitals[i] for i in chosen)
+        return asked, [name for name in asked if rng.random() < schedule.dropout]
+
+    def _evaluate(self, round: int) -> Tuple[Optional[Dict[str, Any]], Dict[str, Any]]:
+        """Return the metrics on the common test set and at each hospital, or nothing this round."""
+        if round % self._schedule.evaluate_every and round != self._schedule.rounds:
+            return None, {}
+        tasks = {name: self._task(name, round) for name in self._transport.hospitals}
+        at_hospitals = self._transport.evaluate(tasks)
+        if self._test is None:
+            return None, at_hospitals
+        self._layout.write(self._model, self.progress.server.model)
+        common = evaluate(
+            self._model,
+            self._test,
+            self.progress.prepared.normalisation,
+            batch_statistics=self._local_batchnorm,
+        )
+        return common, at_hospitals
+
+    def _bytes_down(self, asked: Tuple[str, ...], combined: Mapping[str, bytes]) -> Dict[str, int]:
+        """Return what each hospital downloads for this round: the sum to open, or the next state."""
+        if self._transport.hospitals_open:
+            size = sum(map(len, combined.values()))
+        else:
+            size = server_bytes(self.progress.server)
+        return dict.fromkeys(asked, size)
