@@ -1,0 +1,196 @@
+"""What a provisioned folder says: read and checked by whoever starts from it.
+
+``hospital.toml`` is the hospital's own word on what it takes part in. Nothing that the coordinator
+sends can widen it.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, Mapping, Tuple
+
+from skinfl.errors import SettingsError, nearest
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+HOSPITAL_FILE = "hospital.toml"
+COORDINATOR_FILE = "coordinator.toml"
+#: names that the coordinator's connection goes by in ``$FLWR_HOME/config.toml``
+CONNECTION = "skinfl"
+
+
+@dataclass(frozen=True)
+class HospitalFolder:
+    """One hospital's side of a federation.
+
+    ``sealing_keys``: every hospital's public X25519 key by name, 32 bytes each, this one's included.
+    ``minimum_others``: how many other hospitals must be in a sum before this one contributes to it.
+    ``maximum_parameters``: the largest model, counted in trained values, that this hospital accepts.
+    """
+
+    path: Path
+    name: str
+    coordinator: str
+    port: int
+    data: Path
+    minimum_others: int
+    maximum_parameters: int
+    sealing_keys: Dict[str, bytes]
+
+    @property
+    def authority(self) -> Path:
+        """The certificate by which the coordinator is recognised."""
+        return self.path / "ca.pem"
+
+    @property
+    def node_key(self) -> Path:
+        """The private key by which the coordinator recognises this hospital."""
+        return self.path / "node.key"
+
+    @property
+    def approved_code(self) -> Path:
+        """The digests of the code that this hospital is willing to run, one a line."""
+        return self.path / "approved-code.txt"
+
+    @property
+    def state(self) -> Path:
+        """Where the hospital keeps what must outlive one message; made on first use, mode 700."""
+        return self.path / "state"
+
+    @property
+    def flower_home(self) -> Path:
+        """``$FLWR_HOME``."""
+        return self.path / "flower"
+
+    def sealing_key(self) -> bytes:
+        """Return the private X25519 key, 32 bytes."""
+        return _hex(
+            read_secret(self.path / "sealing.key").decode("ascii", "replace"), "sealing.key", self.path
+        )
+
+    def approved(self) -> Tuple[str, ...]:
+        """Return the approved digests (SHA-256, lower case); what follows a ``#`` is a remark."""
+        try:
+            lines = self.approved_code.read_text("utf-8").splitlines()
+        except OSError as error:
+            raise SettingsError(f"cannot read {self.approved_code}: {error.strerror}") from None
+        found = [line.split("#")[0].strip().lower() for line in lines]
+        return tuple(digest for digest in found if digest)
+
+
+@dataclass(frozen=True)
+class CoordinatorFolder:
+    """The coordinator's side of a federation: no secret of any hospital is in it."""
+
+    path: Path
+    listen: str
+    port: int
+    hospitals: Tuple[str, ...]
+
+    @property
+    def authority(self) -> Path:
+        """The certificate that the coordinator's own processes check the server by."""
+        return self.path / "ca.pem"
+
+    @property
+    def certificate(self) -> Path:
+        """The server's certificate."""
+        return self.path / "server.pem"
+
+    @property
+    def key(self) -> Path:
+        """The server's private key."""
+        return self.path / "server.key"
+
+    @property
+    def database(self) -> Path:
+        """Where the SuperLink keeps nodes, runs and messages in transit."""
+        return self.path / "superlink.sqlite"
+
+    @property
+    def flower_home(self) -> Path:
+        """``$FLWR_HOME``."""
+        return self.path / "flower"
+
+    def public_key(self, hospital: str) -> Path:
+        """Return where the public node key of a hospital lies."""
+        return self.path / "hospitals" / f"{hospital}.pub"
+
+
+def read_hospital(path: Path) -> HospitalFolder:
+    """Read a hospital's folder; raises :class:`~skinfl.errors.SettingsError` for what is amiss."""
+    path = Path(path).resolve()
+    values = _read(path / HOSPITAL_FILE)
+    kinds = {"name": str, "coordinator": str, "port": int, "data": str, "minimum_others": int}
+    kinds.update({"maximum_parameters": int, "sealing_keys": dict})
+    _check(values, kinds, path / HOSPITAL_FILE)
+    if values["minimum_others"] < 1:
+        raise SettingsError(
+            f"{path / HOSPITAL_FILE}: minimum_others must be at least 1, or a sum could hold this "
+            "hospital's update alone"
+        )
+    keys = {name: _hex(text, name, path / HOSPITAL_FILE) for name, text in values.pop("sealing_keys").items()}
+    if values["name"] not in keys:
+        raise SettingsError(f"{path / HOSPITAL_FILE}: [sealing_keys] lacks {values['name']!r} itself")
+    values["data"] = path / values["data"]
+    return HospitalFolder(path=path, sealing_keys=keys, **values)
+
+
+def read_coordinator(path: Path) -> CoordinatorFolder:
+    """Read the coordinator's folder; raises :class:`~skinfl.errors.SettingsError` for what is amiss."""
+    path = Path(path).resolve()
+    values = _read(path / COORDINATOR_FILE)
+    _check(values, {"listen": str, "port": int, "hospitals": list}, path / COORDINATOR_FILE)
+    values["hospitals"] = tuple(values["hospitals"])
+    return CoordinatorFolder(path=path, **values)
+
+
+def read_secret(path: Path) -> bytes:
+    """Return a secret file's content; one that others may read is refused."""
+    try:
+        mode = os.stat(path).st_mode
+        if stat.S_IMODE(mode) & 0o077:
+            raise SettingsError(f"{path} can be read by others: chmod 600 {path}")
+        return path.read_bytes().strip()
+    except OSError as error:
+        raise SettingsError(f"cannot read {path}: {error.strerror}") from None
+
+
+def _read(path: Path) -> Dict[str, Any]:
+    try:
+        with open(path, "rb") as f:
+            return tomllib.load(f)
+    except OSError as error:
+        raise SettingsError(
+            f"cannot read {path}: {error.strerror}; 'skinfl provision' makes such a folder"
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} is not valid TOML: {error}") from None
+
+
+def _check(values: Mapping[str, Any], kinds: Mapping[str, type], path: Path) -> None:
+    for key in values:
+        if key not in kinds:
+            raise SettingsError(f"{path}: unknown setting {key!r}: {nearest(key, kinds)}")
+    for key, kind in kinds.items():
+        if key not in values:
+            raise SettingsError(f"{path}: the setting {key!r} is missing")
+        if not isinstance(values[key], kind) or isinstance(values[key], bool):
+            raise SettingsError(f"{path}: {key} = {values[key]!r}: expected {kind.__name__}")
+
+
+def _hex(text: str, what: str, path: Path) -> bytes:
+    try:
+        key = bytes.fromhex(text)
+    except (ValueError, TypeError):
+        key = b""
+    if len(key) != 32:
+        raise SettingsError(f"{path}: the sealing key of {what!r} must be 64 hexadecimal digits")
+    return key
