@@ -33,6 +33,8 @@ class LesionDataset:
     lesion_ids: photographs of one lesion share an id; whoever splits the data keeps them together.
     image_ids, sites, sexes, ages: per photograph; ``""`` and NaN where unknown.
     synthetic: whether the pictures were drawn, not taken. Reports say so.
+    lesions_known: whether ``lesion_ids`` come from the publisher. Where it is False each photograph
+        has an id of its own, and a leak between train and test cannot be ruled out.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class LesionDataset:
         sexes: Optional[Sequence[str]] = None,
         ages: Optional[Sequence[float]] = None,
         synthetic: bool = False,
+        lesions_known: bool = True,
     ):
         n = len(images)
         self.name = name
@@ -59,6 +62,7 @@ class LesionDataset:
         self.sexes = np.asarray([""] * n if sexes is None else sexes, dtype=object)
         self.ages = np.asarray([np.nan] * n if ages is None else ages, dtype=np.float64)
         self.synthetic = bool(synthetic)
+        self.lesions_known = bool(lesions_known)
         if self.images.ndim != 4 or self.images.shape[3] not in (1, 3):
             raise DataError(f"{name}: images must have shape (n, height, width, 1 or 3)")
         columns = ("labels", "lesion_ids", "image_ids", "sites", "sexes", "ages")
@@ -96,6 +100,7 @@ class LesionDataset:
             self.sexes[i],
             self.ages[i],
             self.synthetic,
+            self.lesions_known,
         )
 
     @property

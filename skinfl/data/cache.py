@@ -1,0 +1,63 @@
+"""Decoded images kept between runs, so that large JPEG folders are decoded once."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Optional, Sequence, Union
+
+import numpy as np
+
+_LOG = logging.getLogger(__name__)
+_FORMAT = 1
+
+
+def cache_folder(cache_dir: Optional[Union[str, Path]] = None) -> Path:
+    """Return ``cache_dir``, else what ``$SKINFL_CACHE`` names, else ``~/.cache/skinfl``."""
+    return Path(cache_dir or os.environ.get("SKINFL_CACHE") or Path("~/.cache/skinfl")).expanduser()
+
+
+def cache_file(folder: Path, paths: Sequence[Path], image_size: int) -> Path:
+    """Return the cache's file for these images: it follows their names, sizes and change times."""
+    digest = hashlib.sha256(f"{_FORMAT}\n{image_size}\n".encode())
+    for path in paths:
+        stat = path.stat()
+        digest.update(f"{path.name}\t{stat.st_size}\t{stat.st_mtime_ns}\n".encode())
+    return folder / f"images-{image_size}-{digest.hexdigest()[:32]}.npz"
+
+
+def read(file: Path, shape: Sequence[int]) -> Optional[np.ndarray]:
+    """Return the images in ``file``, or None where there are none or they are damaged."""
+    if not file.is_file():
+        return None
+    try:
+        # A zip member carries a checksum, so damage anywhere in the pixels is noticed here.
+        with np.load(str(file), allow_pickle=False) as arrays:
+            images = arrays["images"]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        _LOG.warning("%s is damaged (%s) and is made again", file, error)
+        return None
+    if images.dtype != np.uint8 or images.shape != tuple(shape):
+        _LOG.warning("%s holds something else than expected and is made again", file)
+        return None
+    return images
+
+
+def write(file: Path, images: np.ndarray) -> None:
+    """Keep ``images`` in ``file``, whole or not at all; a folder that cannot be written is no failure."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=str(file.parent), suffix=".part")
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                np.savez(stream, images=images)
+            os.replace(temporary, str(file))
+        except BaseException:
+            os.unlink(temporary)
+            raise
+    except OSError as error:
+        _LOG.warning("decoded images are not kept for the next run: %s", error)

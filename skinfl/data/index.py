@@ -1,0 +1,101 @@
+"""What a folder of image files holds, before any image is decoded."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
+
+from skinfl.data import images
+from skinfl.data.dataset import LesionDataset
+from skinfl.data.sources import Progress
+from skinfl.data.tables import listing
+from skinfl.errors import DataError
+
+#: called with each problem found; :func:`refuse` raises at the first, a check collects them all
+Complain = Callable[[str], None]
+
+
+class Photograph(NamedTuple):
+    """One row of the publisher's table with the file that belongs to it."""
+
+    path: Path
+    label: int
+    lesion_id: str
+    image_id: str
+    site: str
+    sex: str
+    age: float
+
+
+class Index(NamedTuple):
+    """The photographs of a folder, in the order of the publisher's table.
+
+    ``missing`` are image ids of the table without a file, ``extra`` files without a row.
+    """
+
+    name: str
+    classes: Tuple[str, ...]
+    photographs: List[Photograph]
+    missing: List[str]
+    extra: List[str]
+    synthetic: bool = False
+
+    def load(
+        self, image_size: int, cache_dir: Optional[Union[str, Path]] = None, progress: Progress = None
+    ) -> LesionDataset:
+        """Decode the images, square of ``image_size`` pixels."""
+        rows = self.photographs
+        return LesionDataset(
+            self.name,
+            images.decode([row.path for row in rows], image_size, cache_dir, progress),
+            [row.label for row in rows],
+            self.classes,
+            [row.lesion_id for row in rows],
+            [row.image_id for row in rows],
+            [row.site for row in rows],
+            [row.sex for row in rows],
+            [row.age for row in rows],
+            synthetic=self.synthetic,
+        )
+
+
+def refuse(problem: str) -> None:
+    """Raise at the first problem."""
+    raise DataError(problem)
+
+
+def duplicates(ids: Sequence[str]) -> List[str]:
+    """Return the ids that occur more than once."""
+    return [name for name, times in Counter(ids).items() if times > 1]
+
+
+def match(
+    table: Path,
+    ids: Sequence[str],
+    files: Dict[str, Path],
+    where: str,
+    page: str,
+    complain: Complain,
+    left_out: Sequence[str] = (),
+) -> Tuple[List[str], List[str]]:
+    """Compare a table's image ids with the files found; return (missing, extra).
+
+    ``left_out`` are ids whose files are known but not used.
+    """
+    twice = duplicates(ids)
+    if twice:
+        complain(f"{table}: image ids on several rows ({listing(twice)}): keep one row of each")
+    missing = [name for name in ids if name not in files]
+    if missing:
+        complain(
+            f"{len(missing)} of {len(ids)} images in {table} are not in {where} "
+            f"({listing(missing)}): get them from {page}"
+        )
+    extra = sorted(set(files) - set(ids) - set(left_out))
+    if extra:
+        complain(
+            f"{len(extra)} images in {where} have no row in {table} ({listing(extra)}): "
+            f"move them elsewhere or get the whole table from {page}"
+        )
+    return missing, extra

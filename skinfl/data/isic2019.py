@@ -1,0 +1,141 @@
+"""ISIC 2019's training set with the six centres of FLamby's Fed-ISIC2019.
+
+Centres as in Ogier du Terrail et al., "FLamby", NeurIPS 2022: its script
+``fed_isic2019/dataset_creation_scripts/download_isic.py`` (github.com/owkin/FLamby) leaves out the
+photographs without a lesion id, takes the centre from the first characters of the lesion id (BCN,
+HAM or MSK) and parts HAM by the column ``dataset`` of HAM10000's metadata. What it leaves out is left
+out here as well: neither the site nor the lesion is known, so no split could be free of leaks.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Dict, List, Optional
+
+from skinfl.data import tables
+from skinfl.data.ham10000 import find_metadata, has_sites
+from skinfl.data.images import find_images
+from skinfl.data.index import Complain, Index, Photograph, match, refuse
+from skinfl.data.sources import HAM10000, ISIC2019, Progress, remark
+from skinfl.errors import DataError
+
+#: in the order of the ground truth's columns
+CLASSES = ("mel", "nv", "bcc", "ak", "bkl", "df", "vasc", "scc")
+#: in the order of FLamby's centre numbers
+CENTRES = ("BCN", "HAM_vidir_molemax", "HAM_vidir_modern", "HAM_rosendahl", "MSK", "HAM_vienna_dias")
+
+INPUT = "ISIC_2019_Training_Input"
+GROUND_TRUTH = "ISIC_2019_Training_GroundTruth.csv"
+METADATA = "ISIC_2019_Training_Metadata.csv"
+
+
+def index(
+    folder: Path,
+    metadata: Optional[Path] = None,
+    complain: Complain = refuse,
+    progress: Progress = None,
+) -> Index:
+    """Match ground truth, metadata and image files in ``folder``.
+
+    ``metadata`` is HAM10000's table with the column ``dataset``, looked for in ``folder`` if not given.
+    """
+    truth = tables.read_table(folder / GROUND_TRUTH, ["image", *map(str.upper, CLASSES)], ISIC2019.page)
+    about = tables.read_table(folder / METADATA, ["image", "age_approx", "lesion_id", "sex"], ISIC2019.page)
+    if not (folder / INPUT).is_dir():
+        raise DataError(f"{folder / INPUT} is missing: get it from {ISIC2019.page}")
+    row_of = {name: row for row, name in enumerate(about.columns["image"])}
+    ids = truth.columns["image"]
+    without = [name for name in ids if name not in row_of]
+    if without:
+        complain(
+            f"{len(without)} images of {truth.path} have no row in {about.path} "
+            f"({tables.listing(without)}): get both from {ISIC2019.page}"
+        )
+    centres = _centres(folder, about, metadata, progress)
+    kept = [row for row, name in enumerate(ids) if name in centres]
+    left_out = [name for name in ids if name in row_of and name not in centres]
+    if left_out:
+        remark(progress, f"{len(left_out)} images without a known centre are left out, as in FLamby")
+    files = find_images([folder / INPUT], complain)
+    missing, extra = match(
+        truth.path, [ids[row] for row in kept], files, INPUT, ISIC2019.page, complain, left_out
+    )
+    photographs = []
+    for row in kept:
+        name, label = ids[row], _label(truth, row, complain)
+        if name in files and label >= 0:
+            i = row_of[name]
+            lesion_id = about.columns["lesion_id"][i] or name
+            sex = tables.known(about.columns["sex"][i])
+            years = tables.age(about, "age_approx", i)
+            photographs.append(Photograph(files[name], label, lesion_id, name, centres[name], sex, years))
+    return Index(ISIC2019.name, CLASSES, photographs, missing, extra)
+
+
+def _label(truth: tables.Table, row: int, complain: Complain) -> int:
+    """Return the one class that is marked 1; complain and return -1 where there is not just one."""
+    marked = [i for i, name in enumerate(CLASSES) if _is_one(truth.columns[name.upper()][row])]
+    if len(marked) == 1:
+        return marked[0]
+    complain(
+        f"{truth.where(row)}: {truth.columns['image'][row]} has {len(marked)} of the classes "
+        f"{', '.join(CLASSES)}, not one: mend that row"
+    )
+    return -1
+
+
+def _is_one(value: str) -> bool:
+    try:
+        return float(value) == 1.0
+    except ValueError:
+        return False
+
+
+def _centres(
+    folder: Path, about: tables.Table, metadata: Optional[Path], progress: Progress
+) -> Dict[str, str]:
+    """Return the centre of each image whose centre is known."""
+    split = _flamby_split(folder)
+    if split is not None:
+        return _centres_of_split(split)
+    metadata = metadata or find_metadata(folder)
+    ham: Dict[str, str] = {}
+    if metadata is not None and has_sites(metadata):
+        table = tables.read_table(metadata, ["image_id", "dataset"], HAM10000.page)
+        ham = dict(zip(table.columns["image_id"], table.columns["dataset"]))
+    else:
+        remark(
+            progress,
+            "HAM10000's photographs count as one centre: put HAM10000_metadata with its column 'dataset' "
+            f"into {folder} to tell its four sites apart (from {HAM10000.page})",
+        )
+    centres = {}
+    for row, (name, lesion_id) in enumerate(zip(about.columns["image"], about.columns["lesion_id"])):
+        if not tables.known(lesion_id):
+            continue
+        centre = lesion_id[:3]
+        if centre not in ("BCN", "HAM", "MSK"):
+            raise DataError(
+                f"{about.where(row)}: lesion id {lesion_id!r} is of no known centre (BCN, HAM, MSK): "
+                f"get it again from {ISIC2019.page}"
+            )
+        centres[name] = f"HAM_{ham[name]}" if centre == "HAM" and name in ham else centre
+    return centres
+
+
+def _flamby_split(folder: Path) -> Optional[Path]:
+    """Return FLamby's split table in ``folder``, which says each image's centre."""
+    named: List[Path] = [
+        path for path in sorted(folder.iterdir()) if "train_test_split" in path.name and path.is_file()
+    ]
+    return named[0] if named else None
+
+
+def _centres_of_split(path: Path) -> Dict[str, str]:
+    page = "https://github.com/owkin/FLamby, flamby/datasets/fed_isic2019"
+    table = tables.read_table(path, ["image", "center"], page)
+    numbers = {str(number): name for number, name in enumerate(CENTRES)}
+    for row, number in enumerate(table.columns["center"]):
+        if number not in numbers:
+            raise DataError(f"{table.where(row)}: center {number!r} is not 0 to 5: get it again from {page}")
+    return {name: numbers[number] for name, number in zip(table.columns["image"], table.columns["center"])}

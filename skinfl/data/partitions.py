@@ -1,0 +1,167 @@
+"""Which hospital holds which photographs. A lesion's photographs are always at one hospital.
+
+The whole data set is handed out, training and test photographs alike; a hospital's training part is
+what it holds of the split's training photographs.
+"""
+
+from __future__ import annotations
+
+from typing import Dict, List, Optional, Sequence
+
+import numpy as np
+
+from skinfl.data.dataset import LesionDataset
+from skinfl.data.splits import Lesions, group_lesions, shuffled
+from skinfl.errors import DataError, nearest
+from skinfl.seeds import numpy_rng
+
+SCHEMES = ("paper", "iid", "dirichlet", "site")
+#: the share of the data each of the paper's five hospitals holds
+PAPER_SHARES = (0.10, 0.35, 0.25, 0.15, 0.15)
+#: how often a Dirichlet draw that leaves a hospital without a task is drawn again
+DIRICHLET_DRAWS = 100
+
+
+def partition(
+    dataset: LesionDataset,
+    *,
+    hospitals: int = 5,
+    scheme: str = "paper",
+    alpha: float = 0.3,
+    seed: int = 0,
+    train: Optional[Sequence[int]] = None,
+) -> Dict[str, np.ndarray]:
+    """Assign every photograph to a hospital; return each hospital's sorted indices.
+
+    Parameters
+    ----------
+    hospitals: how many, named ``hospital-1`` and so on. Of no effect with ``scheme="site"``.
+    scheme: ``"paper"`` (shares 0.10, 0.35, 0.25, 0.15, 0.15), ``"iid"`` (equal shares), ``"dirichlet"``
+        (each class's shares drawn from Dirichlet(alpha), Hsu et al., arXiv:1909.06335) or ``"site"``
+        (where the photograph was taken, one hospital per site, named like it).
+    alpha: the smaller, the more the hospitals' classes differ.
+    train: indices of the training photographs. Where given, a hospital that has none of them, or of
+        one class only, is refused.
+    """
+    if scheme not in SCHEMES:
+        raise DataError(f"unknown partition {scheme!r}: {nearest(scheme, SCHEMES)}")
+    lesions = group_lesions(dataset)
+    if scheme == "site":
+        parts = _by_site(dataset, lesions)
+        _check(dataset, parts, train, "join it to another site or use --partition dirichlet")
+        return parts
+    if hospitals < 1:
+        raise DataError(f"{hospitals} hospitals are impossible: give one or more")
+    if hospitals > len(lesions.sizes):
+        raise DataError(
+            f"{hospitals} hospitals for {len(lesions.sizes)} lesions of {len(dataset)} photographs in "
+            f"{dataset.name}: give at most {len(lesions.sizes)}"
+        )
+    if scheme == "dirichlet":
+        return _dirichlet(dataset, lesions, hospitals, alpha, seed, train)
+    if scheme == "paper" and hospitals != len(PAPER_SHARES):
+        raise DataError(
+            f"the paper's partition is for {len(PAPER_SHARES)} hospitals, not {hospitals}: "
+            f"use --hospitals {len(PAPER_SHARES)}, or --partition iid or dirichlet"
+        )
+    shares = np.array(PAPER_SHARES) if scheme == "paper" else np.full(hospitals, 1 / hospitals)
+    order = shuffled(np.arange(len(lesions.sizes)), numpy_rng(seed, "partition", scheme))
+    owner = np.empty(len(order), dtype=np.int64)
+    owner[order] = _cut(lesions.sizes[order], shares)
+    parts = _named(owner[lesions.of], hospitals)
+    _check(dataset, parts, train, "use fewer hospitals, more data or another --seed")
+    return parts
+
+
+def _cut(sizes: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """Cut a row of lesions into consecutive pieces of the given shares of photographs.
+
+    Returns the piece of each lesion, shape (lesions,), each piece with one lesion at least.
+    """
+    middle = np.cumsum(sizes) - sizes / 2
+    pieces = np.searchsorted(np.cumsum(shares)[:-1] * sizes.sum(), middle, side="right")
+    n, last = len(sizes), len(shares) - 1
+    # No piece may be skipped, from the left, and enough lesions must remain for those to the right.
+    for i in range(n):
+        before = pieces[i - 1] if i else -1
+        pieces[i] = max(min(pieces[i], before + 1), before, last - (n - 1 - i))
+    return pieces
+
+
+def _named(owner: np.ndarray, hospitals: int) -> Dict[str, np.ndarray]:
+    return {f"hospital-{h + 1}": np.flatnonzero(owner == h) for h in range(hospitals)}
+
+
+def _by_site(dataset: LesionDataset, lesions: Lesions) -> Dict[str, np.ndarray]:
+    unknown = int(np.sum(dataset.sites == ""))
+    if unknown:
+        raise DataError(
+            f"{dataset.name}: {unknown} of {len(dataset)} photographs have no site: bring a metadata table "
+            "with the column 'dataset', or use --partition iid or dirichlet"
+        )
+    return {
+        str(site): np.flatnonzero((lesions.sites == site)[lesions.of]) for site in np.unique(lesions.sites)
+    }
+
+
+def _dirichlet(
+    dataset: LesionDataset,
+    lesions: Lesions,
+    hospitals: int,
+    alpha: float,
+    seed: int,
+    train: Optional[Sequence[int]],
+) -> Dict[str, np.ndarray]:
+    if not (np.isfinite(alpha) and alpha > 0):
+        raise DataError(f"alpha {alpha} is impossible: give a positive number, e.g. 0.3")
+    for draw in range(DIRICHLET_DRAWS):
+        rng = numpy_rng(seed, "partition", "dirichlet", draw)
+        owner = np.empty(len(lesions.sizes), dtype=np.int64)
+        for label in range(len(dataset.classes)):
+            members = shuffled(np.flatnonzero(lesions.labels == label), rng)
+            ends = np.cumsum(_dirichlet_shares(alpha, hospitals, rng))[:-1] * lesions.sizes[members].sum()
+            middle = np.cumsum(lesions.sizes[members]) - lesions.sizes[members] / 2
+            owner[members] = np.searchsorted(ends, middle, side="right")
+        parts = _named(owner[lesions.of], hospitals)
+        if not _problems(dataset, parts, train):
+            return parts
+    mend = (
+        f"none of {DIRICHLET_DRAWS} draws was better: use fewer hospitals or a larger --alpha than {alpha:g}"
+    )
+    _check(dataset, parts, train, mend)
+    return parts
+
+
+def _dirichlet_shares(alpha: float, hospitals: int, rng: np.random.Generator) -> np.ndarray:
+    gammas = rng.standard_gamma(alpha, hospitals)
+    total = gammas.sum()
+    # Every gamma may underflow when alpha is tiny; the limit is one hospital that holds the class.
+    return gammas / total if total > 0 else np.eye(hospitals)[rng.integers(hospitals)]
+
+
+def _problems(
+    dataset: LesionDataset, parts: Dict[str, np.ndarray], train: Optional[Sequence[int]]
+) -> List[str]:
+    """Return what is wrong with each hospital that could not train."""
+    found = []
+    in_train = np.ones(len(dataset), dtype=bool)
+    if train is not None:
+        in_train[:] = False
+        in_train[np.asarray(train, dtype=np.int64)] = True
+    for name, indices in parts.items():
+        labels = dataset.labels[indices[in_train[indices]]]
+        if not len(labels):
+            found.append(
+                f"{name} is left with no training images" if train is not None else f"{name} has no images"
+            )
+        elif train is not None and len(np.unique(labels)) == 1:
+            found.append(f"{name} is left with one class only, {dataset.classes[labels[0]]}, to train on")
+    return found
+
+
+def _check(
+    dataset: LesionDataset, parts: Dict[str, np.ndarray], train: Optional[Sequence[int]], mend: str
+) -> None:
+    problems = _problems(dataset, parts, train)
+    if problems:
+        raise DataError(f"{problems[0]} of {dataset.name}: {mend}")

@@ -1,0 +1,129 @@
+"""Training and test sets that share no lesion, and the published code's that do."""
+
+from __future__ import annotations
+
+from typing import Dict, List, NamedTuple, Sequence, Tuple
+
+import numpy as np
+
+from skinfl.data.dataset import LesionDataset
+from skinfl.errors import DataError, nearest
+from skinfl.seeds import numpy_rng
+
+PROTOCOLS = ("grouped", "published")
+#: the published code copies each photograph ten times before it draws the test set
+PUBLISHED_COPIES = 10
+
+
+class Split(NamedTuple):
+    """Indices of the training and the test photographs, how they were drawn, and what leaked.
+
+    ``leaked_lesions`` counts the lesions with photographs in both. Under the published protocol
+    indices repeat, once for each copy.
+    """
+
+    train: np.ndarray
+    test: np.ndarray
+    protocol: str
+    leaked_lesions: int
+
+
+def train_test_split(
+    dataset: LesionDataset, *, test_fraction: float = 0.2, seed: int = 0, protocol: str = "grouped"
+) -> Split:
+    """Draw a test set of about ``test_fraction`` of the photographs.
+
+    ``"grouped"`` keeps all photographs of a lesion together and draws lesions class by class, so that
+    each class with two lesions or more is in both parts. ``"published"`` draws as the published code
+    does: from ten copies of each photograph, heedless of lesions, so that nearly every test
+    photograph was trained on; only to compare with the paper's table.
+    """
+    if protocol not in PROTOCOLS:
+        raise DataError(f"unknown split protocol {protocol!r}: {nearest(protocol, PROTOCOLS)}")
+    if not 0.0 < test_fraction < 1.0:
+        raise DataError(f"test fraction {test_fraction} is impossible: give a number between 0 and 1")
+    if len(dataset) < 2:
+        raise DataError(f"{dataset.name}: {len(dataset)} photographs cannot be split: two or more are needed")
+    rng = numpy_rng(seed, "split", protocol)
+    if protocol == "published":
+        copies = np.repeat(np.arange(len(dataset)), PUBLISHED_COPIES)
+        order = shuffled(copies, rng)
+        cut = int(round(len(order) * test_fraction))
+        train, test = order[cut:], order[:cut]
+    else:
+        train, test = _grouped(dataset, test_fraction, rng)
+    return Split(train, test, protocol, leaked_lesions(dataset, train, test))
+
+
+def leaked_lesions(dataset: LesionDataset, train: Sequence[int], test: Sequence[int]) -> int:
+    """Return how many lesions have photographs both in ``train`` and in ``test``."""
+    lesion_ids = dataset.lesion_ids
+    both = set(lesion_ids[np.asarray(train, dtype=np.int64)]) & set(
+        lesion_ids[np.asarray(test, dtype=np.int64)]
+    )
+    return len(both)
+
+
+class Lesions(NamedTuple):
+    """The lesions of a data set in order of first photograph.
+
+    ``of``: each photograph's lesion number, shape (photographs,). ``labels``, ``sites``, ``sizes``: each
+    lesion's most frequent class and site and its number of photographs, shape (lesions,).
+    """
+
+    of: np.ndarray
+    labels: np.ndarray
+    sites: np.ndarray
+    sizes: np.ndarray
+
+
+def group_lesions(dataset: LesionDataset) -> Lesions:
+    """Group the photographs by lesion id."""
+    number: Dict[str, int] = {}
+    of = np.array([number.setdefault(name, len(number)) for name in dataset.lesion_ids], dtype=np.int64)
+    sizes = np.bincount(of, minlength=len(number))
+    # Some lesions of HAM10000 carry two diagnoses or two sites: the more frequent one counts.
+    labels = _most_frequent(of, dataset.labels, len(number))
+    names, codes = np.unique(dataset.sites.astype(str), return_inverse=True)
+    sites = names[_most_frequent(of, codes.reshape(-1), len(number))]
+    return Lesions(of, labels, sites, sizes)
+
+
+def shuffled(values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return ``values`` in random order.
+
+    By sorting uniform numbers: numpy's stream of them is the same in every version, that of its
+    ``permutation`` need not be.
+    """
+    return values[np.argsort(rng.random(len(values)), kind="stable")]
+
+
+def _most_frequent(of: np.ndarray, codes: np.ndarray, lesions: int) -> np.ndarray:
+    """Return each lesion's most frequent code, the smallest of equals, shape (lesions,)."""
+    counts = np.zeros((lesions, int(codes.max(initial=0)) + 1), dtype=np.int64)
+    np.add.at(counts, (of, codes), 1)
+    return counts.argmax(axis=1)
+
+
+def _grouped(
+    dataset: LesionDataset, test_fraction: float, rng: np.random.Generator
+) -> Tuple[np.ndarray, np.ndarray]:
+    lesions = group_lesions(dataset)
+    if len(lesions.labels) < 2:
+        raise DataError(
+            f"{dataset.name}: all photographs are of one lesion and cannot be split: two or more are needed"
+        )
+    chosen: List[np.ndarray] = []
+    for label in range(len(dataset.classes)):
+        members = shuffled(np.flatnonzero(lesions.labels == label), rng)
+        if len(members) < 2:
+            continue
+        photographs = np.cumsum(lesions.sizes[members])
+        # Lesions enter while the midpoint of each lies below the wanted share of photographs.
+        cut = int(np.sum(photographs - lesions.sizes[members] / 2 < test_fraction * photographs[-1]))
+        chosen.append(members[: min(max(cut, 1), len(members) - 1)])
+    if not chosen:
+        # Each class has a single lesion: any of them may be the test set.
+        chosen.append(shuffled(np.arange(len(lesions.labels)), rng)[:1])
+    in_test = np.isin(lesions.of, np.concatenate(chosen))
+    return np.flatnonzero(~in_test), np.flatnonzero(in_test)

@@ -1,0 +1,107 @@
+"""From uint8 images to batches: augmentation, normalisation, and statistics that can be added up.
+
+Augmentation belongs to the training part only and is drawn anew each time a photograph is used. Its
+randomness comes from the global generators (torchvision 0.5 draws from Python's, newer ones from
+torch's): callers wrap it in :func:`skinfl.seeds.seeded`.
+"""
+
+from __future__ import annotations
+
+from typing import Callable, NamedTuple, Optional, Tuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torchvision import transforms
+
+from skinfl.errors import DataError
+
+#: a channel that hardly varies would be blown up to noise by its true standard deviation
+SMALLEST_STD = 0.01
+
+Augment = Callable[[Image.Image], Image.Image]
+
+
+class Normalisation(NamedTuple):
+    """Mean and standard deviation of each channel, of pixels scaled to 0..1."""
+
+    mean: Tuple[float, ...]
+    std: Tuple[float, ...]
+
+
+def augmentation(image_size: int) -> Augment:
+    """Return a random transform of PIL images: flips, a small turn and shift, light colour jitter.
+
+    A dermoscopic photograph has no upper side, so both flips are as likely as not.
+    """
+    margin = max(1, image_size // 8)
+    return transforms.Compose(
+        [
+            transforms.RandomHorizontalFlip(),
+            transforms.RandomVerticalFlip(),
+            # Mirrored margins, so that no black corners come into view.
+            transforms.Pad(margin, padding_mode="reflect"),
+            transforms.RandomAffine(degrees=20, translate=(0.05, 0.05), scale=(0.9, 1.1)),
+            transforms.CenterCrop(image_size),
+            transforms.ColorJitter(brightness=0.1, contrast=0.1),
+        ]
+    )
+
+
+def pixel_sums(images: np.ndarray) -> np.ndarray:
+    """Return what a hospital adds to the common statistics: float64, shape (2 * channels + 1,).
+
+    For uint8 images (n, height, width, channels), with x = pixel / 255: for each channel the sum over
+    images of the mean of x, then likewise of x squared, last the number of images. Vectors of several
+    hospitals add up, so only their protected sum has to be opened.
+    """
+    n, height, width, channels = images.shape
+    first = np.zeros(channels)
+    second = np.zeros(channels)
+    for start in range(0, n, 1024):
+        x = images[start : start + 1024].astype(np.int64).reshape(-1, channels)
+        first += x.sum(axis=0)
+        second += (x * x).sum(axis=0)
+    pixels = max(height * width, 1)
+    return np.concatenate([first / (255.0 * pixels), second / (255.0**2 * pixels), [float(n)]])
+
+
+def normalisation_from_sums(sums: np.ndarray) -> Normalisation:
+    """Return the normalisation from the (sum of) :func:`pixel_sums`; refuses sums of no images."""
+    sums = np.asarray(sums, dtype=np.float64)
+    if sums.ndim != 1 or len(sums) % 2 != 1 or len(sums) < 3:
+        raise DataError(f"pixel sums have shape {sums.shape}, not (2 * channels + 1,)")
+    if not np.isfinite(sums).all() or sums[-1] <= 0:
+        raise DataError("pixel sums are of no images, so there is nothing to normalise by")
+    mean, square = np.split(sums[:-1] / sums[-1], 2)
+    std = np.sqrt(np.maximum(square - mean**2, SMALLEST_STD**2))
+    return Normalisation(tuple(mean.tolist()), tuple(std.tolist()))
+
+
+def to_batch(
+    images: np.ndarray, normalisation: Normalisation, augment: Optional[Augment] = None
+) -> torch.Tensor:
+    """Return uint8 images (n, h, w, c) as a normalised float32 tensor (n, c, h, w).
+
+    ``augment`` is applied to each image in order before that.
+    """
+    channels = images.shape[3]
+    if len(normalisation.mean) != channels:
+        raise DataError(f"normalisation of {len(normalisation.mean)} channels for images of {channels}")
+    if augment is not None:
+        images = _augmented(images, augment)
+    # A table of all 256 values per channel: one look-up instead of a division for each pixel.
+    levels = np.arange(256) / 255.0
+    batch = np.empty((len(images), channels, *images.shape[1:3]), dtype=np.float32)
+    for c, (mean, std) in enumerate(zip(normalisation.mean, normalisation.std)):
+        batch[:, c] = ((levels - mean) / std).astype(np.float32)[images[..., c]]
+    return torch.from_numpy(batch)
+
+
+def _augmented(images: np.ndarray, augment: Augment) -> np.ndarray:
+    result = np.empty_like(images)
+    grey = images.shape[3] == 1
+    for i, image in enumerate(images):
+        pixels = np.asarray(augment(Image.fromarray(image[:, :, 0] if grey else image)))
+        result[i] = pixels[:, :, None] if grey else pixels
+    return result
