@@ -94,11 +94,11 @@ def sensitivity_at_specificity(
 ) -> Optional[float]:
     """Return the highest sensitivity of any threshold whose specificity is at least ``specificity``.
 
-    ``scores`` and the boolean ``positive`` have shape ``(n,)``. A clinic reads one operating point,
-    not a curve: the ISIC challenges report melanoma detection in this manner, with sensitivity fixed
-    (Codella et al., *Skin lesion analysis toward melanoma detection*, ISBI 2018). Here specificity is
-    fixed. Only thresholds that exist count, nothing is interpolated. ``None`` unless both positive
-    and negative examples exist.
+    ``scores`` and the boolean ``positive`` have shape ``(n,)``. A clinic works at one operating point,
+    not on a whole curve. Studies on the ISIC challenges compare at a fixed sensitivity, that of
+    dermatologists (Marchetti et al., *Results of the 2016 ISIC ISBI challenge*, J Am Acad Dermatol
+    78(2), 2018); here, in that manner, specificity is fixed. Only thresholds that exist count,
+    nothing is interpolated. ``None`` unless both positive and negative examples exist.
     """
     if not _both_present(positive):
         return None

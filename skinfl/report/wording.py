@@ -1,0 +1,94 @@
+"""How numbers and warnings read, the same in the terminal, in Markdown and in HTML."""
+
+from __future__ import annotations
+
+from typing import Any, List, Mapping, Optional
+
+UNDEFINED = "–"
+#: key in a metrics dict -> what a reader sees; in the order of all tables
+METRIC_LABELS = {
+    "accuracy": "Accuracy",
+    "balanced_accuracy": "Balanced accuracy",
+    "macro_f1": "Macro F1",
+    "auc": "AUC, one-vs-rest",
+    "melanoma_sensitivity_at_90_specificity": "Melanoma sensitivity at 90% spec.",
+}
+PHASES = ("train", "protect", "combine", "open", "evaluate")
+
+
+def score(value: Optional[float]) -> str:
+    """Return a metric to three decimals."""
+    return UNDEFINED if value is None else f"{value:.3f}"
+
+
+def difference(value: Optional[float]) -> str:
+    """Return a small difference in scientific notation, an exact zero as ``0``."""
+    if value is None:
+        return UNDEFINED
+    return f"{value:.1e}" if value else "0"
+
+
+def size(count: Optional[float]) -> str:
+    """Return a number of bytes in decimal units: ``512 B``, ``83.4 kB``, ``1.25 MB``."""
+    if count is None:
+        return UNDEFINED
+    if count < 1000:
+        return f"{count:.0f} B"
+    power = 1 + (count >= 999.5e3) + (count >= 999.5e6)
+    return f"{_three_digits(count / 1000**power)} {('kB', 'MB', 'GB')[power - 1]}"
+
+
+def multiple(count: Optional[float], unit: Optional[float]) -> str:
+    """Return ``count`` as a multiple of ``unit``: ``2.00×``."""
+    return UNDEFINED if count is None or not unit else f"{_three_digits(count / unit)}×"
+
+
+def duration(seconds: Optional[float]) -> str:
+    """Return seconds: three decimals when short, none when long."""
+    if seconds is None:
+        return UNDEFINED
+    if 0 < seconds < 0.001:
+        return "<0.001"
+    return f"{seconds:.3f}" if seconds < 10 else f"{seconds:.1f}" if seconds < 100 else f"{seconds:.0f}"
+
+
+def per_round(seconds: Optional[float], rounds: int) -> Optional[float]:
+    """Return the mean over ``rounds`` of what the whole run took."""
+    return None if seconds is None or not rounds else seconds / rounds
+
+
+def headline(result: Mapping[str, Any]) -> str:
+    """Return one line on what was trained where: data, hospitals, strategy, rounds."""
+    data = result["data"]
+    return (
+        f"{data['name']}, {data['images']} images, {result['hospitals']} hospitals, "
+        f"{result['strategy']}, {result['rounds']} rounds"
+    )
+
+
+def data_notes(result: Mapping[str, Any]) -> List[str]:
+    """Return what a reader must know of the data before believing any figure; empty if nothing."""
+    data = result["data"]
+    notes = []
+    if data["synthetic"]:
+        note = result.get("synthetic")
+        notes.append(
+            "Synthetic data: the images were drawn by a generator, not taken of patients. "
+            "The figures compare methods; they say nothing about diagnosis."
+            + (f" {note}" if isinstance(note, str) and note else "")
+        )
+    if data["protocol"] == "published":
+        notes.append(
+            "Published protocol: training and test images are split as in the published code. "
+            "Compare with the paper's table only."
+        )
+    if data["leaked_lesions"]:
+        notes.append(
+            f"Leak: {data['leaked_lesions']} lesions have images both in training and in test. "
+            "The test figures are better than the model."
+        )
+    return notes
+
+
+def _three_digits(value: float) -> str:
+    return f"{value:.2f}" if value < 9.995 else f"{value:.1f}" if value < 99.95 else f"{value:.0f}"

@@ -1,0 +1,133 @@
+"""A run and a comparison as `result.json`, `rounds.jsonl` and `compare.json` hold them."""
+
+from __future__ import annotations
+
+import copy
+import json
+from functools import lru_cache
+
+import numpy as np
+import pytest
+
+from skinfl.report.metrics import evaluate_predictions, spread
+
+CLASSES = ["akiec", "bcc", "bkl", "df", "mel", "nv", "vasc"]
+SHARE = [0.03, 0.05, 0.11, 0.01, 0.11, 0.67, 0.02]
+COSTS = {  # bytes up, seconds to protect, difference from plaintext, what the aggregator sees
+    "plaintext": (400_000, 0.001, 0.0, "every hospital's update and example count"),
+    "smpc": (1_600_000, 0.04, 3.1e-6, "per party: uniformly random shares; together only the sum"),
+    "he": (5_300_000, 1.2, 2.4e-5, "ciphertexts and their number; never a key, never a sum"),
+}
+
+
+def measured(skill, images, seed):
+    rng = np.random.RandomState(seed)
+    labels = np.concatenate([np.arange(7), rng.choice(7, size=images - 7, p=SHARE)])
+    logits = rng.normal(size=(images, 7)) + np.log(SHARE)
+    logits[np.arange(images), labels] += skill
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    loss = float(-np.log(probabilities[np.arange(images), labels]).mean())
+    return dict(evaluate_predictions(probabilities, labels, CLASSES), loss=loss)
+
+
+@lru_cache(maxsize=None)
+def measured_once(skill, images, seed):
+    return json.dumps(measured(skill, images, seed))
+
+
+def make_rounds(hospitals, rounds, up):
+    names = [f"hospital-{k + 1}" for k in range(hospitals)]
+    return [
+        {
+            "round": r,
+            "trained": names,
+            "left_out": {},
+            "train_loss": {name: 1.9 / (r + 0.3 * k + 1) for k, name in enumerate(names)},
+            "clipped": dict.fromkeys(names, 0.0),
+            "metrics": json.loads(measured_once(0.4 * r, 400, r)),
+            "hospital_metrics": {
+                name: json.loads(measured_once(0.4 * r, 60, 10 * r + k)) for k, name in enumerate(names)
+            },
+            "bytes": {"up": dict.fromkeys(names, up), "down": dict.fromkeys(names, 400000)},
+            "seconds": {"train": 2.0, "protect": 0.04, "combine": 0.01, "open": 0.02, "evaluate": 0.5},
+            "max_abs_difference_from_plaintext_sum": 1e-6,
+        }
+        for r in range(1, rounds + 1)
+    ]
+
+
+def make_result(protection="smpc", hospitals=5, rounds=4):
+    up, protect, _, sees = COSTS[protection]
+    log = make_rounds(hospitals, rounds, up)
+    train = {name: {c: int(900 * s) for c, s in zip(CLASSES, SHARE)} for name in log[-1]["trained"]}
+    test = {name: {c: int(180 * s) for c, s in zip(CLASSES, SHARE)} for name in log[-1]["trained"]}
+    result = {
+        "name": f"demo-{protection}",
+        "protection": protection,
+        "strategy": "scaffold",
+        "synthetic": "Drawn with seed 0.",
+        "data": {
+            "name": "synthetic",
+            "images": 2000,
+            "synthetic": True,
+            "leaked_lesions": 0,
+            "protocol": "grouped",
+            "train_images": 1600,
+            "test_images": 400,
+            "classes": CLASSES,
+        },
+        "partition": {name: {"train": train[name], "test": test[name]} for name in train},
+        "workers": "virtual",
+        "hospitals": hospitals,
+        "rounds": rounds,
+        "final": log[-1]["metrics"],
+        "hospital_final": log[-1]["hospital_metrics"],
+        "spread": spread(log[-1]["hospital_metrics"]),
+        "bytes": {
+            "up_per_hospital_per_round": up,
+            "down_per_hospital_per_round": 400_000,
+            "float32": 400_000,
+        },
+        "seconds": {
+            "train": 2.0 * rounds,
+            "protect": protect * rounds,
+            "combine": 0.01 * rounds,
+            "open": 0.02 * rounds,
+            "evaluate": 0.5 * rounds,
+            "total": (2.53 + protect) * rounds,
+        },
+        "max_abs_difference_from_plaintext_sum": 1e-6,
+        "protection_details": {"ring": "2^64", "parties": ["a", "b", "c"], "threshold": 2},
+        "aggregator_sees": sees,
+        "config": {"seed": 0, "rounds": rounds, "data": {"name": "synthetic", "image_size": 28}},
+        "versions": {"python": "3.11.2", "torch": "2.1.0"},
+        "left_out": [],
+    }
+    return result, log
+
+
+@pytest.fixture(scope="session")
+def recorded_run():
+    return make_result()
+
+
+@pytest.fixture
+def run_files(recorded_run):
+    """The result and its rounds; a copy that the test may change."""
+    result, rounds = copy.deepcopy(recorded_run)
+    json.dumps([result, rounds], allow_nan=False)
+    return result, rounds
+
+
+@pytest.fixture(scope="session")
+def recorded_comparison():
+    return {
+        "runs": [make_result(protection)[0] for protection in COSTS],
+        "differences": {protection: cost[2] for protection, cost in COSTS.items()},
+    }
+
+
+@pytest.fixture
+def comparison(recorded_comparison):
+    """Three protections, plaintext first; a copy that the test may change."""
+    return copy.deepcopy(recorded_comparison)
