@@ -148,13 +148,23 @@ class Settings:
         return from_mapping({**dataclasses.asdict(self), **changes})
 
     def protection_options(self) -> Dict[str, Any]:
-        """Return the options of the chosen protection that were set."""
-        names = ("smpc_scheme", "parties", "threshold", "ring", "he_scheme", "bits")
-        names += ("precision", "clip", "rounding")
+        """Return the options that were set and concern the chosen protection.
+
+        The others are left alone: a comparison runs several protections on one set of settings.
+        """
+        names = _PROTECTION_OPTIONS.get(self.protection, ())
         found = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         if "parties" in found and found["parties"] != "hospitals":
             found["parties"] = int(found["parties"])
         return found
+
+
+_ENCODING = ("precision", "clip", "rounding")
+_PROTECTION_OPTIONS = {
+    "smpc": ("smpc_scheme", "parties", "threshold", "ring", *_ENCODING),
+    "he": ("he_scheme", "bits", *_ENCODING),
+    "sympc": ("parties", "precision", "clip"),
+}
 
 
 def _check(f: dataclasses.Field, value: Any) -> None:

@@ -126,10 +126,7 @@ class Federation:
             raise TrainingError(f"{name} could not take part in the statistics before training: {reason}")
         total = self._transport.open(combined, exchange).total
         pixels, counts = total[: 2 * self._channels + 1], total[2 * self._channels + 1 :]
-        weights = None
-        if self._schedule.class_weighted:
-            present = counts > 0.5 * counts[counts > 0].min()
-            weights = np.where(present, counts.sum() / (present.sum() * np.where(present, counts, 1.0)), 0.0)
+        weights = class_weights(counts) if self._schedule.class_weighted else None
         return Prepared(normalisation_from_sums(pixels), weights)
 
     def _round(self, round: int) -> Iterator[Event]:
@@ -243,3 +240,14 @@ class Federation:
         else:
             size = server_bytes(self.progress.server)
         return dict.fromkeys(asked, size)
+
+
+def class_weights(counts: np.ndarray) -> np.ndarray:
+    """Return weights inverse to the classes' shares, with a mean over images of one; float64.
+
+    ``counts`` may be in any unit. A class that no hospital holds has weight 0.
+    """
+    shares = counts / counts.sum()
+    # An opened share of zero may be off by the encoding's last bit; one image never is that small.
+    present = shares > 1e-7
+    return np.where(present, 1.0 / (present.sum() * np.where(present, shares, 1.0)), 0.0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.metadata import PackageNotFoundError, version
+
 from skinfl.errors import SettingsError, nearest
 from skinfl.workers.base import Network, Pointer, Worker
 
@@ -27,10 +29,6 @@ def build_network(name: str) -> Network:
 
 
 def _pysyft_installed() -> bool:
-    try:
-        from importlib.metadata import PackageNotFoundError, version
-    except ImportError:  # pragma: no cover - Python 3.8 and newer have it
-        return False
     try:
         return version("syft") == "0.2.9"
     except PackageNotFoundError:

@@ -1,0 +1,199 @@
+"""From settings to a federation on virtual workers, ready to run."""
+
+from __future__ import annotations
+
+import copy
+import secrets
+from typing import Callable, Dict, NamedTuple, Optional
+
+import numpy as np
+from torch import nn
+
+from skinfl import seeds
+from skinfl.data import load
+from skinfl.data.dataset import LesionDataset
+from skinfl.data.partitions import partition
+from skinfl.data.splits import Split, train_test_split
+from skinfl.errors import SettingsError
+from skinfl.federation.audit import Audit
+from skinfl.federation.checkpoint import Checkpoint
+from skinfl.federation.hospital import HospitalAgent
+from skinfl.federation.local import LocalPlan
+from skinfl.federation.rounds import Federation, Progress, Schedule
+from skinfl.federation.strategies import Strategy, build_strategy
+from skinfl.federation.transport import LocalTransport
+from skinfl.federation.update import StateLayout, has_batchnorm
+from skinfl.models import build_model
+from skinfl.protection import build_protection
+from skinfl.protection.base import Protection
+from skinfl.settings import Settings
+from skinfl.workers import Worker, build_network
+
+LoadProgress = Callable[[int, int, str], None]
+
+
+class Material(NamedTuple):
+    """What is learnt from, split and shared out; the same for all protections that are compared.
+
+    ``partition``: by hospital, the indices of all its photographs, training and test.
+    """
+
+    dataset: LesionDataset
+    split: Split
+    partition: Dict[str, np.ndarray]
+
+    @property
+    def test(self) -> LesionDataset:
+        """The common test set."""
+        return self.dataset.subset(self.split.test)
+
+    def train_of(self, hospital: str) -> LesionDataset:
+        """Return a hospital's training photographs."""
+        return self.dataset.subset(self.split.train[np.isin(self.split.train, self.partition[hospital])])
+
+    def test_of(self, hospital: str) -> LesionDataset:
+        """Return a hospital's share of the test photographs, which may be empty."""
+        return self.dataset.subset(self.split.test[np.isin(self.split.test, self.partition[hospital])])
+
+
+class Assembly(NamedTuple):
+    """A federation and what reports say about it."""
+
+    federation: Federation
+    transport: LocalTransport
+    model: nn.Module
+    layout: StateLayout
+    protection: Protection
+    workers: str
+
+
+def load_material(settings: Settings, progress: Optional[LoadProgress] = None) -> Material:
+    """Load, split and share out the data; raises :class:`~skinfl.errors.DataError` where that fails."""
+    dataset = load(settings.data, image_size=settings.image_size, progress=progress)
+    split = train_test_split(
+        dataset, test_fraction=settings.test_fraction, seed=settings.seed, protocol=settings.protocol
+    )
+    parts = partition(
+        dataset,
+        hospitals=settings.hospitals,
+        scheme=settings.partition,
+        alpha=settings.alpha,
+        seed=settings.seed,
+        train=split.train,
+    )
+    return Material(dataset, split, parts)
+
+
+def initial_model(settings: Settings, dataset: LesionDataset) -> nn.Module:
+    """Return the network with the weights that every hospital starts from."""
+    channels, size, _ = dataset.image_shape
+    with seeds.seeded(settings.seed, "model"):
+        return build_model(
+            settings.model,
+            in_channels=channels,
+            image_size=size,
+            classes=len(dataset.classes),
+            doconv=settings.doconv,
+        )
+
+
+def local_plan(settings: Settings) -> LocalPlan:
+    """Return how hospitals train."""
+    return LocalPlan(
+        epochs=settings.local_epochs,
+        batch_size=settings.batch_size,
+        optimiser=settings.optimiser,
+        lr=settings.lr,
+        momentum=settings.momentum,
+        weight_decay=settings.weight_decay,
+        augment=settings.augment,
+    )
+
+
+def schedule_of(settings: Settings) -> Schedule:
+    """Return who is asked when."""
+    return Schedule(
+        rounds=settings.rounds,
+        sample=settings.sample,
+        dropout=settings.dropout,
+        evaluate_every=settings.evaluate_every,
+        class_weighted=settings.class_weighted,
+        seed=settings.seed,
+    )
+
+
+def new_progress(strategy: Strategy, model: nn.Module, layout: StateLayout) -> Progress:
+    """Return the progress of a run that has not begun; its name is random, so that no two are alike."""
+    server = strategy.init(layout.flatten(model), layout)
+    return Progress(secrets.token_hex(16), 0, server, None, {}, ())
+
+
+def unit_images(largest: int) -> int:
+    """Return the public number of images that has weight one: a power of two, so it tells little."""
+    return 1 << max(0, int(largest - 1).bit_length())
+
+
+def assemble(settings: Settings, material: Material, checkpoint: Optional[Checkpoint] = None) -> Assembly:
+    """Put hospitals on workers, set up the protection and return the federation.
+
+    With ``checkpoint`` it goes on where that was written.
+    """
+    train_sets = {name: material.train_of(name) for name in material.partition}
+    model = initial_model(settings, material.dataset)
+    local_batchnorm = settings.batchnorm == "local" and has_batchnorm(model)
+    layout = StateLayout(model, share_statistics=not local_batchnorm)
+    unit = unit_images(max(len(d) for d in train_sets.values()))
+    strategy = build_strategy(settings, unit)
+    protection = build_protection(settings.protection, **settings.protection_options())
+    roles = protection.setup(tuple(train_sets))
+    audit = Audit()
+
+    network = build_network(settings.workers)
+    agents: Dict[str, HospitalAgent] = {}
+    for name, train_set in train_sets.items():
+        agents[name] = HospitalAgent(
+            name,
+            copy.deepcopy(model),
+            layout,
+            strategy,
+            roles.hospitals[name],
+            local_plan(settings),
+            seed=settings.seed,
+            unit=unit,
+            audit=audit,
+        )
+        _host(network.worker(name), agents[name], train_set, material.test_of(name))
+    tag = "#" + material.dataset.name
+    train_pointers = {name: found[0] for name, found in network.search(tag, "#train").items()}
+    test_pointers = {name: found[0] for name, found in network.search(tag, "#test").items()}
+    transport = LocalTransport(train_pointers, test_pointers, agents, roles)
+
+    progress = new_progress(strategy, model, layout)
+    if checkpoint is not None:
+        if checkpoint.progress.server.model.shape != (layout.size,):
+            raise SettingsError("the checkpoint holds another network's state: resume with its own settings")
+        progress = checkpoint.progress
+        transport.load_state(checkpoint.hospitals)
+    federation = Federation(
+        transport,
+        strategy,
+        layout,
+        model,
+        schedule_of(settings),
+        progress=progress,
+        channels=material.dataset.image_shape[0],
+        classes=len(material.dataset.classes),
+        test=material.test,
+        unsynchronised_batchnorm=local_batchnorm,
+        audit=audit,
+    )
+    return Assembly(federation, transport, model, layout, protection, network.description)
+
+
+def _host(worker: Worker, agent: HospitalAgent, train_set: LesionDataset, test_set: LesionDataset) -> None:
+    """Load a hospital's data at its worker and allow what its agent offers, and nothing else."""
+    worker.install({"statistics": agent.statistics, "train": agent.train, "evaluate": agent.evaluate})
+    tag = "#" + train_set.name
+    worker.load(train_set, tags=(tag, "#train"), description=f"training images of {agent.name}")
+    if len(test_set):
+        worker.load(test_set, tags=(tag, "#test"), description=f"test images of {agent.name}")

@@ -1,0 +1,100 @@
+"""What a person sees of a run in the terminal: one line a round, a bar, and one line for an error."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import contextmanager
+from typing import Any, Iterator, Mapping, Optional
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from skinfl.federation.events import (
+    Event,
+    HospitalLeftOut,
+    HospitalTrained,
+    RoundFinished,
+    RoundStarted,
+    RunStarted,
+)
+
+
+class RunDisplay:
+    """A listener that shows a run: a bar while it works, a line for each finished round."""
+
+    def __init__(self, console: Console, title: str):
+        self._console = console
+        self._title = title
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+        )
+        self._task: Optional[TaskID] = None
+
+    def __call__(self, event: Event) -> None:
+        """Show ``event``."""
+        if isinstance(event, RunStarted):
+            self._bar.start()
+            self._task = self._bar.add_task(self._title, total=(event.rounds - event.first_round + 1))
+            if event.first_round > event.rounds:
+                self.close()
+        elif isinstance(event, RoundStarted):
+            self._describe(f"round {event.round}: {len(event.asked)} hospitals train")
+        elif isinstance(event, HospitalTrained):
+            self._describe(f"round {event.round}: {event.hospital} trained, loss {event.loss:.3f}")
+        elif isinstance(event, HospitalLeftOut):
+            self._console.print(
+                f"{self._title} round {event.round}: left out {event.hospital}: {event.reason}", markup=False
+            )
+        elif isinstance(event, RoundFinished):
+            self._console.print(round_line(self._title, event.record), markup=False, highlight=False)
+            self._bar.advance(self._task)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        self._bar.stop()
+
+    def _describe(self, text: str) -> None:
+        self._bar.update(self._task, description=f"{self._title} {text}")
+
+
+def round_line(title: str, record: Mapping[str, Any]) -> str:
+    """Return one line that says how a round went."""
+    losses = list(record["train_loss"].values())
+    parts = [f"{title} round {record['round']:>3}"]
+    if losses:
+        parts.append(f"train loss {sum(losses) / len(losses):.3f}")
+    metrics = record["metrics"]
+    if metrics:
+        parts.append(f"accuracy {metrics['accuracy']:.3f}  balanced {metrics['balanced_accuracy']:.3f}")
+    clipped = max(record["clipped"].values(), default=0.0)
+    if clipped:
+        parts.append(f"clipped {clipped:.2%} of values")
+    parts.append(f"{sum(record['seconds'].values()):.1f} s")
+    return "  ".join(parts)
+
+
+@contextmanager
+def loading(console: Console) -> Iterator[Any]:
+    """Give a callback ``(done, total, what)`` that shows a bar while data is read or drawn."""
+    bar = Progress(
+        TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=console, transient=True
+    )
+    tasks = {}
+
+    def update(done: int, total: int, what: str) -> None:
+        if what not in tasks:
+            tasks[what] = bar.add_task(what, total=total)
+        bar.update(tasks[what], completed=done)
+
+    with bar:
+        yield update
+
+
+def fail(message: object) -> None:
+    """Print one line of error and leave with status 2."""
+    print(f"error: {message}", file=sys.stderr)
+    raise SystemExit(2)

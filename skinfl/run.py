@@ -1,0 +1,217 @@
+"""One training run: from settings to a folder with results, checkpoint, figures and a report."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import platform
+from pathlib import Path
+from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence
+
+import numpy as np
+
+from skinfl import __version__
+from skinfl.assembly import Assembly, Material, assemble
+from skinfl.errors import CheckpointError
+from skinfl.federation.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from skinfl.federation.events import Event, Listener, RoundFinished
+from skinfl.federation.rounds import Progress
+from skinfl.models.store import save_model
+from skinfl.report import html, plots
+from skinfl.report.files import write_json, write_text
+from skinfl.report.metrics import spread
+from skinfl.settings import Settings, to_toml
+
+CHECKPOINT = "checkpoint.skinfl"
+RESULT = "result.json"
+ROUNDS = "rounds.jsonl"
+CONFIG = "config.toml"
+MODEL = "model.npz"
+FIGURES = "figures"
+PHASES = ("train", "protect", "combine", "open", "evaluate")
+
+
+class Outcome(NamedTuple):
+    """What a run gave: ``result`` is the content of ``result.json``, ``model`` the final state vector."""
+
+    result: Dict[str, Any]
+    model: np.ndarray
+    out: Path
+
+
+def run(
+    settings: Settings,
+    material: Material,
+    out: Path,
+    *,
+    listeners: Sequence[Listener] = (),
+    resume: bool = False,
+) -> Outcome:
+    """Train as ``settings`` say and leave everything in ``out``.
+
+    With ``resume`` it goes on from the checkpoint in ``out``; the result is bit for bit that of a run
+    that was not interrupted. Raises a :class:`~skinfl.errors.SkinflError` for whatever a user can mend.
+    """
+    checkpoint = load_matching(out / CHECKPOINT, settings) if resume else None
+    write_text(out / CONFIG, to_toml(settings))
+    assembly = assemble(settings, material, checkpoint)
+    _save(out, settings, assembly)
+
+    def save(event: Event) -> None:
+        if isinstance(event, RoundFinished):
+            _save(out, settings, assembly)
+
+    # The checkpoint is written first: what a later listener shows as done can be resumed from.
+    for event in assembly.federation.run():
+        for listener in (save, *listeners):
+            listener(event)
+    return _finish(settings, material, assembly, out)
+
+
+def load_matching(path: Path, settings: Settings) -> Checkpoint:
+    """Load a checkpoint; refuse one of another configuration. More rounds are allowed."""
+    checkpoint = load_checkpoint(path)
+    asked = dataclasses.asdict(settings)
+    for key, value in asked.items():
+        stored = checkpoint.settings.get(key)
+        if key != "rounds" and stored != value:
+            raise CheckpointError(
+                f"{path} was written with {key} = {stored!r}, not {value!r}: "
+                "resume with the same settings, or start a new run in another --out"
+            )
+    if checkpoint.progress.round > settings.rounds:
+        raise CheckpointError(
+            f"{path} is of round {checkpoint.progress.round}, beyond rounds = {settings.rounds}: ask for more"
+        )
+    return checkpoint
+
+
+def _save(out: Path, settings: Settings, assembly: Assembly) -> None:
+    progress = assembly.federation.progress
+    state = Checkpoint(progress, assembly.transport.state(), dataclasses.asdict(settings))
+    save_checkpoint(out / CHECKPOINT, state)
+    write_text(out / ROUNDS, "".join(json.dumps(record) + "\n" for record in progress.records))
+
+
+def _finish(settings: Settings, material: Material, assembly: Assembly, out: Path) -> Outcome:
+    progress = assembly.federation.progress
+    result = summarise(settings, material, assembly, out.name)
+    write_json(out / RESULT, result)
+    assembly.layout.write(assembly.model, progress.server.model)
+    channels, size, _ = material.dataset.image_shape
+    save_model(
+        out / MODEL,
+        assembly.model,
+        name=settings.model,
+        in_channels=channels,
+        image_size=size,
+        classes=len(material.dataset.classes),
+        class_names=material.dataset.classes,
+        doconv=settings.doconv,
+        normalisation_mean=progress.prepared.normalisation.mean,
+        normalisation_std=progress.prepared.normalisation.std,
+    )
+    figures = plots.draw_run(out / FIGURES, result, progress.records)
+    html.write_report(out, result, progress.records, figures)
+    return Outcome(result, progress.server.model, out)
+
+
+def summarise(settings: Settings, material: Material, assembly: Assembly, name: str) -> Dict[str, Any]:
+    """Return the content of ``result.json``."""
+    progress = assembly.federation.progress
+    last = progress.records[-1]
+    return {
+        "name": name,
+        "protection": settings.protection,
+        "strategy": settings.strategy,
+        "data": describe_data(material),
+        "partition": describe_partition(material),
+        "workers": assembly.workers,
+        "hospitals": len(material.partition),
+        "rounds": progress.round,
+        "final": last["metrics"],
+        "hospital_final": last["hospital_metrics"],
+        "spread": spread(last["hospital_metrics"]),
+        "bytes": _bytes(progress.records, assembly),
+        "seconds": _seconds(progress.records),
+        "max_abs_difference_from_plaintext_sum": max_difference(progress),
+        "max_abs_difference_note": (
+            "the opened sum against the plaintext sum of the same contributions, largest over all rounds: "
+            "only a simulation, which holds both, can compare them"
+        ),
+        "left_out": [
+            {"round": r["round"], "hospital": hospital, "reason": reason}
+            for r in progress.records
+            for hospital, reason in r["left_out"].items()
+        ],
+        "protection_details": assembly.protection.describe(),
+        "aggregator_sees": assembly.protection.aggregator_sees,
+        "config": dataclasses.asdict(settings),
+        "versions": versions(),
+    }
+
+
+def describe_data(material: Material) -> Dict[str, Any]:
+    """Return what reports say of the data."""
+    dataset, split = material.dataset, material.split
+    return {
+        "name": dataset.name,
+        "images": len(dataset),
+        "synthetic": dataset.synthetic,
+        "leaked_lesions": split.leaked_lesions,
+        "protocol": split.protocol,
+        "train_images": len(split.train),
+        "test_images": len(split.test),
+        "classes": list(dataset.classes),
+    }
+
+
+def describe_partition(material: Material) -> Dict[str, Any]:
+    """Return how many photographs of each class each hospital holds."""
+    classes = material.dataset.classes
+    return {
+        name: {
+            part: {c: int(n) for c, n in zip(classes, held.class_counts())}
+            for part, held in (("train", material.train_of(name)), ("test", material.test_of(name)))
+        }
+        for name in material.partition
+    }
+
+
+def max_difference(progress: Progress) -> Optional[float]:
+    """Return the largest difference from the plaintext sum over all rounds that opened one."""
+    found = [r["max_abs_difference_from_plaintext_sum"] for r in progress.records]
+    return max((d for d in found if d is not None), default=None)
+
+
+def versions() -> Dict[str, str]:
+    """Return the versions that the numbers depend on."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {"skinfl": __version__, "python": platform.python_version()}
+    for package in ("torch", "torchvision", "numpy", "tenseal", "syft", "sympc"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _bytes(records: Sequence[Mapping[str, Any]], assembly: Assembly) -> Dict[str, Any]:
+    """Return mean bytes per hospital and round; ``float32`` is the state as plain float32 values."""
+    return {
+        "up_per_hospital_per_round": _mean(n for r in records for n in r["bytes"]["up"].values()),
+        "down_per_hospital_per_round": _mean(n for r in records for n in r["bytes"]["down"].values()),
+        "float32": 4 * assembly.layout.size,
+    }
+
+
+def _seconds(records: Sequence[Mapping[str, Any]]) -> Dict[str, float]:
+    """Return seconds by phase, summed over rounds and hospitals, and their total."""
+    by_phase = {phase: float(sum(r["seconds"][phase] for r in records)) for phase in PHASES}
+    return {**by_phase, "total": sum(by_phase.values())}
+
+
+def _mean(values: Iterable[float]) -> float:
+    found: List[float] = list(values)
+    return float(np.mean(found)) if found else 0.0
