@@ -48,7 +48,7 @@ def train_test_split(
     if protocol == "published":
         copies = np.repeat(np.arange(len(dataset)), PUBLISHED_COPIES)
         order = shuffled(copies, rng)
-        cut = int(round(len(order) * test_fraction))
+        cut = round(len(order) * test_fraction)
         train, test = order[cut:], order[:cut]
     else:
         train, test = _grouped(dataset, test_fraction, rng)

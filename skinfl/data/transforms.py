@@ -1,23 +1,27 @@
 """From uint8 images to batches: augmentation, normalisation, and statistics that can be added up.
 
 Augmentation belongs to the training part only and is drawn anew each time a photograph is used. Its
-randomness comes from the global generators (torchvision 0.5 draws from Python's, newer ones from
-torch's): callers wrap it in :func:`skinfl.seeds.seeded`.
+randomness comes from Python's global generator: callers wrap it in :func:`skinfl.seeds.seeded`.
 """
 
 from __future__ import annotations
 
+import random
 from typing import Callable, NamedTuple, Optional, Tuple
 
 import numpy as np
 import torch
 from PIL import Image
 from torchvision import transforms
+from torchvision.transforms import functional
 
 from skinfl.errors import DataError
 
 #: a channel that hardly varies would be blown up to noise by its true standard deviation
 SMALLEST_STD = 0.01
+
+# torchvision's name for bilinear since 0.9, Pillow's before.
+_BILINEAR = getattr(transforms, "InterpolationMode", Image).BILINEAR
 
 Augment = Callable[[Image.Image], Image.Image]
 
@@ -30,22 +34,49 @@ class Normalisation(NamedTuple):
 
 
 def augmentation(image_size: int) -> Augment:
-    """Return a random transform of PIL images: flips, a small turn and shift, light colour jitter.
+    """Return a random transform of square PIL images: flips, a small turn, shift and zoom, light jitter.
 
-    A dermoscopic photograph has no upper side, so both flips are as likely as not.
+    A dermoscopic photograph has no upper side, so both flips are as likely as not. Every second image
+    is turned and every second one made lighter or darker, since the next epoch draws anew.
     """
-    margin = max(1, image_size // 8)
-    return transforms.Compose(
-        [
-            transforms.RandomHorizontalFlip(),
-            transforms.RandomVerticalFlip(),
-            # Mirrored margins, so that no black corners come into view.
-            transforms.Pad(margin, padding_mode="reflect"),
-            transforms.RandomAffine(degrees=20, translate=(0.05, 0.05), scale=(0.9, 1.1)),
-            transforms.CenterCrop(image_size),
-            transforms.ColorJitter(brightness=0.1, contrast=0.1),
-        ]
-    )
+    return _Augmentation(image_size)
+
+
+class _Augmentation:
+    """The transforms of :func:`augmentation`, with torchvision's functions and Python's generator.
+
+    torchvision's own random classes draw from another generator in each version and spend more time on
+    drawing than on a 28x28 image.
+    """
+
+    def __init__(self, image_size: int):
+        self.image_size = image_size
+        self.margin = max(1, image_size // 8)
+        # An index beyond the edge is reflected at it, the edge itself not repeated.
+        i = np.abs(np.arange(-self.margin, image_size + self.margin))
+        self._mirrored = np.clip(np.minimum(i, 2 * (image_size - 1) - i), 0, image_size - 1)
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        if random.random() < 0.5:
+            image = functional.hflip(image)
+        if random.random() < 0.5:
+            image = functional.vflip(image)
+        if random.random() < 0.5:
+            image = self._turned(image)
+        if random.random() < 0.5:
+            image = functional.adjust_brightness(image, random.uniform(0.85, 1.15))
+            image = functional.adjust_contrast(image, random.uniform(0.85, 1.15))
+        return image
+
+    def _turned(self, image: Image.Image) -> Image.Image:
+        """Turn by up to 20 degrees, shift by 5 %, zoom by 10 %; mirrored margins keep corners filled."""
+        shift = 0.05 * self.image_size
+        angle, scale = random.uniform(-20, 20), random.uniform(0.9, 1.1)
+        shifts = [random.uniform(-shift, shift), random.uniform(-shift, shift)]
+        pixels = np.asarray(image).take(self._mirrored, axis=0).take(self._mirrored, axis=1)
+        wide = functional.affine(Image.fromarray(pixels), angle, shifts, scale, [0.0, 0.0], _BILINEAR)
+        end = self.margin + self.image_size
+        return wide.crop((self.margin, self.margin, end, end))
 
 
 def pixel_sums(images: np.ndarray) -> np.ndarray:
