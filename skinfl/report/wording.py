@@ -85,7 +85,7 @@ def data_notes(result: Mapping[str, Any]) -> List[str]:
     if data["leaked_lesions"]:
         notes.append(
             f"Leak: {data['leaked_lesions']} lesions have images both in training and in test. "
-            "The test figures are better than the model."
+            "The test figures look better than the model is."
         )
     return notes
 

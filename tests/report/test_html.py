@@ -1,0 +1,172 @@
+"""The report is parsed, never compared as text: its tables, its figures, and that data stays data."""
+
+from __future__ import annotations
+
+import base64
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from skinfl.report import html, page
+
+VOID = {"meta", "img"}
+EVIL = '<evil onload="x">&amp;\''
+
+
+class Reader(HTMLParser):
+    """Collects tags, attributes, images and table rows, and checks that every tag is closed."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tags, self.attributes, self.images, self.rows, self.notes = [], set(), [], [], [], []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.add(tag)
+        self.attributes += attributes
+        if tag == "img":
+            self.images.append(dict(attributes)["src"])
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+        if ("class", "note") in attributes:
+            self.notes.append("")
+        if tag not in VOID:
+            self.open.append((tag, dict(attributes).get("class")))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop()[0] == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1][0] in ("td", "th"):
+            self.rows[-1][-1] += data
+        if self.open and self.open[-1] == ("p", "note"):
+            self.notes[-1] += data
+
+    def row(self, first):
+        return next(row[1:] for row in self.rows if row[0] == first)
+
+
+@pytest.fixture
+def figure(tmp_path):
+    path = tmp_path / "f.png"
+    path.write_bytes(b"\x89PNG picture")
+    return {"A picture": path}
+
+
+def written(run_files, folder, figures=None):
+    path = html.write_report(folder, *run_files, figures or {})
+    assert path == folder / "report.html"
+    return Reader(path.read_text(encoding="utf-8"))
+
+
+def test_tables_hold_the_results(run_files, tmp_path):
+    result, _ = run_files
+    result["final"]["per_class"]["df"]["auc"] = None
+    report = written(run_files, tmp_path)
+    assert report.row("Balanced accuracy") == [f"{result['final']['balanced_accuracy']:.3f}"]
+    assert report.row("Expected calibration error") == [f"{result['final']['ece']:.3f}"]
+    per_class = result["final"]["per_class"]
+    assert report.row("df")[0] == str(per_class["df"]["support"])
+    assert report.row("df")[3] == "–"
+    assert report.row("hospital-2")[:2] == ["900", "176"]
+    assert report.row("protect") == ["0.040", "0.160"]
+    assert report.row("Up") == ["1.60 MB", "4.00×"]
+    assert report.row("The aggregator sees") == [result["aggregator_sees"]]
+    assert report.row("parties") == ["a, b, c"]
+    assert report.row("data.image_size") == ["28"]
+    assert report.row("torch") == ["2.1.0"]
+    standard_deviations = [row[3] for row in report.rows if row[0] == "Accuracy" and len(row) == 4]
+    assert standard_deviations == [f"{result['spread']['accuracy']['std']:.3f}"]
+
+
+def test_rounds_are_listed(run_files, tmp_path):
+    _, rounds = run_files
+    rounds[1].update(metrics=None, left_out={"hospital-5": "late"})
+    rounds[1]["clipped"]["hospital-1"] = 0.0123
+    row = next(row for row in written(run_files, tmp_path).rows if row[0] == "2" and len(row) == 12)
+    assert row[1:8] == ["5", "1", "–", "–", "–", "–", "1.23%"]
+    assert row[8:] == ["8.00 MB", "2.00 MB", "2.570", "1.0e-06"]
+
+
+def test_hospitals_left_out_are_named_with_the_reason(run_files, tmp_path):
+    result, _ = run_files
+    assert "Left out</h2>" not in html.write_report(tmp_path, *run_files, {}).read_text()
+    result["left_out"] = [{"round": 3, "hospital": "hospital-4", "reason": "loss is not a number"}]
+    assert ["3", "hospital-4", "loss is not a number"] in written(run_files, tmp_path).rows
+
+
+def test_data_notes_are_prominent(run_files, tmp_path):
+    result, _ = run_files
+    result["data"].update(leaked_lesions=17, protocol="published")
+    notes = written(run_files, tmp_path).notes
+    assert [note.split(":")[0] for note in notes] == ["Synthetic data", "Published protocol", "Leak"]
+    result["data"].update(leaked_lesions=0, protocol="grouped", synthetic=False)
+    assert written(run_files, tmp_path).notes == []
+
+
+def test_report_opens_offline(run_files, figure, tmp_path):
+    report = written(run_files, tmp_path, figure)
+    (source,) = report.images
+    assert base64.b64decode(source[len("data:image/png;base64,") :]) == b"\x89PNG picture"
+    assert "script" not in report.tags and "link" not in report.tags
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert not re.search(r"https?:|@import|url\(", text)
+
+
+def test_light_and_dark(run_files, tmp_path):
+    text = html.write_report(tmp_path, *run_files, {}).read_text(encoding="utf-8")
+    assert "color-scheme: light dark" in text and "prefers-color-scheme: dark" in text
+
+
+def poisoned(value, keys):
+    """Return ``value`` with every text in it, and the keys named, turned into a tag."""
+    if isinstance(value, dict):
+        return {EVIL + k if k in keys else k: poisoned(v, keys) for k, v in value.items()}
+    if isinstance(value, list):
+        return [poisoned(item, keys) for item in value]
+    return EVIL + value if isinstance(value, str) else value
+
+
+def test_nothing_in_the_data_becomes_html(run_files, comparison, figure, tmp_path):
+    result, rounds = run_files
+    result["left_out"] = [{"round": 3, "hospital": "hospital-4", "reason": "late"}]
+    keys = {*result["data"]["classes"], *result["partition"], *result["protection_details"]}
+    keys |= {"seed", "python"}
+    plain = written((result, rounds), tmp_path, figure)
+    report = written((poisoned(result, keys), poisoned(rounds, keys)), tmp_path, {EVIL: figure["A picture"]})
+    assert report.tags == plain.tags
+    assert [name for name, _ in report.attributes] == [name for name, _ in plain.attributes]
+    assert EVIL + "hospital-1" in [row[0] for row in report.rows]
+    assert report.notes[0].endswith(EVIL + "Drawn with seed 0.")
+
+    path = html.write_comparison_report(tmp_path, poisoned(comparison, keys), {EVIL: figure["A picture"]})
+    both = Reader(path.read_text(encoding="utf-8"))
+    assert both.tags == plain.tags
+    assert EVIL + "he" in [cell for row in both.rows for cell in row]
+
+
+def test_comparison_holds_the_table_and_each_protection(comparison, figure, tmp_path):
+    path = html.write_comparison_report(tmp_path, comparison, figure)
+    report = Reader(path.read_text(encoding="utf-8"))
+    assert report.row("") == ["plaintext", "smpc", "he"]
+    assert report.row("Bytes up, multiple of float32") == ["1.00×", "4.00×", "13.2×"]
+    seen = [row[1] for row in report.rows if row[0] == "The aggregator sees" and len(row) == 2]
+    assert seen == [run["aggregator_sees"] for run in comparison["runs"]]
+    assert len(report.images) == 1 and len(report.notes) == 1
+
+
+def test_settings_read_as_text(run_files, tmp_path):
+    result, _ = run_files
+    result["config"] = {"a": None, "b": True, "c": False, "d": [1, None], "e": {}, "f": {"g": {"h": 0.1}}}
+    report = written(run_files, tmp_path)
+    found = {row[0]: row[1] for row in report.rows if row[0] in {*"abcde", "f.g.h"}}
+    assert found == {"a": "–", "b": "yes", "c": "no", "d": "1, –", "e": "–", "f.g.h": "0.1"}
+
+
+def test_only_built_html_passes_unescaped():
+    assert page.joined(["<b>", page.Html("<i>x</i>")]) == "&lt;b&gt;<i>x</i>"
