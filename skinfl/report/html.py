@@ -178,7 +178,7 @@ def _rounds(rounds: Sequence[Mapping[str, Any]]) -> page.Html:
             f"{max(entry['clipped'].values(), default=0.0):.2%}",
             wording.size(sum(entry["bytes"]["up"].values())),
             wording.size(sum(entry["bytes"]["down"].values())),
-            wording.duration(sum(entry["seconds"].values())),
+            wording.duration(sum(entry["seconds"][phase] for phase in wording.PHASES)),
             wording.difference(entry["max_abs_difference_from_plaintext_sum"]),
         )
         for entry in rounds

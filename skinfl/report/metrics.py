@@ -6,7 +6,7 @@ A metric that the data at hand does not define (the AUC of a class without a sin
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Mapping, Optional, Sequence
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 from sklearn.metrics import confusion_matrix, f1_score, roc_auc_score, roc_curve
@@ -128,7 +128,7 @@ def spread(per_hospital: Mapping[str, Mapping[str, Any]]) -> Dict[str, Dict[str,
     return result
 
 
-def _checked(probabilities: np.ndarray, labels: np.ndarray, classes: int):
+def _checked(probabilities: np.ndarray, labels: np.ndarray, classes: int) -> Tuple[np.ndarray, np.ndarray]:
     probabilities = np.asarray(probabilities, dtype=np.float64)
     labels = np.asarray(labels)
     if labels.ndim != 1 or probabilities.shape != (len(labels), classes):
