@@ -60,6 +60,13 @@ class HospitalSide(ABC):
         Raises :class:`~skinfl.errors.ProtectionError` for a wrong shape or a value that is not finite.
         """
 
+    def state(self) -> Dict[str, np.ndarray]:
+        """Return what a resumed run needs of this side, as arrays; most sides keep nothing."""
+        return {}
+
+    def load_state(self, state: Dict[str, np.ndarray]) -> None:  # noqa: B027 - optional by design
+        """Put back what :meth:`state` returned."""
+
 
 class AggregatorSide(ABC):
     """What one aggregating party runs. Holds no key that opens anything."""
