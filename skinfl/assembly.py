@@ -117,7 +117,7 @@ def schedule_of(settings: Settings) -> Schedule:
         sample=settings.sample,
         dropout=settings.dropout,
         evaluate_every=settings.evaluate_every,
-        class_weighted=settings.class_weighted,
+        class_weights=settings.class_weights,
         seed=settings.seed,
     )
 

@@ -65,7 +65,7 @@ def _train_alone(
     model = initial_model(settings, dataset)
     layout = StateLayout(model)
     normalisation = normalisation_from_sums(pixel_sums(dataset.images))
-    weights = class_weights(dataset.class_counts()) if settings.class_weighted else None
+    weights = class_weights(dataset.class_counts(), settings.class_weights)
     state = layout.flatten(model)
     for round in range(1, settings.rounds + 1):
         result = train(

@@ -92,7 +92,7 @@ def _settings_parameters() -> List[inspect.Parameter]:
         flag = "--" + f.name.replace("_", "-")
         text = f.metadata["help"]
         if f.metadata["choices"]:
-            text += f" [{'|'.join(f.metadata['choices'])}]"
+            text += f"; one of {', '.join(f.metadata['choices'])}"
         default = getattr(defaults, f.name)
         if f.default is not None:
             text += f" (default: {str(default).lower() if kind is bool else default})"

@@ -80,8 +80,11 @@ class Settings:
     )
     momentum: float = _setting("Training", 0.0, "momentum of sgd", low=0.0, high=0.999)
     weight_decay: float = _setting("Training", 1e-4, "L2 penalty", low=0.0)
-    class_weighted: bool = _setting(
-        "Training", True, "weigh the loss so that rare classes count as much as common ones"
+    class_weights: str = _setting(
+        "Training",
+        "sqrt",
+        "weigh the loss by class: not, or by the inverse (root) of its share of the images",
+        choices=("none", "sqrt", "inverse"),
     )
     server_lr: float = _setting("Training", 1.0, "step size of the server on the averaged update", low=1e-8)
     mu: float = _setting("Training", 0.01, "weight of FedProx's proximal term", low=0.0)

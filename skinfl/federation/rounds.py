@@ -62,7 +62,7 @@ class Schedule(NamedTuple):
     sample: float
     dropout: float
     evaluate_every: int
-    class_weighted: bool
+    class_weights: str
     seed: int
 
 
@@ -126,7 +126,7 @@ class Federation:
             raise TrainingError(f"{name} could not take part in the statistics before training: {reason}")
         total = self._transport.open(combined, exchange).total
         pixels, counts = total[: 2 * self._channels + 1], total[2 * self._channels + 1 :]
-        weights = class_weights(counts) if self._schedule.class_weighted else None
+        weights = class_weights(counts, self._schedule.class_weights)
         return Prepared(normalisation_from_sums(pixels), weights)
 
     def _round(self, round: int) -> Iterator[Event]:
@@ -242,12 +242,19 @@ class Federation:
         return dict.fromkeys(asked, size)
 
 
-def class_weights(counts: np.ndarray) -> np.ndarray:
-    """Return weights inverse to the classes' shares, with a mean over images of one; float64.
+def class_weights(counts: np.ndarray, kind: str) -> Optional[np.ndarray]:
+    """Return the loss weight of each class, with a mean over all images of one; float64.
 
-    ``counts`` may be in any unit. A class that no hospital holds has weight 0.
+    ``counts`` may be in any unit; ``kind`` is ``"none"`` (returns None), ``"inverse"`` of a class's share,
+    or ``"sqrt"`` of that, which trades less accuracy for balance and keeps the gradient's variance
+    down. A class that no hospital holds has weight 0.
     """
+    if kind == "none":
+        return None
     shares = counts / counts.sum()
     # An opened share of zero may be off by the encoding's last bit; one image never is that small.
     present = shares > 1e-7
-    return np.where(present, 1.0 / (present.sum() * np.where(present, shares, 1.0)), 0.0)
+    weights = np.where(present, 1.0 / np.where(present, shares, 1.0), 0.0)
+    if kind == "sqrt":
+        weights = np.sqrt(weights)
+    return weights / (weights * shares).sum()
