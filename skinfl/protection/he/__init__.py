@@ -1,0 +1,1 @@
+"""Homomorphic encryption through TenSEAL: CKKS and BFV."""

@@ -1,0 +1,1 @@
+"""Secret sharing: additive in a ring, and Shamir's with a threshold."""

@@ -1,0 +1,94 @@
+"""No protection: the baseline beside which the others are measured.
+
+Trust model: the aggregator sees every hospital's update, and so does whoever listens on the way. A
+checksum finds accidental damage; nothing authenticates a sender.
+"""
+
+from __future__ import annotations
+
+from typing import Dict, Mapping, Sequence
+
+import numpy as np
+
+from skinfl.errors import MessageError, ProtectionError
+from skinfl.protection import wire
+from skinfl.protection.base import Exchange, HospitalSide, Opened, OpenerSide, Protected, Protection, Roles
+from skinfl.protection.roles import AGGREGATOR, Party, Terms, begin_update, check_hospitals, read_sums
+from skinfl.protection.sealing import Plain, Writer
+from skinfl.protection.words import check_vector
+
+
+class PlaintextHospital(HospitalSide):
+    """Sends the vector as it is, in its own type (float32: 4 bytes a value)."""
+
+    def __init__(self, name: str, terms: Terms):
+        self.name = name
+        self._terms = terms
+
+    def protect(self, vector: np.ndarray, exchange: Exchange) -> Protected:
+        """Pack ``vector`` unprotected; nothing is clipped."""
+        vector = check_vector(vector, exchange.layout)
+        if not np.isfinite(vector).all():
+            raise ProtectionError(
+                "the update holds values that are not finite; leave this hospital out of the round"
+            )
+        writer = begin_update(self._terms, Plain(), self.name, AGGREGATOR, exchange, vector.nbytes)
+        writer.write(np.ascontiguousarray(vector, vector.dtype.newbyteorder("<")))
+        return Protected({AGGREGATOR: writer.finish()}, 0.0)
+
+
+class PlaintextAggregator(Party[np.ndarray]):
+    """Adds in float64, in the order of the senders' names."""
+
+    def read(self, sender: str, body: bytearray, exchange: Exchange) -> np.ndarray:
+        """Return the vector, float32 or float64 by its length."""
+        for dtype in ("<f4", "<f8"):
+            if len(body) == exchange.layout.size * np.dtype(dtype).itemsize:
+                return np.frombuffer(body, dtype)
+        raise MessageError(sender, f"{len(body)} bytes don't hold {exchange.layout.size} values")
+
+    def add(self, contents: Sequence[np.ndarray], exchange: Exchange, writer: Writer) -> None:
+        """Write the sum as float64."""
+        total = np.zeros(exchange.layout.size)
+        for vector in contents:
+            total += vector
+        writer.write(total.astype("<f8", copy=False))
+
+
+class PlaintextOpener(OpenerSide):
+    """Reads the sum."""
+
+    def __init__(self, terms: Terms):
+        self._terms = terms
+
+    def open(self, combined: Mapping[str, bytes], exchange: Exchange) -> Opened:
+        """Return the sum."""
+        bodies, senders = read_sums(combined, exchange, self._terms, {AGGREGATOR: Plain()})
+        total = np.frombuffer(bodies[AGGREGATOR], "<f8")
+        if total.shape != (exchange.layout.size,):
+            raise MessageError(AGGREGATOR, f"{len(total)} values in the sum, {exchange.layout.size} expected")
+        return Opened(total.astype(np.float64), senders)
+
+
+class Plaintext(Protection):
+    """No protection. Has no parameters."""
+
+    name = "plaintext"
+    aggregator_sees = "every hospital's update in the clear"
+
+    def setup(self, hospitals: Sequence[str]) -> Roles:
+        """Make the roles; there are no keys."""
+        names = check_hospitals(hospitals, 1)
+        terms = Terms(self.name, self.fingerprint, names, 1)
+        aggregator = PlaintextAggregator(AGGREGATOR, terms, {name: Plain() for name in names}, Plain())
+        sides = {name: PlaintextHospital(name, terms) for name in names}
+        return Roles(sides, {AGGREGATOR: aggregator}, PlaintextOpener(terms))
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of the scheme's name."""
+        return wire.fingerprint(self.name)
+
+    def describe(self) -> Dict[str, object]:
+        """Return the scheme's name."""
+        return {"protection": self.name}

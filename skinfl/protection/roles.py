@@ -1,0 +1,194 @@
+"""What the schemes' roles have in common: checking messages, keeping them, and sending them on.
+
+Each class here can be built from its own keys alone, so that it serves in one process and on machines
+of their own alike.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Dict, Generic, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple, TypeVar
+
+from skinfl.errors import MessageError, ProtectionError
+from skinfl.protection import wire
+from skinfl.protection.base import AggregatorSide, Exchange
+from skinfl.protection.sealing import Link, Writer
+
+#: names of the roles that aren't hospitals
+AGGREGATOR = "aggregator"
+OPENER = "opener"
+
+Content = TypeVar("Content")
+
+
+class Terms(NamedTuple):
+    """What all roles of one setup agree on: the scheme's name, the fingerprint of its parameters and
+    keys, the hospitals, and how many must be in a sum for it to hide each of them.
+    """
+
+    scheme: str
+    fingerprint: str
+    hospitals: Tuple[str, ...]
+    minimum: int
+
+
+def check_hospitals(hospitals: Sequence[str], minimum: int) -> Tuple[str, ...]:
+    """Return the hospitals' names as a tuple, or refuse too few, empty or repeated ones."""
+    names = tuple(hospitals)
+    if len(names) < minimum:
+        raise ProtectionError(
+            f"{minimum} or more hospitals are needed, {len(names)} given: a sum of one hides nothing"
+        )
+    if len(set(names)) != len(names) or not all(names):
+        raise ProtectionError("hospitals need distinct, non-empty names")
+    return names
+
+
+def begin_update(
+    terms: Terms, link: Link, sender: str, recipient: str, exchange: Exchange, reserve: int = 0
+) -> Writer:
+    """Begin a hospital's message to a party."""
+    header = wire.Header(
+        terms.scheme,
+        "update",
+        terms.fingerprint,
+        exchange.run,
+        exchange.round,
+        sender,
+        recipient,
+        exchange.layout.digest,
+    )
+    return link.writer(header, reserve)
+
+
+class Party(AggregatorSide, Generic[Content]):
+    """An aggregating party: keeps each hospital's message until the senders are agreed, then adds.
+
+    One sum is made per exchange. A second one over other senders would let whoever sees both subtract
+    them and find a single update, so it is refused; so is a sum of fewer than ``terms.minimum``.
+    """
+
+    def __init__(self, name: str, terms: Terms, links: Mapping[str, Link], opener: Link):
+        self.name = name
+        self.terms = terms
+        self._links = dict(links)
+        self._opener = opener
+        self._current: Optional[Tuple[str, int, str]] = None
+        self._kept: Dict[str, Content] = {}
+        self._closed: Set[Tuple[str, int, str]] = set()
+
+    @abstractmethod
+    def read(self, sender: str, body: bytearray, exchange: Exchange) -> Content:
+        """Check an authentic body's form and return what is to be added; raise MessageError."""
+
+    @abstractmethod
+    def add(self, contents: Sequence[Content], exchange: Exchange, writer: Writer) -> None:
+        """Add the contents and write the sum."""
+
+    def reserve(self, exchange: Exchange) -> int:
+        """Return the length of a sum's body where it is known, else 0."""
+        return 0
+
+    def receive(self, message: bytes, exchange: Exchange) -> str:
+        """Check and keep one hospital's message; return its sender."""
+        envelope = wire.parse(message)
+        sender = envelope.header.sender
+        wire.check(
+            envelope.header,
+            scheme=self.terms.scheme,
+            kind="update",
+            fingerprint=self.terms.fingerprint,
+            exchange=exchange,
+            recipient=self.name,
+            senders=self._links,
+        )
+        key = _key(exchange)
+        if key in self._closed:
+            raise MessageError(sender, f"round {exchange.round} is already added up")
+        if key == self._current and sender in self._kept:
+            raise MessageError(sender, "it came before: a replay, or sent twice")
+        content = self.read(sender, self._links[sender].open(envelope), exchange)
+        if key != self._current:  # what an abandoned round left behind goes
+            self._current, self._kept = key, {}
+        self._kept[sender] = content
+        return sender
+
+    def combine(self, senders: Sequence[str], exchange: Exchange) -> bytes:
+        """Add the messages of ``senders``, forget all that was received, return the sum."""
+        names = tuple(sorted(set(senders)))
+        if _key(exchange) != self._current:
+            raise ProtectionError(f"{self.name} holds no messages of round {exchange.round} to add up")
+        missing = [name for name in names if name not in self._kept]
+        if missing:
+            raise ProtectionError(f"{self.name} holds no message of {missing[0]}: agree on the senders first")
+        if len(names) < self.terms.minimum:
+            raise ProtectionError(
+                f"a sum of {len(names)} hospital(s) would show a single update: "
+                f"at least {self.terms.minimum} must take part"
+            )
+        header = wire.Header(
+            self.terms.scheme,
+            "sum",
+            self.terms.fingerprint,
+            exchange.run,
+            exchange.round,
+            self.name,
+            OPENER,
+            exchange.layout.digest,
+            names,
+        )
+        writer = self._opener.writer(header, self.reserve(exchange))
+        self.add([self._kept[name] for name in names], exchange, writer)
+        self._closed.add(_key(exchange))
+        self._current, self._kept = None, {}
+        return writer.finish()
+
+
+class Sum(NamedTuple):
+    """The parties' opened bodies, keyed by party, and the senders they agree on."""
+
+    bodies: Dict[str, bytearray]
+    senders: Tuple[str, ...]
+
+
+def read_sums(
+    combined: Mapping[str, bytes], exchange: Exchange, terms: Terms, links: Mapping[str, Link]
+) -> Sum:
+    """Check the parties' combined messages and that all of them sum the same hospitals."""
+    bodies: Dict[str, bytearray] = {}
+    agreed: Dict[Tuple[str, ...], List[str]] = {}
+    for party, message in combined.items():
+        envelope = wire.parse(message)
+        header = envelope.header
+        wire.check(
+            header,
+            scheme=terms.scheme,
+            kind="sum",
+            fingerprint=terms.fingerprint,
+            exchange=exchange,
+            recipient=OPENER,
+            senders=links,
+        )
+        if header.sender != party:
+            raise MessageError(header.sender, f"it was handed in as {party}'s")
+        bodies[party] = links[party].open(envelope)
+        known = set(header.senders) <= set(terms.hospitals)
+        if tuple(sorted(set(header.senders))) != header.senders or not known:
+            raise MessageError(party, "its list of senders is not one of this run's hospitals")
+        if len(header.senders) < terms.minimum:
+            raise MessageError(
+                party, f"a sum of {len(header.senders)} hospital(s) would show a single update"
+            )
+        agreed.setdefault(header.senders, []).append(party)
+    if not bodies:
+        raise ProtectionError("no party answered, so there is no sum to open")
+    if len(agreed) > 1:
+        views = "; ".join(f"{'+'.join(parties)} summed {len(names)}" for names, parties in agreed.items())
+        raise ProtectionError(
+            f"the parties summed different hospitals ({views}): agree on the senders and run again"
+        )
+    return Sum(bodies, next(iter(agreed)))
+
+
+def _key(exchange: Exchange) -> Tuple[str, int, str]:
+    return exchange.run, exchange.round, exchange.layout.digest

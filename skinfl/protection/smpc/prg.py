@@ -1,0 +1,39 @@
+"""Uniform words from a 32-byte seed: AES-128 in counter mode.
+
+The seed's first half is the key, the second half the first counter block, so that two seeds share a
+stream only if all their 256 bits agree. A seed comes from the operating system and expands once.
+"""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+
+from skinfl.protection.words import BLOCK
+
+SEED = 32
+_ZEROS = bytes(8 * BLOCK)
+
+
+def new_seed() -> bytes:
+    """Return 32 bytes of the operating system's randomness."""
+    return os.urandom(SEED)
+
+
+class Stream:
+    """The key stream of a seed, drawn in blocks so that memory stays flat."""
+
+    def __init__(self, seed: bytes):
+        self._encryptor = Cipher(algorithms.AES(seed[:16]), modes.CTR(seed[16:])).encryptor()
+        self._scratch = np.empty(len(_ZEROS) + 16, np.uint8)
+
+    def words(self, count: int, dtype: type) -> np.ndarray:
+        """Return the next ``count`` words (at most BLOCK), unsigned and uniform over ``dtype``.
+
+        The array is overwritten by the next call.
+        """
+        length = count * np.dtype(dtype).itemsize
+        self._encryptor.update_into(memoryview(_ZEROS)[:length], self._scratch)
+        return self._scratch[:length].view(dtype)

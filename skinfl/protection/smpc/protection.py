@@ -1,0 +1,189 @@
+"""Secret sharing as a protection: its options, their checks, and who gets which role."""
+
+from __future__ import annotations
+
+from typing import Dict, NamedTuple, Optional, Sequence, Tuple, Union
+
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from skinfl.errors import ProtectionError, SettingsError, nearest
+from skinfl.protection import keys, wire
+from skinfl.protection.base import AggregatorSide, HospitalSide, OpenerSide, Protection, Roles
+from skinfl.protection.keys import Directory
+from skinfl.protection.options import check_clip, check_precision, check_rounding
+from skinfl.protection.roles import Terms, check_hospitals
+from skinfl.protection.sealing import Channel
+from skinfl.protection.smpc.additive import AdditiveHospital, AdditiveOpener, AdditiveParty
+from skinfl.protection.smpc.field import Field
+from skinfl.protection.smpc.ring import Ring
+from skinfl.protection.smpc.shamir import ShamirHospital, ShamirOpener, ShamirParty
+from skinfl.protection.words import FixedPointWords, fit_precision
+
+SCHEMES = ("additive", "shamir")
+DEFAULT_PARTIES = 3
+DEFAULT_CLIP = 64.0
+#: fewer would let an aggregate show a single update
+MINIMUM_SENDERS = 2
+
+
+class _Plan(NamedTuple):
+    """All public parameters of one setup."""
+
+    terms: Terms
+    words: FixedPointWords
+    arithmetic: Union[Ring, Field]
+    parties: Tuple[str, ...]
+    threshold: int
+
+
+class Smpc(Protection):
+    """Secret sharing between several parties; the trust models head :mod:`.additive` and :mod:`.shamir`.
+
+    ``parties`` is a number, or ``"hospitals"`` where they are the parties themselves. ``threshold`` is
+    for Shamir; the default is a majority. ``precision`` None takes 22 fractional bits, or fewer where
+    that many could overflow. The largest error of a sum of n vectors is n * 2^-(precision + 1) with
+    rounding ``"nearest"``, just under n * 2^-precision with ``"truncate"``.
+    """
+
+    name = "smpc"
+
+    def __init__(
+        self,
+        *,
+        scheme: str = "additive",
+        parties: Union[int, str] = DEFAULT_PARTIES,
+        threshold: Optional[int] = None,
+        ring: int = 32,
+        precision: Optional[int] = None,
+        clip: float = DEFAULT_CLIP,
+        rounding: str = "nearest",
+    ):
+        if scheme not in SCHEMES:
+            raise SettingsError(f"unknown smpc_scheme {scheme!r}: {nearest(str(scheme), SCHEMES)}")
+        number = isinstance(parties, int) and not isinstance(parties, bool)
+        if parties != "hospitals" and not (number and 2 <= parties <= 1000):
+            raise SettingsError(
+                f"parties = {parties!r}: give 2 to 1000, or 'hospitals'; one party alone sees everything"
+            )
+        self.scheme = scheme
+        self.parties = parties
+        self.threshold = threshold
+        self.arithmetic = Ring(ring) if scheme == "additive" else Field(ring)
+        self.precision = check_precision(precision)
+        self.clip = check_clip(clip)
+        self.rounding = check_rounding(rounding, ("truncate", "nearest"))
+        if number:
+            self._threshold_of(parties)
+
+    @property
+    def aggregator_sees(self) -> str:
+        """One line on what parties see."""
+        if self.scheme == "additive":
+            who = "all hospitals" if self.parties == "hospitals" else f"all {self.parties} parties"
+            return f"uniform random shares; an update only if {who} collude"
+        if self.parties == "hospitals":
+            t = self.threshold or "a majority"
+            return f"uniform random shares; an update only if {t} of the hospitals collude"
+        t = self._threshold_of(self.parties)
+        return f"uniform random shares; an update only if {t} of {self.parties} parties collude"
+
+    def setup(self, hospitals: Sequence[str]) -> Roles:
+        """Make all keys in this process and hand each role its own."""
+        names = check_hospitals(hospitals, MINIMUM_SENDERS)
+        keyring, directory = keys.generate(names, self.party_names(names))
+        return Roles(
+            {name: self.hospital(name, key, directory) for name, key in keyring.hospitals.items()},
+            {name: self.party(name, key, directory) for name, key in keyring.parties.items()},
+            self.opener(keyring.opener, directory),
+        )
+
+    def party_names(self, hospitals: Sequence[str]) -> Tuple[str, ...]:
+        """Return the names of the aggregating parties."""
+        if self.parties == "hospitals":
+            return tuple(hospitals)
+        return tuple(f"party-{i + 1}" for i in range(self.parties))
+
+    def hospital(self, name: str, private: X25519PrivateKey, directory: Directory) -> HospitalSide:
+        """Make hospital ``name``'s role from its own private key and everyone's public ones."""
+        plan = self._plan(directory)
+        links = {party: Channel(private, directory.parties[party]) for party in plan.parties}
+        if self.scheme == "additive":
+            return AdditiveHospital(name, plan.terms, plan.words, plan.arithmetic, links)
+        return ShamirHospital(name, plan.terms, plan.words, plan.arithmetic, plan.threshold, links)
+
+    def party(self, name: str, private: X25519PrivateKey, directory: Directory) -> AggregatorSide:
+        """Make party ``name``'s role from its own private key and everyone's public ones."""
+        plan = self._plan(directory)
+        links = {hospital: Channel(private, public) for hospital, public in directory.hospitals.items()}
+        opener = Channel(private, directory.opener)
+        if self.scheme == "additive":
+            return AdditiveParty(name, plan.terms, plan.words, plan.arithmetic, plan.parties, links, opener)
+        return ShamirParty(
+            name, plan.terms, plan.words, plan.arithmetic, plan.threshold, plan.parties, links, opener
+        )
+
+    def opener(self, private: X25519PrivateKey, directory: Directory) -> OpenerSide:
+        """Make the opener's role from its private key and the parties' public ones."""
+        plan = self._plan(directory)
+        links = {party: Channel(private, directory.parties[party]) for party in plan.parties}
+        if self.scheme == "additive":
+            return AdditiveOpener(plan.terms, plan.words, plan.arithmetic, links)
+        return ShamirOpener(plan.terms, plan.words, plan.arithmetic, plan.threshold, links)
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of all parameters."""
+        return wire.fingerprint(sorted(self.describe().items()))
+
+    def describe(self) -> Dict[str, object]:
+        """Return the parameters; ``precision`` None means derived from the number of hospitals."""
+        return {
+            "protection": self.name,
+            "smpc_scheme": self.scheme,
+            "parties": self.parties,
+            "threshold": self.threshold,
+            "ring": self.arithmetic.bits,
+            "precision": self.precision,
+            "clip": self.clip,
+            "rounding": self.rounding,
+        }
+
+    def precision_for(self, hospitals: int) -> int:
+        """Return the fractional bits used with that many hospitals."""
+        return fit_precision(
+            self.precision,
+            hospitals=hospitals,
+            clip=self.clip,
+            capacity=self.arithmetic.capacity,
+            scheme=f"{self.scheme} sharing in {self.arithmetic.bits} bits",
+        )
+
+    def _threshold_of(self, parties: int) -> int:
+        """Return the number of parties that open, or refuse an impossible one."""
+        if self.scheme == "additive":
+            if self.threshold not in (None, parties):
+                raise SettingsError(
+                    "additive sharing always needs all parties: leave threshold out, or use shamir"
+                )
+            return parties
+        threshold = parties // 2 + 1 if self.threshold is None else self.threshold
+        if not 2 <= threshold <= parties:
+            raise SettingsError(f"threshold = {threshold}: must be 2 to the number of parties, {parties}")
+        return threshold
+
+    def _plan(self, directory: Directory) -> _Plan:
+        hospitals = check_hospitals(tuple(directory.hospitals), MINIMUM_SENDERS)
+        parties = self.party_names(hospitals)
+        if set(directory.parties) != set(parties):
+            raise ProtectionError(f"the directory must hold keys of the parties {', '.join(parties)}")
+        precision = self.precision_for(len(hospitals))
+        words = FixedPointWords(
+            hospitals=len(hospitals),
+            capacity=self.arithmetic.capacity,
+            clip=self.clip,
+            precision=precision,
+            rounding=self.rounding,
+        )
+        mark = wire.fingerprint(self.fingerprint, hospitals, parties, precision, directory.fingerprint)
+        terms = Terms(self.name, mark, hospitals, MINIMUM_SENDERS)
+        return _Plan(terms, words, self.arithmetic, parties, self._threshold_of(len(parties)))
