@@ -148,7 +148,7 @@ class Federation:
                 size = sum(map(len, answer.messages.values()))
                 took = sum(answer.seconds.values())
                 yield HospitalTrained(round, name, answer.loss, size, answer.clipped, took)
-        if not fitted:
+        if not fitted and not vanishing:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in left_out.items())
             raise TrainingError(f"round {round}: no hospital's update arrived ({reasons})")
 

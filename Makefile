@@ -1,0 +1,26 @@
+# Two commands for a new user: `make demo` and `make test`. Both make .venv when it is not there.
+PYTHON ?= python3
+VENV ?= .venv
+DEMO_FLAGS ?=
+
+.PHONY: demo test lint clean
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --upgrade pip
+	$(VENV)/bin/python -m pip install --quiet -e ".[dev,serve]"
+	touch $@
+
+demo: $(VENV)/.installed
+	$(VENV)/bin/python experiments/compare.py --out runs/demo-$$(date +%Y%m%d-%H%M%S) $(DEMO_FLAGS)
+
+test: $(VENV)/.installed
+	$(VENV)/bin/python -m pytest
+
+lint: $(VENV)/.installed
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/vermin --target=3.8- --no-tips --eval-annotations --backport typing --exclude-regex 'skinfl/flower/' skinfl experiments benchmarks tests
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis

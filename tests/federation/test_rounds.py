@@ -1,0 +1,202 @@
+"""Whole federations on a toy data set: equal under all protections, exact when resumed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from skinfl.assembly import assemble, load_material, unit_images
+from skinfl.errors import SkinflError, TrainingError
+from skinfl.federation.audit import Audit
+from skinfl.federation.events import Aggregated, HospitalLeftOut, RoundFinished, RoundStarted, RunStarted
+from skinfl.federation.rounds import class_weights
+from skinfl.federation.transport import agreed_senders
+from skinfl.protection.base import Opened
+from skinfl.settings import Settings
+
+SMALL = {
+    "data": "toy",
+    "hospitals": 3,
+    "partition": "iid",
+    "rounds": 2,
+    "batch_size": 8,
+    "image_size": 12,
+    "lr": 0.05,
+}
+
+
+def play(settings, **changes):
+    """Return the events of a run and its assembly."""
+    settings = Settings(**{**SMALL, **settings, **changes})
+    assembly = assemble(settings, load_material(settings))
+    return list(assembly.federation.run()), assembly
+
+
+def final(settings, **changes):
+    return play(settings, **changes)[1].federation.progress.server.model
+
+
+def test_events_come_in_order(toy):
+    events, assembly = play({})
+    kinds = [type(e).__name__ for e in events]
+    one_round = ["RoundStarted", *["HospitalTrained"] * 3, "Aggregated", "RoundFinished"]
+    assert kinds == ["RunStarted", *one_round, *one_round]
+    assert events[0] == RunStarted(1, 2, ("hospital-1", "hospital-2", "hospital-3"))
+    assert assembly.federation.progress.round == 2
+
+
+def test_it_learns(toy):
+    events, _ = play({}, rounds=8, lr=0.1)
+    records = [e.record for e in events if isinstance(e, RoundFinished)]
+    assert records[-1]["metrics"]["balanced_accuracy"] > 0.8
+    assert records[-1]["metrics"]["loss"] < records[0]["metrics"]["loss"]
+
+
+@pytest.mark.parametrize("strategy", ["fedavg", "fedprox", "fednova", "scaffold"])
+def test_same_seed_same_numbers(toy, strategy):
+    assert np.array_equal(final({"strategy": strategy}), final({"strategy": strategy}))
+
+
+def test_another_seed_gives_another_model(toy):
+    assert not np.array_equal(final({"seed": 1}), final({"seed": 2}))
+
+
+@pytest.mark.parametrize("strategy", ["fedavg", "fedprox", "fednova", "scaffold"])
+def test_smpc_and_he_give_the_plaintext_model(toy, strategy):
+    pytest.importorskip("tenseal")
+    plain = final({"strategy": strategy})
+    smpc = final({"strategy": strategy, "protection": "smpc"})
+    he = final({"strategy": strategy, "protection": "he"})
+    assert np.abs(smpc - plain).max() < 1e-4
+    assert np.abs(he - plain).max() < 1e-4
+
+
+def test_the_opened_sum_is_compared_with_the_plaintext_sum(toy):
+    events, _ = play({"protection": "smpc"})
+    differences = [
+        e.record["max_abs_difference_from_plaintext_sum"] for e in events if isinstance(e, RoundFinished)
+    ]
+    assert all(0 <= d < 1e-6 for d in differences)
+
+
+def test_a_hospital_whose_loss_is_not_a_number_is_left_out_and_named(toy, monkeypatch):
+    from skinfl.federation import hospital
+
+    original = hospital.train
+
+    def broken(model, layout, dataset, *args, **kwargs):
+        if kwargs["purpose"][1] == "hospital-2":
+            raise TrainingError("the loss is nan after 3 steps: lower --lr")
+        return original(model, layout, dataset, *args, **kwargs)
+
+    monkeypatch.setattr(hospital, "train", broken)
+    events, _ = play({}, rounds=1)
+    (left_out,) = [e for e in events if isinstance(e, HospitalLeftOut)]
+    assert left_out.hospital == "hospital-2"
+    assert "loss is nan" in left_out.reason
+    (aggregated,) = [e for e in events if isinstance(e, Aggregated)]
+    assert aggregated.senders == ("hospital-1", "hospital-3")
+
+
+def test_where_every_loss_is_not_a_number_training_stops_with_one_line(toy):
+    with pytest.raises(TrainingError, match=r"round 1: no hospital's update arrived .*lower --lr"):
+        play({}, lr=1e6)
+
+
+def test_sampling_asks_some_and_at_least_two(toy):
+    events, _ = play({}, rounds=6, sample=0.1)
+    asked = [e.asked for e in events if isinstance(e, RoundStarted)]
+    assert all(len(names) == 2 for names in asked)
+    assert len(set(asked)) > 1
+
+
+@pytest.mark.parametrize("protection", ["plaintext", "smpc"])
+def test_rounds_go_on_when_hospitals_vanish(toy, protection):
+    events, assembly = play({"protection": protection, "strategy": "scaffold"}, rounds=6, dropout=0.4)
+    left_out = [e for e in events if isinstance(e, HospitalLeftOut)]
+    assert any("vanished" in e.reason for e in left_out)
+    assert assembly.federation.progress.round == 6
+
+
+def test_the_sum_of_a_single_hospital_is_never_opened(toy, monkeypatch):
+    from skinfl.federation.rounds import Federation
+
+    monkeypatch.setattr(Federation, "_participants", lambda self, r: (("hospital-1",), []))
+    events, assembly = play({}, rounds=1)
+    (left_out,) = [e for e in events if isinstance(e, HospitalLeftOut)]
+    assert "never opened" in left_out.reason
+    first = Settings(**SMALL)
+    start = assemble(first, load_material(first)).federation.progress.server.model
+    assert np.array_equal(assembly.federation.progress.server.model, start)
+
+
+def test_a_scaffold_control_whose_update_was_lost_is_dropped(toy):
+    settings = Settings(**{**SMALL, "strategy": "scaffold"})
+    assembly = assemble(settings, load_material(settings))
+    federation = assembly.federation
+    federation.progress = federation.progress._replace(prepared=federation._prepare())
+    agent = assembly.transport._agents["hospital-1"]
+    data = load_material(settings).train_of("hospital-1")
+    task = federation._task("hospital-1", 1)
+    agent.train(data, task)
+    assert agent.state()["pending_round"] == 1
+    agent.train(data, task._replace(round=2, accepted_round=-1))
+    assert "control" not in agent.state()
+    agent.train(data, task._replace(round=3, accepted_round=2))
+    assert np.abs(agent.state()["control"]).max() > 0
+
+
+def test_a_hospital_larger_than_agreed_refuses(toy):
+    settings = Settings(**SMALL)
+    assembly = assemble(settings, load_material(settings))
+    agent = assembly.transport._agents["hospital-1"]
+    agent._unit = 3
+    with pytest.raises(SkinflError, match="more than the agreed 3"):
+        agent.statistics(load_material(settings).train_of("hospital-1"), "run")
+
+
+def test_batchnorm_statistics_can_stay_at_the_hospitals(toy):
+    changes = {"model": "mobilenet_v2", "rounds": 1, "image_size": 32}
+    _, local = play({"batchnorm": "local"}, **changes)
+    _, average = play({"batchnorm": "average"}, **changes)
+    assert local.layout.size == local.layout.n_parameters < average.layout.size
+    states = local.transport.state()
+    key = next(k for k in states if k.startswith("hospital-1/private/") and k.endswith("running_mean"))
+    assert not np.array_equal(states[key], states[key.replace("hospital-1/", "hospital-2/")])
+
+
+def test_normalisation_and_class_weights_come_from_training_images_of_all_hospitals(toy):
+    settings = Settings(**SMALL)
+    material = load_material(settings)
+    _, assembly = play({"protection": "smpc"}, rounds=1)
+    prepared = assembly.federation.progress.prepared
+    train = material.dataset.subset(material.split.train)
+    assert prepared.normalisation.mean[0] == pytest.approx(train.images.mean() / 255, abs=1e-5)
+    assert prepared.normalisation.std[0] == pytest.approx(train.images.std() / 255, abs=1e-4)
+    expected = class_weights(train.class_counts(), "sqrt")
+    assert prepared.class_weights == pytest.approx(expected, abs=1e-4)
+
+
+def test_class_weights_by_hand():
+    counts = np.array([60.0, 30.0, 0.0, 10.0])
+    assert class_weights(counts, "none") is None
+    assert class_weights(counts, "inverse") == pytest.approx([1 / 1.8, 1 / 0.9, 0.0, 1 / 0.3])
+    root = class_weights(counts, "sqrt")
+    assert (root * counts).sum() == pytest.approx(counts.sum())
+    assert root[3] / root[0] == pytest.approx(6**0.5)
+
+
+def test_audit_names_a_sender_that_contributed_nothing():
+    audit = Audit()
+    audit("a", 1, np.ones(2))
+    with pytest.raises(SkinflError, match="ghost"):
+        audit.difference(1, Opened(np.ones(2), ("a", "ghost")))
+
+
+def test_agreed_senders_are_those_every_party_received():
+    assert agreed_senders([{"a", "b"}, {"b", "c", "a"}], ["c", "b", "a"]) == ("b", "a")
+
+
+@pytest.mark.parametrize("largest, unit", [(1, 1), (2, 2), (3, 4), (1024, 1024), (1025, 2048)])
+def test_the_unit_is_the_next_power_of_two(largest, unit):
+    assert unit_images(largest) == unit
