@@ -10,18 +10,21 @@ same picture in every environment.
 
 from __future__ import annotations
 
-from typing import NamedTuple, Tuple
+from typing import List, NamedTuple, Tuple
 
 import numpy as np
 
+# Colours stand along the first axis, so that numpy's inner loops run over pixels.
 # Absorption of red, green and blue light per unit of pigment: melanin falls off towards red,
 # haemoglobin takes green and blue and lets red through.
-_MELANIN = np.array([0.42, 0.78, 1.05])
-_HAEMOGLOBIN = np.array([0.12, 0.90, 0.72])
-_VEIL = np.array([0.42, 0.48, 0.60])
-_WHITE = np.array([0.95, 0.86, 0.82])
-_SCALE = np.array([0.95, 0.86, 0.68])
-_GLOBULE = 0.9
+_MELANIN = np.array([0.42, 0.78, 1.05]).reshape(3, 1, 1)
+_HAEMOGLOBIN = np.array([0.12, 0.90, 0.72]).reshape(3, 1, 1)
+_VEIL = np.array([0.42, 0.48, 0.60]).reshape(3, 1, 1)
+_WHITE = np.array([0.95, 0.86, 0.82]).reshape(3, 1, 1)
+_SCALE = np.array([0.95, 0.86, 0.68]).reshape(3, 1, 1)
+_HAIR = np.array([0.16, 0.11, 0.09]).reshape(3, 1, 1)
+#: steps of a full turn in a lesion's outline
+_DIRECTIONS = 2048
 
 
 class Traits(NamedTuple):
@@ -79,55 +82,62 @@ def draw(traits: Traits, camera: Camera, tone: float, rng: np.random.Generator, 
     )
     zoom = float(np.exp(rng.normal(0, 0.08)))
     melanin = np.full((height, width), 0.12 + 0.55 * tone)
-    haemoglobin = np.full((height, width), 0.22)
+    haemoglobin = np.full((height, width), 0.18)
     skin = _waves(frame, rng, count=10, low=1.0, high=5.0)
     melanin += 0.03 * skin
     haemoglobin += 0.05 * _waves(frame, rng, count=10, low=1.0, high=4.0)
     covers = _add_lesion(traits, zoom, frame, melanin, haemoglobin)
-    picture = 0.97 * np.exp(-(melanin[..., None] * _MELANIN + haemoglobin[..., None] * _HAEMOGLOBIN))
+    picture = 0.97 * np.exp(-(melanin * _MELANIN + haemoglobin * _HAEMOGLOBIN))
     for opacity, colour in covers:
-        picture += opacity[..., None] * (colour - picture)
+        picture += opacity * (colour - picture)
     _add_hair(picture, frame, rng)
     return _expose(picture, frame, camera, rng)
 
 
 def _add_lesion(
     traits: Traits, zoom: float, frame: _Frame, melanin: np.ndarray, haemoglobin: np.ndarray
-) -> list:
+) -> List[Tuple[np.ndarray, np.ndarray]]:
     """Add the lesion's pigments in place; return what lies over it as (opacity, colour) pairs."""
     # The lesion's own generator: every photograph of it draws the same numbers.
     rng = np.random.Generator(np.random.PCG64(traits.shape_seed))
     radius, angle = _polar(frame, zoom)
-    reach = _outline(traits, angle, rng)
-    inside = _sigmoid((1 - radius / reach) * traits.size / (0.02 + 0.16 * traits.softness))
-    depth = np.clip(1 - radius / reach, 0, 1)
+    relative = radius / _outline(traits, angle, rng)
+    inside = _sigmoid((1 - relative) * (traits.size / (0.02 + 0.16 * traits.softness)))
 
-    patches = _waves(frame, rng, count=12, low=1.0 / traits.size, high=2.5 / traits.size, zoom=zoom)
-    tilt = np.cos(angle - rng.uniform(-np.pi, np.pi)) * np.minimum(radius / reach, 1)
-    uneven = np.clip(1 + 0.55 * traits.variegation * patches + 0.5 * traits.asymmetry * tilt, 0.15, 2.2)
-    pigment = traits.melanin * uneven
-    mesh = _mesh(frame, rng, zoom)
-    pigment *= 1 + 0.55 * traits.network * mesh
-    dots = _dots(frame, rng, zoom, traits, count=26, radius=(0.025, 0.05))
-    pigment += _GLOBULE * traits.globules * dots
-    melanin += inside * np.maximum(pigment, 0)
+    def waves(count: int, low: float, high: float) -> np.ndarray:
+        return _waves(frame, rng, count, low / traits.size, high / traits.size, zoom)
 
-    lacunae = _dots(frame, rng, zoom, traits, count=14, radius=(0.07, 0.13))
-    redness = _waves(frame, rng, count=8, low=1.5 / traits.size, high=3.5 / traits.size, zoom=zoom)
-    blood = traits.haemoglobin * np.clip(1 + 0.3 * redness, 0.2, 2)
-    haemoglobin += inside * (blood + 1.2 * traits.lacunae * lacunae)
-    haemoglobin += inside * 0.9 * traits.vessels * _branches(frame, rng, zoom, traits)
+    def dots(count: int, smallest: float, largest: float) -> np.ndarray:
+        return _dots(frame, rng, zoom, traits.size, count, (smallest, largest))
 
-    blotch = _sigmoid(4 * (_waves(frame, rng, 8, 0.8 / traits.size, 1.8 / traits.size, zoom) + 0.1))
-    cysts = _dots(frame, rng, zoom, traits, count=12, radius=(0.02, 0.04))
-    flakes = _sigmoid(5 * (_waves(frame, rng, 14, 4.0, 9.0, zoom) - 0.5))
-    scar = np.exp(-((radius / (0.45 * traits.size)) ** 2))
-    return [
-        (inside * 0.75 * traits.veil * blotch * np.minimum(2.5 * depth, 1), _VEIL),
-        (inside * 0.80 * traits.cysts * cysts, _WHITE),
-        (inside * 0.65 * traits.scale * flakes, _SCALE),
-        (inside * 0.75 * traits.patch * scar, _WHITE),
-    ]
+    tilt = np.cos(angle - rng.uniform(-np.pi, np.pi)) * np.minimum(relative, 1)
+    uneven = 1 + 0.55 * traits.variegation * waves(16, 0.8, 2.5) + 0.5 * traits.asymmetry * tilt
+    pigment = traits.melanin * np.clip(uneven, 0.15, 2.2)
+    blood = traits.haemoglobin * np.clip(1 + 0.3 * waves(12, 1.2, 3.5), 0.2, 2)
+    if traits.network:
+        pigment *= 1 + 0.55 * traits.network * _mesh(frame, rng, zoom)
+    if traits.globules:
+        pigment += 0.9 * traits.globules * dots(26, 0.025, 0.05)
+    if traits.lacunae:
+        blood += 1.2 * traits.lacunae * dots(14, 0.07, 0.13)
+    if traits.vessels:
+        blood += 0.9 * traits.vessels * _branches(frame, rng, zoom, traits.size)
+    melanin += inside * pigment
+    haemoglobin += inside * blood
+
+    covers = []
+    if traits.veil:
+        blotch = _sigmoid(4 * waves(12, 0.6, 1.8) + 0.4) * np.clip(2.5 * (1 - relative), 0, 1)
+        covers.append((inside * (0.75 * traits.veil) * blotch, _VEIL))
+    if traits.cysts:
+        covers.append((inside * (0.80 * traits.cysts) * dots(12, 0.02, 0.04), _WHITE))
+    if traits.scale:
+        flakes = _sigmoid(5 * _waves(frame, rng, 20, 6.0, 12.0, zoom) - 2.5)
+        covers.append((inside * (0.65 * traits.scale) * flakes, _SCALE))
+    if traits.patch:
+        scar = np.exp(-((radius / (0.5 * traits.size)) ** 2))
+        covers.append((inside * (0.9 * traits.patch) * scar, _WHITE))
+    return covers
 
 
 def _polar(frame: _Frame, zoom: float) -> Tuple[np.ndarray, np.ndarray]:
@@ -138,13 +148,15 @@ def _polar(frame: _Frame, zoom: float) -> Tuple[np.ndarray, np.ndarray]:
 
 def _outline(traits: Traits, angle: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Return how far the lesion reaches in each direction: an ellipse, bent and frayed."""
-    stretch = 1 + 0.25 * traits.elongation * np.cos(2 * (angle - rng.uniform(-np.pi, np.pi)))
+    table = np.arange(_DIRECTIONS) * (2 * np.pi / _DIRECTIONS)
+    stretch = 1 + 0.25 * traits.elongation * np.cos(2 * (table - rng.uniform(-np.pi, np.pi)))
     for k in (1, 3):
-        stretch += 0.16 * traits.asymmetry * np.cos(k * angle + rng.uniform(-np.pi, np.pi))
+        stretch += 0.16 * traits.asymmetry * np.cos(k * table + rng.uniform(-np.pi, np.pi))
     for k in range(4, 13):
-        weight = rng.normal(0, 0.22) / np.sqrt(k)
-        stretch += traits.irregularity * weight * np.cos(k * angle + rng.uniform(-np.pi, np.pi))
-    return traits.size * np.clip(stretch, 0.35, 1.9)
+        weight = traits.irregularity * rng.normal(0, 0.16) / np.sqrt(k)
+        stretch += weight * np.cos(k * table + rng.uniform(-np.pi, np.pi))
+    reach = traits.size * np.clip(stretch, 0.35, 1.9)
+    return reach[np.floor(angle * (_DIRECTIONS / (2 * np.pi))).astype(np.int64) % _DIRECTIONS]
 
 
 def _waves(
@@ -174,9 +186,9 @@ def _plane_waves(
 def _mesh(frame: _Frame, rng: np.random.Generator, zoom: float) -> np.ndarray:
     """Return a pigment network: dark lines around lighter holes, values about -1 to 1."""
     direction = rng.uniform(0, np.pi) + np.arange(6) * (np.pi / 6) + rng.normal(0, 0.12, 6)
-    number = 2 * np.pi * rng.uniform(4.5, 6.5) * np.exp(rng.normal(0, 0.06, 6))
+    number = 2 * np.pi * rng.uniform(5.5, 8.0) * np.exp(rng.normal(0, 0.06, 6))
     field = _plane_waves(frame, direction, number, rng.uniform(-np.pi, np.pi, 6), zoom)
-    return np.clip(1.2 - np.abs(field), -1, 1)
+    return np.clip(1 - np.abs(field), -0.6, 1)
 
 
 def _in_pixels(frame: _Frame, zoom: float, radius: np.ndarray, angle: np.ndarray) -> tuple:
@@ -189,12 +201,12 @@ def _dots(
     frame: _Frame,
     rng: np.random.Generator,
     zoom: float,
-    traits: Traits,
+    size: float,
     count: int,
     radius: Tuple[float, float],
 ) -> np.ndarray:
     """Return round spots spread over the lesion, 0 to 1; of separable Gaussians, so one product."""
-    distance = traits.size * np.sqrt(rng.uniform(0, 0.8, count))
+    distance = size * np.sqrt(rng.uniform(0, 0.8, count))
     x, y = _in_pixels(frame, zoom, distance, rng.uniform(-np.pi, np.pi, count))
     width = zoom * rng.uniform(radius[0], radius[1], count)
     along_x = np.exp(-(((frame.x[None, :] - x[:, None]) / width[:, None]) ** 2))
@@ -202,16 +214,16 @@ def _dots(
     return 1 - np.exp(-2.5 * (along_y @ along_x))
 
 
-def _branches(frame: _Frame, rng: np.random.Generator, zoom: float, traits: Traits) -> np.ndarray:
+def _branches(frame: _Frame, rng: np.random.Generator, zoom: float, size: float) -> np.ndarray:
     """Return arborising vessels: trunks that come in from the rim and fork, 0 to 1."""
     points_x, points_y = [], []
     for _ in range(4):
         angle, heading = rng.uniform(-np.pi, np.pi), rng.normal(0, 0.3)
-        start = np.array([np.cos(angle), np.sin(angle)]) * traits.size * 0.9
+        start = np.array([np.cos(angle), np.sin(angle)]) * size * 0.9
         for fork in (0.0, rng.uniform(0.4, 0.8), -rng.uniform(0.4, 0.8)):
             steps = np.linspace(0.35 if fork else 0.0, 1.0, 50)
             bend = heading + fork * (steps - steps[0]) + 0.25 * np.sin(7 * steps + angle)
-            run = traits.size * 1.1 * steps
+            run = size * 1.1 * steps
             points_x.append(start[0] - run * np.cos(angle + bend))
             points_y.append(start[1] - run * np.sin(angle + bend))
     px, py = np.concatenate(points_x), np.concatenate(points_y)
@@ -236,7 +248,7 @@ def _splat(frame: _Frame, x: np.ndarray, y: np.ndarray, strength: float) -> np.n
 
 def _add_hair(picture: np.ndarray, frame: _Frame, rng: np.random.Generator) -> None:
     """Lay dark curved hairs over the picture, in place; most photographs have none or few."""
-    count = int(rng.integers(1, 12)) if rng.random() < 0.4 else 0
+    count = int(rng.integers(1, 12)) if rng.random() < 0.35 else 0
     if not count:
         return
     main = rng.uniform(-np.pi, np.pi)
@@ -248,23 +260,24 @@ def _add_hair(picture: np.ndarray, frame: _Frame, rng: np.random.Generator) -> N
         xs.append(x0 + t * np.cos(angle) - bend * t * t * np.sin(angle))
         ys.append(y0 + t * np.sin(angle) + bend * t * t * np.cos(angle))
     hair = _splat(frame, np.concatenate(xs), np.concatenate(ys), 0.6)
-    colour = np.array([0.16, 0.11, 0.09]) * rng.uniform(0.6, 2.5)
-    picture += (0.85 * hair)[..., None] * (colour - picture)
+    colour = _HAIR * rng.uniform(0.6, 2.5)
+    picture += 0.85 * hair * (colour - picture)
 
 
 def _expose(picture: np.ndarray, frame: _Frame, camera: Camera, rng: np.random.Generator) -> np.ndarray:
     """Return the picture as the camera takes it: light, vignette, colour cast, noise, 8 bits."""
     x, y = np.meshgrid(frame.x, frame.y)
     direction = rng.uniform(-np.pi, np.pi)
-    light = np.exp(rng.normal(0, 0.10)) * (1 + 0.06 * (x * np.cos(direction) + y * np.sin(direction)))
+    light = np.exp(rng.normal(0, 0.06)) * (1 + 0.06 * (x * np.cos(direction) + y * np.sin(direction)))
     distance = (x * x + y * y) / 2.8
-    light *= 1 - camera.vignette * rng.uniform(0.5, 1.2) * distance**1.5
-    if camera.field_stop and rng.random() < 0.6:
+    light *= 1 - camera.vignette * rng.uniform(0.5, 1.2) * distance * np.sqrt(distance)
+    if camera.field_stop and rng.random() < 0.4:
         light *= _sigmoid((rng.uniform(1.15, 1.5) - np.sqrt(x * x + y * y)) / 0.03)
-    gains = np.array(camera.gains) * np.exp(rng.normal(0, 0.03, 3))
-    exposed = picture * light[..., None] * gains
-    exposed += rng.normal(0, camera.noise, picture.shape)
-    return np.floor(np.clip(exposed, 0, 1) * 255 + 0.5).astype(np.uint8)
+    gains = np.array(camera.gains) * np.exp(rng.normal(0, 0.02, 3))
+    exposed = picture * light * gains.reshape(3, 1, 1)
+    exposed += camera.noise * rng.standard_normal(picture.shape)
+    pixels = (np.clip(exposed, 0, 1) * 255 + 0.5).astype(np.uint8)
+    return np.ascontiguousarray(pixels.transpose(1, 2, 0))
 
 
 def _sigmoid(z: np.ndarray) -> np.ndarray:

@@ -33,11 +33,11 @@ SMALLEST_CLASS = 8
 
 #: each site with its share of the lesions and its camera; the class has no part in it
 SITES: Tuple[Tuple[str, float, Camera], ...] = (
-    ("drawn_a", 0.30, Camera((1.00, 1.00, 1.00), 0.10, False, 0.012)),
-    ("drawn_b", 0.25, Camera((1.08, 0.97, 0.92), 0.25, False, 0.020)),
-    ("drawn_c", 0.20, Camera((0.93, 0.99, 1.10), 0.15, True, 0.016)),
-    ("drawn_d", 0.15, Camera((1.03, 0.92, 1.04), 0.30, False, 0.028)),
-    ("drawn_e", 0.10, Camera((0.90, 0.93, 0.84), 0.45, True, 0.022)),
+    ("drawn_a", 0.30, Camera((0.96, 0.97, 0.97), 0.10, False, 0.012)),
+    ("drawn_b", 0.25, Camera((1.03, 0.95, 0.89), 0.20, False, 0.020)),
+    ("drawn_c", 0.20, Camera((0.91, 0.96, 1.04), 0.15, True, 0.016)),
+    ("drawn_d", 0.15, Camera((0.99, 0.90, 0.99), 0.25, False, 0.026)),
+    ("drawn_e", 0.10, Camera((0.88, 0.91, 0.82), 0.30, False, 0.020)),
 )
 
 
@@ -56,20 +56,20 @@ class Profile(NamedTuple):
 
 
 PROFILES: Dict[str, Profile] = {
-    "akiec": Profile((68, 11), (0.55, 0.14), (0.5, 0.25), (0.7, 0.3), (0.7, 0.25), (0.22, 0.15), (0.55, 0.2),
-                     (0.4, 0.25), {"scale": 0.8, "vessels": 0.25}),
-    "bcc": Profile((67, 13), (0.52, 0.14), (0.5, 0.25), (0.5, 0.3), (0.5, 0.25), (0.20, 0.18), (0.35, 0.18),
-                   (0.5, 0.25), {"vessels": 0.75, "veil": 0.4, "globules": 0.3}),
-    "bkl": Profile((64, 13), (0.58, 0.15), (0.4, 0.25), (0.4, 0.3), (0.25, 0.2), (0.60, 0.28), (0.12, 0.1),
-                   (0.6, 0.3), {"cysts": 0.7, "network": 0.2, "globules": 0.2, "scale": 0.25}),
-    "df": Profile((52, 13), (0.42, 0.10), (0.2, 0.15), (0.25, 0.2), (0.8, 0.2), (0.45, 0.18), (0.20, 0.12),
-                  (0.2, 0.15), {"patch": 0.85, "network": 0.6}),
-    "nv": Profile((47, 16), (0.47, 0.13), (0.25, 0.18), (0.3, 0.22), (0.45, 0.22), (0.75, 0.28), (0.12, 0.1),
+    "akiec": Profile((68, 11), (0.74, 0.15), (0.5, 0.25), (0.7, 0.3), (0.7, 0.25), (0.16, 0.12), (0.65, 0.16),
+                     (0.4, 0.25), {"scale": 0.85, "vessels": 0.2}),
+    "bcc": Profile((67, 13), (0.72, 0.15), (0.5, 0.25), (0.5, 0.3), (0.5, 0.25), (0.12, 0.10), (0.35, 0.14),
+                   (0.5, 0.25), {"vessels": 0.75, "veil": 0.8, "globules": 0.3}),
+    "bkl": Profile((64, 13), (0.70, 0.15), (0.4, 0.25), (0.4, 0.3), (0.15, 0.12), (0.60, 0.20), (0.08, 0.08),
+                   (0.6, 0.3), {"cysts": 0.7, "network": 0.15, "globules": 0.2, "scale": 0.55}),
+    "df": Profile((52, 13), (0.66, 0.12), (0.2, 0.15), (0.25, 0.2), (0.8, 0.2), (0.50, 0.15), (0.25, 0.12),
+                  (0.2, 0.15), {"patch": 0.95, "network": 0.6}),
+    "nv": Profile((47, 16), (0.58, 0.14), (0.25, 0.18), (0.3, 0.22), (0.45, 0.22), (0.85, 0.24), (0.10, 0.08),
                   (0.3, 0.2), {"network": 0.6, "globules": 0.35}),
-    "vasc": Profile((51, 18), (0.42, 0.12), (0.25, 0.2), (0.3, 0.2), (0.3, 0.2), (0.15, 0.15), (1.0, 0.35),
-                    (0.3, 0.2), {"lacunae": 0.85, "veil": 0.2}),
-    "mel": Profile((61, 15), (0.64, 0.15), (0.65, 0.25), (0.7, 0.3), (0.4, 0.22), (1.05, 0.35), (0.18, 0.12),
-                   (0.75, 0.3), {"veil": 0.6, "network": 0.45, "globules": 0.5, "scale": 0.05}),
+    "vasc": Profile((51, 18), (0.66, 0.14), (0.25, 0.2), (0.3, 0.2), (0.3, 0.2), (0.15, 0.10), (2.2, 0.5),
+                    (0.3, 0.2), {"lacunae": 0.85, "veil": 0.15}),
+    "mel": Profile((61, 15), (0.80, 0.15), (0.65, 0.25), (0.7, 0.3), (0.4, 0.22), (1.30, 0.32), (0.14, 0.10),
+                   (0.75, 0.3), {"veil": 0.65, "network": 0.45, "globules": 0.5, "scale": 0.05}),
 }  # fmt: skip
 
 _STRUCTURES = ("network", "globules", "veil", "vessels", "cysts", "patch", "scale", "lacunae")
@@ -200,7 +200,7 @@ def _lesion(number: int, label: str, photographs: int, site: int, seed: int) -> 
     profile = PROFILES[label]
     age = int(5 * round(float(np.clip(rng.normal(*profile.age), 5, 85)) / 5))
     sex = "male" if rng.random() < 0.54 else "female"
-    tone = float(np.clip(rng.normal(0.25, 0.2), 0, 0.9))
+    tone = float(np.clip(rng.normal(0.12, 0.12), 0, 0.8))
     return _Lesion(
         f"DRAWN_L{number:06d}", label, site, sex, age, tone, _traits(profile, number, seed, rng), photographs
     )
@@ -216,13 +216,13 @@ def _traits(profile: Profile, number: int, seed: int, rng: np.random.Generator) 
         strength = float(rng.uniform(0.35, 1.0))
         strengths[name] = strength if present else 0.0
     return Traits(
-        size=of("size", 0.2, 0.95),
+        size=of("size", 0.25, 1.1),
         elongation=float(rng.uniform(0, 1)),
         asymmetry=of("asymmetry", 0, 1),
         irregularity=of("irregularity", 0, 1.2),
         softness=of("softness", 0.05, 1),
         melanin=of("melanin", 0.03, 2),
-        haemoglobin=of("haemoglobin", 0, 1.8),
+        haemoglobin=of("haemoglobin", 0, 3.0),
         variegation=of("variegation", 0, 1.2),
         shape_seed=derive(seed, "shape", number),
         **strengths,
