@@ -5,105 +5,26 @@ Exit status: 0 done; 2 something the user can mend, in one line; 130 interrupted
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-import inspect
 import sys
-import time
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
+import click
 import typer
 from rich.console import Console
 
-from skinfl import __version__
+from skinfl import __version__, data_commands
 from skinfl.assembly import Material, load_material
 from skinfl.console import RunDisplay, fail, loading
-from skinfl.errors import SettingsError, SkinflError
-from skinfl.settings import Settings, from_mapping, read_toml
+from skinfl.errors import SkinflError
+from skinfl.flags import Request, settings_command
+from skinfl.settings import Settings
 
 app = typer.Typer(
-    help="Train one skin-lesion classifier across hospitals without showing each other anything.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
 _console = Console()
-
-
-class Request:
-    """What the flags of a training command ask for: settings, where to write, whether to resume."""
-
-    def __init__(self, values: Dict[str, Any], fixed: Dict[str, Any], name: str):
-        config, resume, out = values.pop("config"), values.pop("resume"), values.pop("out")
-        given = {**{k: v for k, v in values.items() if v is not None}, **fixed}
-        if resume is not None and config is not None:
-            raise SettingsError("--resume takes its settings from the run's folder: leave out --config")
-        self.resume = resume is not None
-        base: Dict[str, Any] = {}
-        if resume is not None:
-            base = read_toml(Path(resume) / "config.toml")
-        elif config is not None:
-            base = read_toml(Path(config))
-        self.settings = from_mapping({**base, **given})
-        if resume is not None:
-            self.out = Path(resume)
-        else:
-            self.out = Path(out) if out else Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{name}"
-            if (self.out / "config.toml").exists():
-                raise SettingsError(f"{self.out} holds a run already: --resume it, or name another --out")
-
-
-def settings_command(name: str, fixed: Optional[Dict[str, Any]] = None) -> Callable[[Callable], Callable]:
-    """Turn ``f(request, ...)`` into a command with one flag for each setting but the ``fixed`` ones."""
-    fixed = fixed or {}
-
-    def decorate(function: Callable) -> Callable:
-        own = list(inspect.signature(function).parameters.values())[1:]
-        shared = [p for p in _settings_parameters() if p.name not in fixed]
-
-        @functools.wraps(function)
-        def command(**values: Any) -> Any:
-            extra = {p.name: values.pop(p.name) for p in own}
-            return function(Request(values, fixed, name), **extra)
-
-        command.__signature__ = inspect.Signature([*own, *shared])
-        command.__annotations__ = {p.name: p.annotation for p in [*own, *shared]}
-        return command
-
-    return decorate
-
-
-def _settings_parameters() -> List[inspect.Parameter]:
-    """Return one parameter for each setting, and those that every training command has."""
-    run = [
-        ("out", str, "folder to write to; the default is runs/<time>-<name>"),
-        ("resume", str, "folder of a run to go on with; its settings are used"),
-        ("config", str, "TOML file with settings; flags override it"),
-    ]
-    found = [
-        _parameter(n, kind, typer.Option(None, f"--{n}", help=h, rich_help_panel="Run")) for n, kind, h in run
-    ]
-    defaults = Settings()
-    for f in dataclasses.fields(Settings):
-        kind = {"int": int, "float": float, "bool": bool, "str": str}[
-            f.type.replace("Optional[", "").rstrip("]")
-        ]
-        flag = "--" + f.name.replace("_", "-")
-        text = f.metadata["help"]
-        if f.metadata["choices"]:
-            text += f"; one of {', '.join(f.metadata['choices'])}"
-        default = getattr(defaults, f.name)
-        if f.default is not None:
-            text += f" (default: {str(default).lower() if kind is bool else default})"
-        names = f"{flag}/--no-{flag[2:]}" if kind is bool else flag
-        option = typer.Option(None, names, help=text, show_default=False, rich_help_panel=f.metadata["group"])
-        found.append(_parameter(f.name, kind, option))
-    return found
-
-
-def _parameter(name: str, kind: type, option: Any) -> inspect.Parameter:
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=Optional[kind])
 
 
 def _material(settings: Settings) -> Material:
@@ -214,6 +135,18 @@ def compare(
     compare_and_report(request, protections)
 
 
+@data_commands.app.command("split")
+@settings_command("split", groups=("Data", "Hospitals"))
+def split(
+    request: Request, figure: Optional[str] = typer.Option(None, help="PNG file to draw who holds what into")
+) -> None:
+    """Show who holds what after the split, with its leakage check."""
+    data_commands.show_split(request.settings, figure)
+
+
+app.add_typer(data_commands.app, name="data")
+
+
 def version(value: bool) -> None:
     """Print the version and leave."""
     if value:
@@ -222,24 +155,34 @@ def version(value: bool) -> None:
 
 
 @app.callback()
-def _root(
+def root(
     show_version: bool = typer.Option(
         False, "--version", callback=version, is_eager=True, help="Show the version."
     ),
 ) -> None:
-    pass
+    """Train one skin-lesion classifier across hospitals without showing each other anything."""
 
 
-def execute(command: Callable[[], Any]) -> None:
+def execute(command: typer.Typer) -> None:
     """Run a command; what a user can mend becomes one line on stderr and exit status 2."""
+    arguments = sys.argv[1:]
     try:
-        command()
+        status = typer.main.get_command(command)(arguments or None, standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        status = stop.exit_code
+    except click.Abort:
+        status = 130
+    except click.ClickException as error:
+        fail(f"{error.format_message()} (--help lists what there is)")
     except SkinflError as error:
         fail(error)
+    raise SystemExit(status if isinstance(status, int) else 0)
 
 
 def main() -> None:
     """Entry point of the console script ``skinfl``."""
+    if len(sys.argv) == 1:
+        sys.argv.append("--help")
     execute(app)
 
 

@@ -86,6 +86,9 @@ def loading(console: Console) -> Iterator[Any]:
     tasks = {}
 
     def update(done: int, total: int, what: str) -> None:
+        if total == 0:  # a remark, not a step of some length
+            console.print(what, markup=False, highlight=False, soft_wrap=True)
+            return
         if what not in tasks:
             tasks[what] = bar.add_task(what, total=total)
         bar.update(tasks[what], completed=done)

@@ -1,0 +1,108 @@
+"""``skinfl data``: list what can be read, check a folder, draw the synthetic set, show a split."""
+
+from __future__ import annotations
+
+from typing import Dict, List, Mapping, Optional
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from skinfl.assembly import load_material
+from skinfl.console import loading
+from skinfl.data import inspect, synthetic
+from skinfl.errors import DataError
+from skinfl.settings import Settings
+
+console = Console()
+app = typer.Typer(help="List, check, draw and split data sets.", pretty_exceptions_enable=False)
+
+
+def _say(text: str) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command("list")
+def list_sources() -> None:
+    """List the data sets that can be read, where to get them and how their folders look."""
+    for source in inspect.known_sources():
+        _say(f"{source.name}: {source.what}\n    from   {source.page}\n    files  {source.layout}")
+
+
+@app.command()
+def make_synthetic(
+    folder: str = typer.Argument(..., help="new folder to draw into"),
+    images: int = typer.Option(2000, help="number of pictures"),
+    size: int = typer.Option(96, help="height of a picture in pixels"),
+    seed: int = typer.Option(0, help="decides what is drawn"),
+) -> None:
+    """Draw a synthetic data set in HAM10000's layout."""
+    with loading(console) as progress:
+        path = synthetic.write(folder, images=images, image_size=size, seed=seed, progress=progress)
+    _say(f"drew {images} pictures into {path}: train on them with --data {path}")
+
+
+@app.command()
+def check(
+    path: str = typer.Argument(..., help="folder or file as its publisher ships it"),
+    metadata: Optional[str] = typer.Option(None, help="metadata table, where it lies elsewhere"),
+) -> None:
+    """Read everything, decode every image and list all problems at once."""
+    with loading(console) as progress:
+        found = inspect.check(path, metadata=metadata, progress=progress)
+    for remark in found.remarks:
+        _say(f"note: {remark}")
+    if found.images:
+        lesions = f"{found.lesions} lesions" if found.lesions_known else "lesions unknown"
+        _say(f"{found.source} at {found.path}: {found.images} images, {lesions}")
+        for title, counts in (("class", found.classes), ("site", found.sites), ("size", found.sizes)):
+            if counts:
+                _say(f"  by {title}: " + ", ".join(f"{name} {n}" for name, n in counts.items()))
+    if found.problems:
+        for problem in found.problems[:-1]:
+            _say(f"problem: {problem}")
+        raise DataError(
+            found.problems[-1]
+            if len(found.problems) == 1
+            else f"{found.problems[-1]} ({len(found.problems)} problems in all)"
+        )
+    _say("no problems: it can be trained on")
+
+
+def show_split(settings: Settings, figure: Optional[str]) -> None:
+    """Print who holds what and the leakage check; draw it into ``figure`` if that is given."""
+    with loading(console) as progress:
+        found = load_material(settings, progress)
+    summary = inspect.summarise_split(found.dataset, found.split, found.partition)
+    _say(f"{found.dataset.name}: {len(found.dataset)} images, split by protocol {summary['protocol']!r}")
+    console.print(_split_table(summary))
+    known = "" if summary["lesions_known"] else " (this data set does not tell which photographs share one)"
+    _say(f"leakage check: {summary['leaked_lesions']} lesions in both training and test set{known}")
+    _say(f"               {summary['shared_lesions']} lesions at more than one hospital")
+    if figure is not None:
+        from skinfl.report.plots import who_holds_what
+
+        _say(f"figure: {who_holds_what(_by_name(summary), summary['classes'], figure)}")
+
+
+def _split_table(summary: Mapping[str, object]) -> Table:
+    table = Table(title="images, training + test")
+    table.add_column("")
+    for name in (*summary["classes"], "all", "lesions"):
+        table.add_column(name, justify="right")
+    for name, held in summary["hospitals"].items():
+        table.add_row(name, *_cells(held["train"], held["test"]), str(held["lesions"]))
+    table.add_section()
+    table.add_row("all", *_cells(summary["train"], summary["test"]), "")
+    return table
+
+
+def _cells(train: List[int], test: List[int]) -> List[str]:
+    return [f"{a}+{b}" for a, b in zip([*train, sum(train)], [*test, sum(test)])]
+
+
+def _by_name(summary: Mapping[str, object]) -> Dict[str, Dict[str, Dict[str, int]]]:
+    return {
+        name: {part: dict(zip(summary["classes"], held[part])) for part in ("train", "test")}
+        for name, held in summary["hospitals"].items()
+    }
