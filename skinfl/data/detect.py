@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import List, NamedTuple, Optional, Union
 
 from skinfl.data import ham10000, hmnist, isic2019, medmnist, synthetic
 from skinfl.data.dataset import LesionDataset
-from skinfl.data.images import check_size, image_folders
-from skinfl.data.sources import DERMAMNIST, HAM10000, HMNIST, ISIC2019, Progress, Source, remark
+from skinfl.data.images import check_size, find_images, image_folders
+from skinfl.data.sources import DERMAMNIST, HAM10000, HMNIST, ISIC2019, SYNTHETIC, Progress, Source, remark
 from skinfl.errors import DataError
 
 
@@ -42,18 +43,19 @@ def load(
     Raises :class:`~skinfl.errors.DataError` that names the file and says how to mend it.
     """
     check_size(image_size)
-    if str(source) == "synthetic":
-        source = synthetic.cached(cache_dir=cache_dir, progress=progress)
+    if str(source) == SYNTHETIC.name:
+        with synthetic.drawn(cache_dir=cache_dir, progress=progress) as folder:
+            return ham10000.index(folder).load(image_size, cache_dir, progress)
     found = detect(Path(source).expanduser(), None if metadata is None else Path(metadata), progress)
     if found.source is HMNIST:
         return hmnist.read(found.path, image_size, found.metadata)
     if found.source is DERMAMNIST:
         return medmnist.read(found.path, image_size)
     if found.source is ISIC2019:
-        return isic2019.index(found.path, found.metadata, progress=progress).load(
-            image_size, cache_dir, progress
-        )
-    return ham10000.index(found.path, found.metadata).load(image_size, cache_dir, progress)
+        index = isic2019.index(found.path, found.metadata, progress=progress)
+    else:
+        index = ham10000.index(found.path, found.metadata)
+    return index.load(image_size, cache_dir, progress)
 
 
 def detect(path: Path, metadata: Optional[Path] = None, progress: Progress = None) -> Found:
@@ -61,34 +63,30 @@ def detect(path: Path, metadata: Optional[Path] = None, progress: Progress = Non
     if metadata is not None and not metadata.is_file():
         raise DataError(f"{metadata} is missing: get it from {HAM10000.page}")
     if path.is_file():
-        return _detect_file(path, metadata)
+        return _detect_file(path, metadata, progress)
+    mend = f"give a folder with {HAM10000.layout}, from {HAM10000.page}, or what 'skinfl data list' shows"
     if not path.is_dir():
-        raise DataError(f"{path} does not exist: give a folder with {HAM10000.name} from {HAM10000.page}")
+        raise DataError(f"{path} does not exist: {mend}")
     if not any(path.iterdir()):
-        raise DataError(f"{path} is empty: put HAM10000 into it, from {HAM10000.page}")
+        raise DataError(f"{path} is empty: {mend}")
     candidates = _candidates(path, metadata)
     if not candidates:
-        raise DataError(
-            f"{path} holds no data set that is known here: it needs {HAM10000.layout}, "
-            f"from {HAM10000.page}, or another layout that 'skinfl data list' shows"
-        )
+        raise DataError(f"{path} holds no data set that is known here: {mend}")
     if len(candidates) > 1:
-        others = ", ".join(
-            found.path.name if found.path != path else found.source.name for found in candidates[1:]
-        )
-        chosen = candidates[0]
-        name = chosen.source.name if chosen.path == path else chosen.path.name
-        remark(progress, f"{path} holds several data sets: {name} is read, not {others}")
+        first, *others = [
+            found.source.name if found.path == path else found.path.name for found in candidates
+        ]
+        remark(progress, f"{path} holds several data sets: {first} is read, not {', '.join(others)}")
     return candidates[0]
 
 
-def _detect_file(path: Path, metadata: Optional[Path]) -> Found:
+def _detect_file(path: Path, metadata: Optional[Path], progress: Progress) -> Found:
     if path.suffix == ".npz":
         return Found(DERMAMNIST, path)
     if hmnist.format_of(path) is not None:
         return Found(HMNIST, path, metadata or ham10000.find_metadata(path.parent))
-    if path.name.endswith("HAM10000_metadata.csv"):
-        return Found(HAM10000, path.parent, metadata or path)
+    if path.name.endswith(ham10000.METADATA):
+        return detect(path.parent, metadata or path, progress)
     raise DataError(
         f"{path} is no file that is known here: give a folder, an hmnist_*.csv or a dermamnist*.npz"
     )
@@ -96,18 +94,27 @@ def _detect_file(path: Path, metadata: Optional[Path]) -> Found:
 
 def _candidates(folder: Path, metadata: Optional[Path]) -> List[Found]:
     """Return what the folder holds, the best first: photographs before tables, large before small."""
-    found = []
     files = sorted(path for path in folder.iterdir() if path.is_file())
     metadata = metadata or ham10000.find_metadata(folder)
-    if (folder / isic2019.GROUND_TRUTH).is_file() or (folder / isic2019.INPUT).is_dir():
-        found.append(Found(ISIC2019, folder, metadata))
     tables = [path for path in files if hmnist.format_of(path)]
+    tables.sort(key=hmnist.format_of, reverse=True)
     arrays = [path for path in files if path.suffix == ".npz" and path.name.startswith("dermamnist")]
-    photographs = [path for path in image_folders(folder) if path.name != isic2019.INPUT]
-    if photographs or (metadata and not found and not tables and not arrays):
-        found.append(Found(HAM10000, folder, metadata))
-    tables.sort(key=lambda path: hmnist.format_of(path), reverse=True)
-    found += [Found(HMNIST, path, metadata) for path in tables]
     arrays.sort(key=lambda path: path.stat().st_size, reverse=True)
-    found += [Found(DERMAMNIST, path) for path in arrays]
+    found = [Found(HMNIST, path, metadata) for path in tables] + [Found(DERMAMNIST, path) for path in arrays]
+    if (folder / isic2019.GROUND_TRUTH).is_file() or (folder / isic2019.INPUT).is_dir():
+        found.insert(0, Found(ISIC2019, folder, metadata))
+    # Beside other data sets a stray picture makes no HAM10000, its photographs do.
+    elif _holds_photographs(folder, metadata) or (
+        not found and (metadata is not None or image_folders(folder))
+    ):
+        found.insert(0, Found(HAM10000, folder, metadata))
     return found
+
+
+def _holds_photographs(folder: Path, metadata: Optional[Path]) -> bool:
+    """Whether some image file in ``folder`` is named like an id in the metadata table."""
+    if metadata is None:
+        return False
+    words = set(re.split(rb'[,\t\r\n"]', metadata.read_bytes()))
+    images = find_images(ham10000.photograph_folders(folder), complain=lambda problem: None)
+    return any(name.encode() in words for name in images)

@@ -7,8 +7,9 @@ copy, dataset (where the photograph was taken).
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
-from typing import List, NamedTuple, Optional
+from typing import Dict, List, NamedTuple, Optional
 
 from skinfl.data import tables
 from skinfl.data.images import find_images, image_folders
@@ -22,13 +23,15 @@ CLASSES = ("akiec", "bcc", "bkl", "df", "nv", "vasc", "mel")
 SYNTHETIC_MARK = "SYNTHETIC.txt"
 
 _COLUMNS = ("lesion_id", "image_id", "dx", "age", "sex")
-_METADATA = ("HAM10000_metadata.csv", "HAM10000_metadata", "HAM10000_metadata.tab")
+#: how the metadata table is named: Kaggle's copy, Harvard's, and Harvard's converted one
+METADATA = ("HAM10000_metadata.csv", "HAM10000_metadata", "HAM10000_metadata.tab")
 
 
 class Metadata(NamedTuple):
-    """The rows of the table; ``label`` is -1 for a class that is not one of the seven."""
+    """The table's rows. A label is -1 where the class is not one of the seven; ``unknown`` counts those."""
 
     path: Path
+    unknown: Dict[str, int]
     labels: List[int]
     lesion_ids: List[str]
     image_ids: List[str]
@@ -42,9 +45,9 @@ class Metadata(NamedTuple):
 
 def find_metadata(folder: Path) -> Optional[Path]:
     """Return the metadata table in ``folder``, one with the column ``dataset`` before one without."""
-    found = [path for path in sorted(folder.iterdir()) if path.name.endswith(_METADATA) and path.is_file()]
+    found = [path for path in sorted(folder.iterdir()) if path.name.endswith(METADATA) and path.is_file()]
     with_sites = [path for path in found if has_sites(path)]
-    plain = [path for path in found if path.name in _METADATA]
+    plain = [path for path in found if path.name in METADATA]
     return next(iter(with_sites + plain + found), None)
 
 
@@ -58,19 +61,20 @@ def read_metadata(path: Path, complain: Complain = refuse) -> Metadata:
     """Read the metadata table; ages may be empty, classes must be known."""
     table = tables.read_table(path, _COLUMNS, HAM10000.page)
     columns = table.columns
-    labels = []
-    for row, dx in enumerate(columns["dx"]):
-        if dx in CLASSES:
-            labels.append(CLASSES.index(dx))
-        else:
-            labels.append(-1)
-            complain(f"{table.where(row)}: unknown class {dx!r} ({nearest(dx, CLASSES)}): mend that row")
-        for column in ("lesion_id", "image_id"):
-            if not columns[column][row]:
-                raise DataError(f"{table.where(row)}: {column} is empty: get it from {HAM10000.page}")
+    unknown = Counter(dx for dx in columns["dx"] if dx not in CLASSES)
+    for dx, times in unknown.items():
+        first = table.where(columns["dx"].index(dx))
+        complain(
+            f"{first}: unknown class {dx!r} ({nearest(dx, CLASSES)}), in {times} rows: mend or remove them"
+        )
+    for column in ("lesion_id", "image_id"):
+        if "" in columns[column]:
+            where = table.where(columns[column].index(""))
+            raise DataError(f"{where}: {column} is empty: get the table again from {HAM10000.page}")
     return Metadata(
         path,
-        labels,
+        unknown,
+        [CLASSES.index(dx) if dx in CLASSES else -1 for dx in columns["dx"]],
         columns["lesion_id"],
         columns["image_id"],
         [tables.known(site) for site in columns.get("dataset", [""] * len(table))],
@@ -92,7 +96,7 @@ def photograph_folders(folder: Path) -> List[Path]:
 
 def index(folder: Path, metadata: Optional[Path] = None, complain: Complain = refuse) -> Index:
     """Match the metadata table's rows with the image files in ``folder``."""
-    path = metadata or find_metadata(folder) or folder / _METADATA[0]
+    path = metadata or find_metadata(folder) or folder / METADATA[0]
     rows = read_metadata(path, complain)
     folders = photograph_folders(folder)
     files = find_images(folders, complain)
@@ -104,9 +108,9 @@ def index(folder: Path, metadata: Optional[Path] = None, complain: Complain = re
     missing, extra = match(path, rows.image_ids, files, str(folder), HAM10000.page, complain)
     photographs = [
         Photograph(files[image_id], label, lesion_id, image_id, site, sex, age)
-        for label, lesion_id, image_id, site, sex, age in zip(*rows[1:])
+        for label, lesion_id, image_id, site, sex, age in zip(*rows[2:])
         if label >= 0 and image_id in files
     ]
     synthetic = (folder / SYNTHETIC_MARK).is_file()
     name = "synthetic" if synthetic else HAM10000.name
-    return Index(name, CLASSES, photographs, missing, extra, synthetic)
+    return Index(name, CLASSES, photographs, missing, extra, rows.unknown, synthetic)

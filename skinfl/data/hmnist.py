@@ -46,7 +46,7 @@ def format_of(path: Path) -> Optional[Format]:
     return Format(int(matched[1]), int(matched[2]), 1 if matched[3].upper() == "L" else 3)
 
 
-def read(path: Path, image_size: int, metadata: Optional[Path] = None) -> LesionDataset:
+def read(path: Path, image_size: Optional[int], metadata: Optional[Path] = None) -> LesionDataset:
     """Read a pixel table and, where there is one, the metadata table of the same rows.
 
     Without metadata each photograph counts as a lesion of its own, and the data set says so in

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Callable, Dict, Iterable, List, Optional, Sequence, Union
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 from PIL import Image
@@ -76,17 +77,41 @@ def decode(
     def decode_one(i: int) -> None:
         images[i] = np.asarray(open_image(paths[i]).resize((image_size, image_size), Image.BILINEAR))
 
-    # Pillow lets go of the interpreter's lock while it decodes.
-    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        for done, _ in enumerate(pool.map(decode_one, range(len(paths))), start=1):
-            if progress is not None:
-                progress(done, len(paths), "decoding images")
+    for _ in _in_threads(decode_one, len(paths), progress, "decoding images"):
+        pass
     cache.write(file, images)
     return images
 
 
-def resize(images: np.ndarray, image_size: int) -> np.ndarray:
-    """Resize uint8 images of shape (n, height, width, channels) to image_size square."""
+def survey(paths: Sequence[Path], progress: Progress = None) -> Tuple[Dict[str, int], List[str]]:
+    """Decode every image and keep none: return how many there are of each size, and what is wrong."""
+    problems: List[str] = []
+
+    def size_of(i: int) -> Optional[str]:
+        try:
+            return "{}x{}".format(*open_image(paths[i]).size)
+        except DataError as error:
+            problems.append(str(error))
+            return None
+
+    sizes = Counter(_in_threads(size_of, len(paths), progress, "checking images"))
+    sizes.pop(None, None)
+    return dict(sizes), sorted(problems)
+
+
+def _in_threads(function: Callable[[int], Any], n: int, progress: Progress, what: str) -> Iterator[Any]:
+    """Yield ``function(i)`` in order for i below n; Pillow lets go of the interpreter's lock."""
+    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+        for done, result in enumerate(pool.map(function, range(n)), start=1):
+            if progress is not None:
+                progress(done, n, what)
+            yield result
+
+
+def resize(images: np.ndarray, image_size: Optional[int]) -> np.ndarray:
+    """Resize uint8 images of shape (n, height, width, channels) to image_size square; None leaves them."""
+    if image_size is None:
+        return images
     check_size(image_size)
     n, height, width, channels = images.shape
     if (height, width) == (image_size, image_size):

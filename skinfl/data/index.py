@@ -31,7 +31,8 @@ class Photograph(NamedTuple):
 class Index(NamedTuple):
     """The photographs of a folder, in the order of the publisher's table.
 
-    ``missing`` are image ids of the table without a file, ``extra`` files without a row.
+    ``missing`` are image ids of the table without a file, ``extra`` files without a row, ``unknown`` how
+    many rows have each class that is not among ``classes``.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Index(NamedTuple):
     photographs: List[Photograph]
     missing: List[str]
     extra: List[str]
+    unknown: Dict[str, int]
     synthetic: bool = False
 
     def load(

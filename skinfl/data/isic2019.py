@@ -60,28 +60,33 @@ def index(
     missing, extra = match(
         truth.path, [ids[row] for row in kept], files, INPUT, ISIC2019.page, complain, left_out
     )
+    labels = [_label(truth, row) for row in range(len(truth))]
+    unclear = [ids[row] for row in kept if labels[row] < 0]
+    if unclear:
+        complain(
+            f"{truth.path}: {len(unclear)} images are not of just one of the classes {', '.join(CLASSES)} "
+            f"({tables.listing(unclear)}): get it again from {ISIC2019.page}"
+        )
     photographs = []
     for row in kept:
-        name, label = ids[row], _label(truth, row, complain)
-        if name in files and label >= 0:
+        name = ids[row]
+        if name in files and labels[row] >= 0:
             i = row_of[name]
             lesion_id = about.columns["lesion_id"][i] or name
             sex = tables.known(about.columns["sex"][i])
             years = tables.age(about, "age_approx", i)
-            photographs.append(Photograph(files[name], label, lesion_id, name, centres[name], sex, years))
-    return Index(ISIC2019.name, CLASSES, photographs, missing, extra)
-
-
-def _label(truth: tables.Table, row: int, complain: Complain) -> int:
-    """Return the one class that is marked 1; complain and return -1 where there is not just one."""
-    marked = [i for i, name in enumerate(CLASSES) if _is_one(truth.columns[name.upper()][row])]
-    if len(marked) == 1:
-        return marked[0]
-    complain(
-        f"{truth.where(row)}: {truth.columns['image'][row]} has {len(marked)} of the classes "
-        f"{', '.join(CLASSES)}, not one: mend that row"
+            photographs.append(
+                Photograph(files[name], labels[row], lesion_id, name, centres[name], sex, years)
+            )
+    return Index(
+        ISIC2019.name, CLASSES, photographs, missing, extra, {"unclear": len(unclear)} if unclear else {}
     )
-    return -1
+
+
+def _label(truth: tables.Table, row: int) -> int:
+    """Return the one class that is marked 1, or -1 where there is not just one."""
+    marked = [i for i, name in enumerate(CLASSES) if _is_one(truth.columns[name.upper()][row])]
+    return marked[0] if len(marked) == 1 else -1
 
 
 def _is_one(value: str) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import zipfile
 from pathlib import Path
-from typing import Dict
+from typing import Dict, Optional
 
 import numpy as np
 
@@ -23,7 +23,7 @@ PUBLISHED_CLASSES = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
 _PARTS = ("train", "val", "test")
 
 
-def read(path: Path, image_size: int) -> LesionDataset:
+def read(path: Path, image_size: Optional[int]) -> LesionDataset:
     """Read all three parts one after another, labels renumbered to HAM10000's order.
 
     Image ids name the part and the place in it, e.g. ``val-00012``. Raises
@@ -56,7 +56,9 @@ def read(path: Path, image_size: int) -> LesionDataset:
     )
 
 
-def _part(path: Path, part: str, arrays: Dict[str, np.ndarray], image_size: int, again: str) -> tuple:
+def _part(
+    path: Path, part: str, arrays: Dict[str, np.ndarray], image_size: Optional[int], again: str
+) -> tuple:
     pixels, labels = arrays[f"{part}_images"], arrays[f"{part}_labels"]
     if pixels.ndim == 3:
         pixels = pixels[..., None]

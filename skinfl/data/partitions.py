@@ -48,7 +48,7 @@ def partition(
     lesions = group_lesions(dataset)
     if scheme == "site":
         parts = _by_site(dataset, lesions)
-        _check(dataset, parts, train, "join it to another site or use --partition dirichlet")
+        _check(dataset, parts, train, "use --partition iid or dirichlet, or more data")
         return parts
     if hospitals < 1:
         raise DataError(f"{hospitals} hospitals are impossible: give one or more")

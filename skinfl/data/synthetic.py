@@ -1,17 +1,20 @@
 """A set of drawn dermoscopic pictures in HAM10000's layout, for when no data is at hand.
 
-It shows that a pipeline works and how methods compare on data that is split unevenly. It says nothing
-about patients: its classes differ in what its authors of the table below chose to let them differ in.
+It shows that a pipeline works and how methods compare on unevenly split data. It says nothing about
+patients: its classes differ in what ``PROFILES`` lets them differ in, loosely after the dermoscopic
+criteria of Argenziano et al., J. Am. Acad. Dermatol. 48:679 (2003), and overlap on purpose.
 """
 
 from __future__ import annotations
 
 import csv
+import logging
 import os
 import shutil
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Optional, Tuple, Union
+from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
 
 import numpy as np
 from PIL import Image
@@ -22,6 +25,8 @@ from skinfl.data.ham10000 import CLASSES, SYNTHETIC_MARK
 from skinfl.data.sources import Progress
 from skinfl.errors import DataError
 from skinfl.seeds import derive, numpy_rng
+
+_LOG = logging.getLogger(__name__)
 
 #: counted in HAM10000's metadata table
 HAM10000_COUNTS = {"akiec": 327, "bcc": 514, "bkl": 1099, "df": 115, "nv": 6705, "vasc": 142, "mel": 1113}
@@ -111,36 +116,58 @@ def write(
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError(f"{folder} exists already: give a new or an empty folder")
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=str(folder.parent), prefix=f".{folder.name}-"))
+        _write_whole(folder, images, image_size, seed, progress)
     except OSError as error:
         raise DataError(f"{folder} cannot be written ({error}): give another folder") from None
-    try:
-        _write(temporary, images, image_size, seed, progress)
-        temporary.chmod(0o755)
-        os.replace(str(temporary), str(folder))
-    except OSError as error:
-        if not (folder.is_dir() and any(folder.iterdir())):
-            raise DataError(f"{folder} cannot be written ({error}): give another folder") from None
-        # Another run finished the same folder first.
-    finally:
-        shutil.rmtree(str(temporary), ignore_errors=True)
     return folder
 
 
-def cached(
+@contextmanager
+def drawn(
     *,
     images: int = 2000,
     image_size: int = 96,
     seed: int = 0,
     cache_dir: Optional[Union[str, Path]] = None,
     progress: Progress = None,
-) -> Path:
-    """Return the folder of a data set in the cache, drawing it the first time."""
+) -> Iterator[Path]:
+    """Give the folder of a data set in the cache, drawing it the first time.
+
+    Where the cache cannot be written, the folder is a temporary one that goes when the block ends.
+    """
     folder = cache_folder(cache_dir) / f"synthetic-{VERSION}-{images}-{image_size}-{seed}"
     if not (folder / SYNTHETIC_MARK).is_file():
-        write(folder, images=images, image_size=image_size, seed=seed, progress=progress)
-    return folder
+        try:
+            _write_whole(folder, images, image_size, seed, progress)
+        except OSError as error:
+            _LOG.warning("the synthetic set is not kept for the next run: %s", error)
+            with tempfile.TemporaryDirectory() as temporary:
+                yield write(
+                    Path(temporary) / folder.name,
+                    images=images,
+                    image_size=image_size,
+                    seed=seed,
+                    progress=progress,
+                )
+            return
+    yield folder
+
+
+def _write_whole(folder: Path, images: int, image_size: int, seed: int, progress: Progress) -> None:
+    """Write beside ``folder`` first, so that it is there whole or not at all."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=str(folder.parent), prefix=f".{folder.name}-"))
+    try:
+        _write(temporary, images, image_size, seed, progress)
+        temporary.chmod(0o755)
+        try:
+            os.replace(str(temporary), str(folder))
+        except OSError:
+            # Another run may have finished the same folder first.
+            if not (folder / SYNTHETIC_MARK).is_file():
+                raise
+    finally:
+        shutil.rmtree(str(temporary), ignore_errors=True)
 
 
 def _write(folder: Path, images: int, image_size: int, seed: int, progress: Progress) -> None:

@@ -57,6 +57,8 @@ class _Augmentation:
         self._mirrored = np.clip(np.minimum(i, 2 * (image_size - 1) - i), 0, image_size - 1)
 
     def __call__(self, image: Image.Image) -> Image.Image:
+        if image.size != (self.image_size, self.image_size):
+            raise DataError(f"augmentation of {self.image_size} pixels for an image of {image.size}")
         if random.random() < 0.5:
             image = functional.hflip(image)
         if random.random() < 0.5:

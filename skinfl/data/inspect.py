@@ -1,0 +1,160 @@
+"""What the command line shows of data: known sources, a folder's check, who holds what.
+
+Everything here returns plain data and prints nothing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Dict, List, Mapping, NamedTuple, Optional, Union
+
+import numpy as np
+
+from skinfl.data import ham10000, hmnist, isic2019, medmnist, sources
+from skinfl.data.dataset import LesionDataset
+from skinfl.data.detect import Found, detect
+from skinfl.data.images import survey
+from skinfl.data.index import Index
+from skinfl.data.sources import Progress, Source
+from skinfl.data.splits import Split, leaked_lesions
+from skinfl.errors import DataError
+
+
+class Findings(NamedTuple):
+    """What a check of a folder or file found.
+
+    ``problems`` are one line each, worded like the errors that loading would raise; without any the
+    data set can be loaded. ``remarks`` are worth knowing and no problem.
+    """
+
+    path: str
+    source: str
+    images: int
+    lesions: int
+    lesions_known: bool
+    synthetic: bool
+    classes: Dict[str, int]
+    sites: Dict[str, int]
+    sizes: Dict[str, int]
+    missing: List[str]
+    extra: List[str]
+    unknown_classes: Dict[str, int]
+    problems: List[str]
+    remarks: List[str]
+
+
+def known_sources() -> List[Source]:
+    """Return each data set that can be read: its name, what it is, where to get it, its layout."""
+    return list(sources.ALL)
+
+
+def check(
+    path: Union[str, Path], *, metadata: Optional[Union[str, Path]] = None, progress: Progress = None
+) -> Findings:
+    """Read everything at ``path``, decode every image, and collect all problems instead of the first."""
+    remarks: List[str] = []
+    problems: List[str] = []
+
+    def tell(done: int, total: int, what: str) -> None:
+        if total == 0:
+            remarks.append(what)
+        elif progress is not None:
+            progress(done, total, what)
+
+    blank = Findings(str(path), "", 0, 0, True, False, {}, {}, {}, [], [], {}, problems, remarks)
+    try:
+        found = detect(Path(path).expanduser(), None if metadata is None else Path(metadata), tell)
+        blank = blank._replace(path=str(found.path), source=found.source.name)
+        if found.source in (sources.HMNIST, sources.DERMAMNIST):
+            return _of_arrays(blank, _read_arrays(found))
+        index = _index(found, problems, tell)
+    except DataError as error:
+        problems.append(str(error))
+        return blank
+    return _of_folder(blank, index, tell)
+
+
+def _read_arrays(found: Found) -> LesionDataset:
+    if found.source is sources.HMNIST:
+        return hmnist.read(found.path, None, found.metadata)
+    return medmnist.read(found.path, None)
+
+
+def _index(found: Found, problems: List[str], progress: Progress) -> Index:
+    if found.source is sources.ISIC2019:
+        return isic2019.index(found.path, found.metadata, problems.append, progress)
+    return ham10000.index(found.path, found.metadata, problems.append)
+
+
+def _of_arrays(blank: Findings, dataset: LesionDataset) -> Findings:
+    _, height, width = dataset.image_shape
+    return blank._replace(
+        images=len(dataset),
+        lesions=len(set(dataset.lesion_ids)),
+        lesions_known=dataset.lesions_known,
+        classes=dict(zip(dataset.classes, dataset.class_counts().tolist())),
+        sites=_counted(dataset.sites),
+        sizes={f"{width}x{height}": len(dataset)},
+    )
+
+
+def _of_folder(blank: Findings, index: Index, progress: Progress) -> Findings:
+    rows = index.photographs
+    sizes, damaged = survey([row.path for row in rows], progress)
+    blank.problems.extend(damaged)
+    labels = Counter(row.label for row in rows)
+    return blank._replace(
+        source=index.name,
+        images=len(rows),
+        lesions=len({row.lesion_id for row in rows}),
+        synthetic=index.synthetic,
+        classes={name: labels[i] for i, name in enumerate(index.classes)},
+        sites=_counted([row.site for row in rows]),
+        sizes=sizes,
+        missing=index.missing,
+        extra=index.extra,
+        unknown_classes=dict(index.unknown),
+    )
+
+
+def _counted(sites: List[str]) -> Dict[str, int]:
+    return dict(sorted(Counter(site for site in sites if site).items()))
+
+
+def summarise_split(
+    dataset: LesionDataset, split: Split, partition: Mapping[str, np.ndarray]
+) -> Dict[str, object]:
+    """Return who holds what, as plain numbers.
+
+    Keys: ``classes`` (names), ``protocol``, ``leaked_lesions`` (with photographs in both training and
+    test), ``lesions_known``, ``shared_lesions`` (with photographs at several hospitals), ``train`` and
+    ``test`` (photographs by class), ``hospitals`` (by name: ``lesions``, and ``train`` and ``test`` by
+    class). Under the published protocol each copy of a photograph counts.
+    """
+    hospitals = {}
+    holders: Counter = Counter()
+    for name, indices in partition.items():
+        held = np.zeros(len(dataset), dtype=bool)
+        held[indices] = True
+        lesions = set(dataset.lesion_ids[held])
+        holders.update(lesions)
+        hospitals[name] = {
+            "lesions": len(lesions),
+            "train": _by_class(dataset, split.train[held[split.train]]),
+            "test": _by_class(dataset, split.test[held[split.test]]),
+        }
+    return {
+        "classes": list(dataset.classes),
+        "protocol": split.protocol,
+        "leaked_lesions": leaked_lesions(dataset, split.train, split.test),
+        "lesions_known": dataset.lesions_known,
+        "shared_lesions": sum(times > 1 for times in holders.values()),
+        "train": _by_class(dataset, split.train),
+        "test": _by_class(dataset, split.test),
+        "hospitals": hospitals,
+    }
+
+
+def _by_class(dataset: LesionDataset, indices: np.ndarray) -> List[int]:
+    return np.bincount(dataset.labels[indices], minlength=len(dataset.classes)).tolist()
