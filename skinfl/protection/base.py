@@ -16,7 +16,7 @@ them: only hospitals whose message reached *every* party may enter the sum.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Dict, Mapping, NamedTuple, Sequence, Tuple
+from typing import Callable, Dict, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -42,22 +42,36 @@ class Protected(NamedTuple):
 
 
 class Opened(NamedTuple):
-    """The sum of the senders' vectors: float64, shape ``(layout.size,)``."""
+    """The sum of the senders' vectors: float64, shape ``(layout.size,)``.
+
+    ``agreed``, where a scheme has it, goes to :meth:`HospitalSide.agree` of every hospital before the
+    next round. It is as confidential as the sum.
+    """
 
     total: np.ndarray
     senders: Tuple[str, ...]
+    agreed: Optional[np.ndarray] = None
 
 
 class HospitalSide(ABC):
     """What a hospital runs. Holds whatever the hospital alone may hold."""
 
     name: str
+    #: if set, called while protecting with (words done, words in all)
+    progress: Optional[Callable[[int, int], None]] = None
 
     @abstractmethod
     def protect(self, vector: np.ndarray, exchange: Exchange) -> Protected:
         """Protect ``vector``, a float array of shape ``(exchange.layout.size,)``.
 
         Raises :class:`~skinfl.errors.ProtectionError` for a wrong shape or a value that is not finite.
+        """
+
+    def agree(self, agreed: np.ndarray) -> None:  # noqa: B027 - optional by design
+        """Take over what the last opened sum says all hospitals are to use, e.g. quantisation ranges.
+
+        Every hospital must be told before it protects again, also one that sat out the last round: a
+        message made under another agreement is refused.
         """
 
     def state(self) -> Dict[str, np.ndarray]:

@@ -13,7 +13,7 @@ _ENCODING = ("precision", "clip", "rounding")
 _OPTIONS: Dict[str, Tuple[str, ...]] = {
     "plaintext": (),
     "smpc": ("smpc_scheme", "parties", "threshold", "ring", *_ENCODING),
-    "he": ("he_scheme", "bits", "degree", *_ENCODING),
+    "he": ("he_scheme", "bits", "degree", "rounding_seed", "error_feedback", *_ENCODING),
 }
 
 
@@ -21,7 +21,8 @@ def build_protection(name: str, **options: Any) -> Protection:
     """Return the protection ``name``: ``"plaintext"``, ``"smpc"`` or ``"he"``.
 
     An option that is None takes its default. Options of ``smpc``: smpc_scheme, parties, threshold,
-    ring; of ``he``: he_scheme, bits, degree; of both: precision, clip, rounding. See
+    ring; of ``he``: he_scheme, bits, degree, rounding_seed, error_feedback; of both: precision, clip,
+    rounding. See
     :class:`~skinfl.protection.smpc.protection.Smpc` and :class:`~skinfl.protection.he.protection.He`.
 
     Raises :class:`~skinfl.errors.SettingsError` for an unknown name or option and an impossible value.

@@ -32,20 +32,25 @@ class FixedPoint:
         self.scale = base**precision
         self.rounding = rounding
 
-    def encode(self, values: np.ndarray, out: Optional[np.ndarray] = None) -> np.ndarray:
+    def encode(
+        self,
+        values: np.ndarray,
+        out: Optional[np.ndarray] = None,
+        work: Optional[np.ndarray] = None,
+    ) -> np.ndarray:
         """Return the integers nearest to (or cut from) ``values * scale``, of any shape, as int64.
 
         The product is formed in the values' own floating-point type, as torch does for SyMPC. ``out``,
-        an integer array of the same shape, takes the result instead.
+        integers of the same shape, takes the result instead; ``work``, of the values' type and shape,
+        spares an allocation.
         """
         values = np.asarray(values)
         if values.dtype.kind != "f":
-            scaled = values.astype(np.int64) * self.scale
-        else:
-            scaled = values * values.dtype.type(self.scale)
-            ROUNDINGS[self.rounding](scaled, out=scaled)
+            return values.astype(np.int64) * self.scale
+        scaled = np.multiply(values, values.dtype.type(self.scale), out=work)
+        scaled = ROUNDINGS[self.rounding](scaled, out=work)
         if out is None:
-            return scaled.astype(np.int64)
+            return np.asarray(scaled).astype(np.int64)
         np.copyto(out, scaled, casting="unsafe")
         return out
 

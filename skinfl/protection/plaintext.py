@@ -32,7 +32,7 @@ class PlaintextHospital(HospitalSide):
             raise ProtectionError(
                 "the update holds values that are not finite; leave this hospital out of the round"
             )
-        writer = begin_update(self._terms, Plain(), self.name, AGGREGATOR, exchange, vector.nbytes)
+        writer = begin_update(self._terms, Plain(), self.name, AGGREGATOR, exchange, reserve=vector.nbytes)
         writer.write(np.ascontiguousarray(vector, vector.dtype.newbyteorder("<")))
         return Protected({AGGREGATOR: writer.finish()}, 0.0)
 
@@ -40,12 +40,12 @@ class PlaintextHospital(HospitalSide):
 class PlaintextAggregator(Party[np.ndarray]):
     """Adds in float64, in the order of the senders' names."""
 
-    def read(self, sender: str, body: bytearray, exchange: Exchange) -> np.ndarray:
+    def read(self, header: wire.Header, body: bytearray, exchange: Exchange) -> np.ndarray:
         """Return the vector, float32 or float64 by its length."""
         for dtype in ("<f4", "<f8"):
             if len(body) == exchange.layout.size * np.dtype(dtype).itemsize:
                 return np.frombuffer(body, dtype)
-        raise MessageError(sender, f"{len(body)} bytes don't hold {exchange.layout.size} values")
+        raise MessageError(header.sender, f"{len(body)} bytes don't hold {exchange.layout.size} values")
 
     def add(self, contents: Sequence[np.ndarray], exchange: Exchange, writer: Writer) -> None:
         """Write the sum as float64."""
@@ -63,7 +63,7 @@ class PlaintextOpener(OpenerSide):
 
     def open(self, combined: Mapping[str, bytes], exchange: Exchange) -> Opened:
         """Return the sum."""
-        bodies, senders = read_sums(combined, exchange, self._terms, {AGGREGATOR: Plain()})
+        bodies, senders, _ = read_sums(combined, exchange, self._terms, {AGGREGATOR: Plain()})
         total = np.frombuffer(bodies[AGGREGATOR], "<f8")
         if total.shape != (exchange.layout.size,):
             raise MessageError(AGGREGATOR, f"{len(total)} values in the sum, {exchange.layout.size} expected")

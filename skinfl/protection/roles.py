@@ -45,7 +45,14 @@ def check_hospitals(hospitals: Sequence[str], minimum: int) -> Tuple[str, ...]:
 
 
 def begin_update(
-    terms: Terms, link: Link, sender: str, recipient: str, exchange: Exchange, reserve: int = 0
+    terms: Terms,
+    link: Link,
+    sender: str,
+    recipient: str,
+    exchange: Exchange,
+    *,
+    reserve: int = 0,
+    agreement: str = "",
 ) -> Writer:
     """Begin a hospital's message to a party."""
     header = wire.Header(
@@ -57,6 +64,7 @@ def begin_update(
         sender,
         recipient,
         exchange.layout.digest,
+        agreement=agreement,
     )
     return link.writer(header, reserve)
 
@@ -75,10 +83,11 @@ class Party(AggregatorSide, Generic[Content]):
         self._opener = opener
         self._current: Optional[Tuple[str, int, str]] = None
         self._kept: Dict[str, Content] = {}
+        self._agreement = ""
         self._closed: Set[Tuple[str, int, str]] = set()
 
     @abstractmethod
-    def read(self, sender: str, body: bytearray, exchange: Exchange) -> Content:
+    def read(self, header: wire.Header, body: bytearray, exchange: Exchange) -> Content:
         """Check an authentic body's form and return what is to be added; raise MessageError."""
 
     @abstractmethod
@@ -107,9 +116,15 @@ class Party(AggregatorSide, Generic[Content]):
             raise MessageError(sender, f"round {exchange.round} is already added up")
         if key == self._current and sender in self._kept:
             raise MessageError(sender, "it came before: a replay, or sent twice")
-        content = self.read(sender, self._links[sender].open(envelope), exchange)
+        agreement = envelope.header.agreement
+        if key == self._current and self._kept and agreement != self._agreement:
+            raise MessageError(
+                sender, "it rests on another agreement than the others: tell it the last sum's"
+            )
+        content = self.read(envelope.header, self._links[sender].open(envelope), exchange)
         if key != self._current:  # what an abandoned round left behind goes
             self._current, self._kept = key, {}
+        self._agreement = agreement
         self._kept[sender] = content
         return sender
 
@@ -136,6 +151,7 @@ class Party(AggregatorSide, Generic[Content]):
             OPENER,
             exchange.layout.digest,
             names,
+            self._agreement,
         )
         writer = self._opener.writer(header, self.reserve(exchange))
         self.add([self._kept[name] for name in names], exchange, writer)
@@ -145,10 +161,11 @@ class Party(AggregatorSide, Generic[Content]):
 
 
 class Sum(NamedTuple):
-    """The parties' opened bodies, keyed by party, and the senders they agree on."""
+    """The parties' opened bodies, keyed by party, the senders they agree on, and the last header."""
 
     bodies: Dict[str, bytearray]
     senders: Tuple[str, ...]
+    header: wire.Header
 
 
 def read_sums(
@@ -187,7 +204,7 @@ def read_sums(
         raise ProtectionError(
             f"the parties summed different hospitals ({views}): agree on the senders and run again"
         )
-    return Sum(bodies, next(iter(agreed)))
+    return Sum(bodies, next(iter(agreed)), header)
 
 
 def _key(exchange: Exchange) -> Tuple[str, int, str]:

@@ -30,7 +30,7 @@ from skinfl.protection import wire
 SALT = 32
 _TAG = 16
 _CHECKSUM = 4
-_STEP = 1 << 17
+_STEP = 1 << 18
 
 
 class Writer(ABC):

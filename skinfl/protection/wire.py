@@ -26,8 +26,9 @@ class Header(NamedTuple):
     """What a message says of itself.
 
     ``kind`` is ``"update"`` (a hospital to a party) or ``"sum"`` (a party to the opener); ``senders``
-    lists, sorted, the hospitals in a sum and is empty in an update. ``salt`` makes the sealing key
-    fresh and is empty where nothing is sealed.
+    lists, sorted, the hospitals in a sum and is empty in an update. ``agreement`` is a digest of what
+    hospitals agreed on from the last sum, empty where a scheme or a first round has nothing of the
+    kind. ``salt`` makes the sealing key fresh and is empty where nothing is sealed.
     """
 
     scheme: str
@@ -39,6 +40,7 @@ class Header(NamedTuple):
     recipient: str
     layout: str
     senders: Tuple[str, ...] = ()
+    agreement: str = ""
     salt: bytes = b""
 
 
@@ -104,7 +106,7 @@ def _header(fields: object) -> Header:
     if not isinstance(fields, dict) or set(fields) != set(Header._fields):
         raise MessageError("unknown", "its header lacks fields or has strange ones")
     sender = fields["sender"] if isinstance(fields["sender"], str) else "unknown"
-    texts = ("scheme", "kind", "fingerprint", "run", "sender", "recipient", "layout")
+    texts = ("scheme", "kind", "fingerprint", "run", "sender", "recipient", "layout", "agreement")
     names = fields["senders"]
     sound = (
         all(isinstance(fields[name], str) for name in texts)

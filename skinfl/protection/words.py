@@ -13,20 +13,16 @@ from typing import Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tup
 import numpy as np
 
 from skinfl.errors import ProtectionError
+from skinfl.protection.digits import CountDigits
 from skinfl.protection.fixedpoint import FixedPoint
 from skinfl.protection.layout import Layout
 
 #: values processed at a time, so that memory stays flat and the work stays in the cache
-BLOCK = 1 << 15
-#: a count is a multiple of 2**-27 and at most 2**22 in magnitude: 50 bits with its sign
-COUNT_PRECISION = 27
-COUNT_LIMIT = 2.0**22
+BLOCK = 1 << 16
 #: precision taken where none is asked for and the capacity allows it: an error of at most 1.2e-7
 DEFAULT_PRECISION = 22
 #: below this a derived precision would be too coarse to train with
 MINIMUM_PRECISION = 10
-_LIMB = 16
-_LIMBS = 3
 
 
 class Tally:
@@ -47,7 +43,6 @@ class Split(NamedTuple):
 
     runs: Tuple[slice, ...]
     counts: np.ndarray
-    values: int
 
 
 def split(layout: Layout) -> Split:
@@ -64,7 +59,12 @@ def split(layout: Layout) -> Split:
         else:
             runs.append(slice(start, stop))
         start = stop
-    return Split(tuple(runs), np.array(counts, dtype=np.int64), layout.size - len(counts))
+    return Split(tuple(runs), np.array(counts, dtype=np.int64))
+
+
+def count_size(layout: Layout) -> int:
+    """Return how many counts a layout has."""
+    return sum(segment.size for segment in layout.segments if segment.kind == "count")
 
 
 def check_vector(vector: np.ndarray, layout: Layout) -> np.ndarray:
@@ -79,30 +79,26 @@ def check_vector(vector: np.ndarray, layout: Layout) -> np.ndarray:
     return vector
 
 
+def in_blocks(array: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield views of an array, BLOCK elements each but the last."""
+    for start in range(0, len(array), BLOCK):
+        yield array[start : start + BLOCK]
+
+
 def clipped_block(values: np.ndarray, clip: float, tally: Tally) -> np.ndarray:
     """Return ``values`` within ±clip, counting those outside; refuse what is not finite."""
     tally.values += len(values)
     # A sum of squares below clip² proves at once that every value is finite and inside.
     if np.dot(values, values) < 0.9 * clip * clip:
         return values
-    outside = np.count_nonzero(~(np.abs(values) <= clip))
+    with np.errstate(invalid="ignore"):
+        outside = np.count_nonzero(~(np.abs(values) <= clip))
     if not outside:
         return values
     if not np.isfinite(values).all():
-        raise ProtectionError(
-            "the update holds values that are not finite; leave this hospital out of the round"
-        )
+        raise ProtectionError("the update holds values that are not finite: leave this hospital out")
     tally.clipped += outside
     return np.clip(values, -clip, clip)
-
-
-def encode_counts(counts: np.ndarray, rounding: str) -> np.ndarray:
-    """Return counts as int64 steps of 2**-27; refuse what lies beyond ±2**22: counts are never clipped."""
-    if not (np.abs(counts) <= COUNT_LIMIT).all():
-        raise ProtectionError(
-            f"a count must be finite and at most {COUNT_LIMIT:.0f}, the update holds another"
-        )
-    return FixedPoint(COUNT_PRECISION, rounding=rounding).encode(counts.astype(np.float64))
 
 
 def fit_precision(wanted: Optional[int], *, hospitals: int, clip: float, capacity: int, scheme: str) -> int:
@@ -110,8 +106,7 @@ def fit_precision(wanted: Optional[int], *, hospitals: int, clip: float, capacit
 
     ``wanted`` is refused where it doesn't fit; None takes the default or what fits, if that is less.
     """
-    room = math.log2(capacity / (hospitals * clip))
-    largest = math.floor(room)
+    largest = math.floor(math.log2(capacity / (hospitals * clip)))
     while hospitals * math.ceil(clip * 2.0**largest) > capacity:
         largest -= 1
     if wanted is None:
@@ -139,57 +134,45 @@ class FixedPointWords:
     def __init__(self, *, hospitals: int, capacity: int, clip: float, precision: int, rounding: str):
         self.clip = clip
         self.fixed = FixedPoint(precision, rounding=rounding)
-        whole = int(COUNT_LIMIT) << COUNT_PRECISION
-        self.limbs = 1 if hospitals * whole <= capacity else _LIMBS
-        if self.limbs == _LIMBS and hospitals << _LIMB > capacity:
-            raise ProtectionError(f"counts of {hospitals} hospitals don't fit; take a wider ring or degree")
+        self.counts = CountDigits(capacity // hospitals + 1)
 
     def size(self, layout: Layout) -> int:
         """Return how many words a vector of ``layout`` becomes."""
-        counts = sum(s.size for s in layout.segments if s.kind == "count")
-        return layout.size - counts + counts * self.limbs
+        counts = count_size(layout)
+        return layout.size - counts + counts * self.counts.width
 
-    def blocks(self, vector: np.ndarray, layout: Layout, dtype: type, tally: Tally) -> Iterator[np.ndarray]:
+    def blocks(
+        self, vector: np.ndarray, layout: Layout, dtype: np.dtype, tally: Tally
+    ) -> Iterator[np.ndarray]:
         """Yield the words of ``vector`` in order, at most BLOCK at a time, as signed ``dtype``.
 
         The array yielded is overwritten by the next one; the caller may change it.
         """
         vector = check_vector(vector, layout)
         parts = split(layout)
-        words = np.empty(BLOCK, dtype)
+        words, work = np.empty(BLOCK, dtype), np.empty(BLOCK, vector.dtype)
         for run in parts.runs:
-            for start in range(run.start, run.stop, BLOCK):
-                values = clipped_block(vector[start : min(start + BLOCK, run.stop)], self.clip, tally)
-                yield self.fixed.encode(values, out=words[: len(values)])
-        if len(parts.counts):
-            yield self._limbs_of(encode_counts(vector[parts.counts], self.fixed.rounding)).astype(dtype)
+            for values in in_blocks(vector[run]):
+                inside = clipped_block(values, self.clip, tally)
+                n = len(values)
+                yield self.fixed.encode(inside, out=words[:n], work=work[:n])
+        yield from in_blocks(self.counts.encode(vector[parts.counts]).astype(dtype))
 
-    def decode(self, words: np.ndarray, layout: Layout) -> np.ndarray:
-        """Return the float64 vector, shape ``(layout.size,)``, of summed ``words``."""
+    def decode(self, words: np.ndarray, layout: Layout, senders: int) -> np.ndarray:
+        """Return the float64 vector, shape ``(layout.size,)``, of words summed over that many senders."""
         parts = split(layout)
-        words = np.asarray(words, dtype=np.int64)
         vector = np.empty(layout.size)
         done = 0
         for run in parts.runs:
             length = run.stop - run.start
             vector[run] = self.fixed.decode(words[done : done + length])
             done += length
-        if len(parts.counts):
-            limbs = words[done:].reshape(len(parts.counts), self.limbs)
-            whole = sum(limbs[:, i] << (_LIMB * i) for i in range(self.limbs))
-            vector[parts.counts] = FixedPoint(COUNT_PRECISION).decode(whole)
+        vector[parts.counts] = self.counts.decode(words[done:], senders)
         return vector
-
-    def _limbs_of(self, whole: np.ndarray) -> np.ndarray:
-        if self.limbs == 1:
-            return whole
-        limbs = [(whole >> (_LIMB * i)) & ((1 << _LIMB) - 1) for i in range(self.limbs - 1)]
-        limbs.append(whole >> (_LIMB * (self.limbs - 1)))  # the top one keeps the sign
-        return np.stack(limbs, axis=1).reshape(-1)
 
 
 def rechunk(blocks: Iterable[np.ndarray], sizes: Sequence[int]) -> Iterator[np.ndarray]:
-    """Yield the blocks' elements again in new arrays of the given sizes."""
+    """Yield the blocks' elements again in new int64 arrays of the given sizes."""
     source = iter(blocks)
     block, used = np.empty(0, np.int64), 0
     for size in sizes:
@@ -202,3 +185,5 @@ def rechunk(blocks: Iterable[np.ndarray], sizes: Sequence[int]) -> Iterator[np.n
             chunk[filled : filled + step] = block[used : used + step]
             filled, used = filled + step, used + step
         yield chunk
+    if used < len(block) or next(source, None) is not None:
+        raise ValueError("more words than the sizes add up to")

@@ -14,7 +14,8 @@ ciphertext holds as many values as its degree.
 from __future__ import annotations
 
 import math
-from typing import Iterator, List, NamedTuple, Optional, Tuple
+from functools import lru_cache
+from typing import List, NamedTuple, Optional, Tuple
 
 import numpy as np
 
@@ -23,7 +24,8 @@ from skinfl.protection.he.roles import Packing
 from skinfl.protection.he.seal import ERROR_BOUND, PRIME_BITS, ckks_context, primes, sealapi
 from skinfl.protection.he.standard import MODULUS_BITS, check_security
 from skinfl.protection.layout import Layout
-from skinfl.protection.words import FixedPointWords, Tally, fit_precision
+from skinfl.protection.source import Decoded
+from skinfl.protection.words import FixedPointWords, fit_precision
 
 DEGREES = (2048, 4096, 8192)
 #: a complex slot's magnitude over that of its larger part
@@ -65,6 +67,7 @@ def capacity_of(degree: int, prime_bits: int, hospitals: int) -> CkksParameters:
     return CkksParameters(degree, prime_bits, scale_bits, int(room / (_COMPLEX * 2.0**scale_bits)))
 
 
+@lru_cache(maxsize=None)
 def choose_parameters(
     *, hospitals: int, clip: float, precision: Optional[int], degree: Optional[int]
 ) -> Tuple[CkksParameters, int]:
@@ -103,7 +106,7 @@ class CkksPacking(Packing):
         self._encoder = sealapi.CKKSEncoder(self.context)
         self._scale = 2.0**parameters.scale_bits
 
-    def sizes(self, layout: Layout) -> List[int]:
+    def sizes(self, layout: Layout, agreement: str) -> List[int]:
         """Return how many words each ciphertext holds; counts come last, together."""
         total = self._words.size(layout)
         if not self._by_layer:
@@ -111,10 +114,6 @@ class CkksPacking(Packing):
         values = [segment.size for segment in layout.segments if segment.kind != "count"]
         parts = values + ([total - sum(values)] if total > sum(values) else [])
         return [size for part in parts for size in _split(part, self.parameters.degree)]
-
-    def words(self, vector: np.ndarray, layout: Layout, tally: Tally) -> Iterator[np.ndarray]:
-        """Yield the vector's fixed-point words."""
-        return self._words.blocks(vector, layout, np.int64, tally)
 
     def encode(self, words: np.ndarray, plaintext: object) -> None:
         """Put the words' first half into real parts, the second into imaginary ones."""
@@ -127,9 +126,9 @@ class CkksPacking(Packing):
         slots = np.array(self._encoder.decode_complex(plaintext))
         return np.rint(np.concatenate([slots.real, slots.imag])[:count]).astype(np.int64)
 
-    def vector(self, words: np.ndarray, layout: Layout, senders: int) -> np.ndarray:
+    def vector(self, words: np.ndarray, layout: Layout, senders: int, agreement: str) -> Decoded:
         """Return the decoded vector."""
-        return self._words.decode(words, layout)
+        return Decoded(self._words.decode(words, layout, senders), None)
 
 
 def _split(size: int, most: int) -> List[int]:

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import os
-from typing import Dict, NamedTuple, Optional, Sequence
+from typing import Dict, NamedTuple, Optional, Sequence, Tuple, Union
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from skinfl.errors import ProtectionError, SettingsError, nearest
 from skinfl.protection import keys, wire
 from skinfl.protection.base import AggregatorSide, HospitalSide, OpenerSide, Protection, Roles
-from skinfl.protection.he.ckks import CkksPacking, choose_parameters
-from skinfl.protection.he.roles import HeAggregator, HeHospital, HeOpener, Packing, SecretKey
+from skinfl.protection.he import bfv, ckks
+from skinfl.protection.he.roles import HeAggregator, HeHospital, HeOpener, Packing
 from skinfl.protection.he.seal import dump, sealapi
-from skinfl.protection.keys import Directory
+from skinfl.protection.keys import Directory, SecretKey
 from skinfl.protection.options import check_clip, check_precision, check_rounding
+from skinfl.protection.quantise import QuantisedWords, Quantiser
 from skinfl.protection.roles import AGGREGATOR, Terms, check_hospitals
 from skinfl.protection.sealing import Channel
+from skinfl.protection.source import FixedPointSource, Source
 from skinfl.protection.words import FixedPointWords
 
-SCHEMES = ("ckks-layers", "ckks-vector")
+SCHEMES = ("ckks-layers", "ckks-vector", "bfv")
+DEFAULT_BITS = 16
 DEFAULT_CLIP = 64.0
 MINIMUM_SENDERS = 2
 
@@ -28,15 +31,22 @@ class _Plan(NamedTuple):
     """All public parameters of one setup."""
 
     terms: Terms
+    words: Union[FixedPointWords, QuantisedWords]
     packing: Packing
 
 
 class He(Protection):
     """Homomorphic encryption under one key of all hospitals; the trust model heads :mod:`.roles`.
 
-    ``degree`` None takes the smallest that is 128-bit secure and carries the sum. ``precision`` None
-    takes 22 fractional bits, or fewer where that many don't fit. Sums are exact on the fixed-point
-    grid, so the errors are those of :class:`~skinfl.protection.smpc.protection.Smpc`.
+    ``degree`` None takes the lightest that is 128-bit secure and carries the sum.
+
+    CKKS: ``precision`` None takes 22 fractional bits, or fewer where that many don't fit. Sums are exact
+    on the fixed-point grid, so the errors are those of :class:`~skinfl.protection.smpc.protection.Smpc`.
+
+    BFV: values are quantised to ``bits`` (8, 12 or 16), the rest is exact; :mod:`..quantise` gives the
+    error. ``clip`` None agrees on ranges from round to round, a number fixes one for all. ``rounding``
+    is ``"stochastic"`` or ``"nearest"``; ``rounding_seed`` makes stochastic rounding repeatable, for
+    experiments. ``error_feedback`` keeps what was cut off for the next round.
     """
 
     name = "he"
@@ -48,16 +58,32 @@ class He(Protection):
         scheme: str = "ckks-layers",
         degree: Optional[int] = None,
         precision: Optional[int] = None,
-        clip: float = DEFAULT_CLIP,
-        rounding: str = "nearest",
+        clip: Optional[float] = None,
+        rounding: Optional[str] = None,
+        bits: Optional[int] = None,
+        rounding_seed: Optional[int] = None,
+        error_feedback: bool = False,
     ):
         if scheme not in SCHEMES:
             raise SettingsError(f"unknown he_scheme {scheme!r}: {nearest(str(scheme), SCHEMES)}")
         self.scheme = scheme
         self.degree = degree
         self.precision = check_precision(precision)
-        self.clip = check_clip(clip)
-        self.rounding = check_rounding(rounding, ("truncate", "nearest"))
+        self.bits = bits
+        self.rounding_seed = rounding_seed
+        self.error_feedback = error_feedback
+        if scheme == "bfv":
+            if precision is not None:
+                raise SettingsError("precision belongs to ckks; with bfv, give bits (8, 12 or 16)")
+            self.bits = DEFAULT_BITS if bits is None else bits
+            self.clip = None if clip is None else check_clip(clip)
+            self.rounding = check_rounding(rounding or "stochastic", ("stochastic", "nearest"))
+            QuantisedWords(self.bits, self.clip)  # refuses other numbers of bits
+        else:
+            if bits is not None or rounding_seed is not None or error_feedback:
+                raise SettingsError("bits, rounding_seed and error_feedback need he_scheme bfv")
+            self.clip = check_clip(DEFAULT_CLIP if clip is None else clip)
+            self.rounding = check_rounding(rounding or "nearest", ("truncate", "nearest"))
 
     def setup(self, hospitals: Sequence[str]) -> Roles:
         """Make all keys in this process and hand each role its own."""
@@ -72,8 +98,8 @@ class He(Protection):
 
     def new_key(self, hospitals: int) -> SecretKey:
         """Make a key for that many hospitals. Its holder gives it to hospitals only."""
-        context = self._packing(hospitals).context
-        return SecretKey(os.urandom(16), dump(sealapi.KeyGenerator(context).secret_key()))
+        _, packing = self._build(hospitals)
+        return SecretKey(os.urandom(16), dump(sealapi.KeyGenerator(packing.context).secret_key()))
 
     def hospital(
         self, name: str, private: X25519PrivateKey, directory: Directory, secret: SecretKey
@@ -81,7 +107,18 @@ class He(Protection):
         """Make hospital ``name``'s role from its private key and the hospitals' common one."""
         plan = self._plan(directory, secret.id)
         link = Channel(private, directory.parties[AGGREGATOR])
-        return HeHospital(name, plan.terms, plan.packing, secret, link)
+        if isinstance(plan.words, FixedPointWords):
+            source: Source = FixedPointSource(plan.words)
+        else:
+            source = Quantiser(
+                plan.words,
+                name,
+                salt=secret.data,
+                rounding=self.rounding,
+                seed=self.rounding_seed,
+                error_feedback=self.error_feedback,
+            )
+        return HeHospital(name, plan.terms, plan.packing, source, secret, link)
 
     def party(self, private: X25519PrivateKey, directory: Directory, key_id: bytes) -> AggregatorSide:
         """Make the aggregator's role from its private key; of the encryption key it gets the id only."""
@@ -96,8 +133,9 @@ class He(Protection):
 
     @property
     def fingerprint(self) -> str:
-        """A digest of all parameters."""
-        return wire.fingerprint(sorted(self.describe().items()))
+        """A digest of all parameters that hospitals and aggregator must share."""
+        shared = ("protection", "he_scheme", "degree", "precision", "bits", "clip", "rounding")
+        return wire.fingerprint([self.describe()[name] for name in shared])
 
     def describe(self) -> Dict[str, object]:
         """Return the parameters; None means derived from the number of hospitals."""
@@ -106,12 +144,20 @@ class He(Protection):
             "he_scheme": self.scheme,
             "degree": self.degree,
             "precision": self.precision,
+            "bits": self.bits,
             "clip": self.clip,
             "rounding": self.rounding,
+            "rounding_seeded": self.rounding_seed is not None,
+            "error_feedback": self.error_feedback,
         }
 
-    def _packing(self, hospitals: int) -> Packing:
-        parameters, precision = choose_parameters(
+    def _build(self, hospitals: int) -> Tuple[Union[FixedPointWords, QuantisedWords], Packing]:
+        """Return the layout of words and their packing for that many hospitals."""
+        if self.scheme == "bfv":
+            quantised = QuantisedWords(self.bits, self.clip)
+            chosen = bfv.choose_parameters(hospitals=hospitals, largest=quantised.largest, degree=self.degree)
+            return quantised, bfv.BfvPacking(chosen, quantised)
+        parameters, precision = ckks.choose_parameters(
             hospitals=hospitals, clip=self.clip, precision=self.precision, degree=self.degree
         )
         words = FixedPointWords(
@@ -121,12 +167,12 @@ class He(Protection):
             precision=precision,
             rounding=self.rounding,
         )
-        return CkksPacking(parameters, words, self.scheme == "ckks-layers")
+        return words, ckks.CkksPacking(parameters, words, self.scheme == "ckks-layers")
 
     def _plan(self, directory: Directory, key_id: bytes) -> _Plan:
         hospitals = check_hospitals(tuple(directory.hospitals), MINIMUM_SENDERS)
         if set(directory.parties) != {AGGREGATOR}:
             raise ProtectionError(f"the directory must hold the key of {AGGREGATOR} and of no other party")
-        packing = self._packing(len(hospitals))
+        words, packing = self._build(len(hospitals))
         mark = wire.fingerprint(self.fingerprint, hospitals, directory.fingerprint, key_id)
-        return _Plan(Terms(self.name, mark, hospitals, MINIMUM_SENDERS), packing)
+        return _Plan(Terms(self.name, mark, hospitals, MINIMUM_SENDERS), words, packing)

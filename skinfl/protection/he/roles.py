@@ -11,26 +11,22 @@ sealed and authenticated besides, so a third party on the way sees no ciphertext
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, Iterator, List, Mapping, NamedTuple, Sequence
+from typing import Any, Dict, List, Mapping, Sequence
 
 import numpy as np
 
 from skinfl.errors import MessageError, ProtectionError
+from skinfl.protection import wire
 from skinfl.protection.base import Exchange, HospitalSide, Opened, OpenerSide, Protected
 from skinfl.protection.he.seal import dump, load, sealapi
+from skinfl.protection.keys import SecretKey
 from skinfl.protection.layout import Layout
 from skinfl.protection.roles import AGGREGATOR, Party, Terms, begin_update, read_sums
 from skinfl.protection.sealing import Link, Writer
+from skinfl.protection.source import Decoded, Source
 from skinfl.protection.words import Tally, rechunk
 
 _LENGTH = 4
-
-
-class SecretKey(NamedTuple):
-    """The hospitals' common key. ``id`` names it in public; ``data`` is SEAL's serialisation."""
-
-    id: bytes
-    data: bytes
 
 
 class Packing(ABC):
@@ -40,12 +36,8 @@ class Packing(ABC):
     context: Any
 
     @abstractmethod
-    def sizes(self, layout: Layout) -> List[int]:
-        """Return how many words each ciphertext holds."""
-
-    @abstractmethod
-    def words(self, vector: np.ndarray, layout: Layout, tally: Tally) -> Iterator[np.ndarray]:
-        """Yield the vector's words in order, in blocks."""
+    def sizes(self, layout: Layout, agreement: str) -> List[int]:
+        """Return how many words each ciphertext holds, for messages under this agreement."""
 
     @abstractmethod
     def encode(self, words: np.ndarray, plaintext: Any) -> None:
@@ -56,29 +48,49 @@ class Packing(ABC):
         """Return the first ``count`` words of a decrypted sum, int64."""
 
     @abstractmethod
-    def vector(self, words: np.ndarray, layout: Layout, senders: int) -> np.ndarray:
+    def vector(self, words: np.ndarray, layout: Layout, senders: int, agreement: str) -> Decoded:
         """Return the float64 vector of words summed over that many senders."""
 
 
 class HeHospital(HospitalSide):
     """Encrypts a vector with the hospitals' common key."""
 
-    def __init__(self, name: str, terms: Terms, packing: Packing, secret: SecretKey, link: Link):
+    def __init__(
+        self, name: str, terms: Terms, packing: Packing, source: Source, secret: SecretKey, link: Link
+    ):
         self.name = name
         self._terms = terms
         self._packing = packing
+        self._source = source
         self._link = link
         self._encryptor = sealapi.Encryptor(packing.context, load_secret(packing, secret))
 
     def protect(self, vector: np.ndarray, exchange: Exchange) -> Protected:
         """Encrypt ``vector``; a value outside the clip range is clipped and counted."""
-        packing, tally = self._packing, Tally()
-        writer = begin_update(self._terms, self._link, self.name, AGGREGATOR, exchange)
-        plaintext = sealapi.Plaintext()
-        for chunk in rechunk(packing.words(vector, exchange.layout, tally), packing.sizes(exchange.layout)):
-            packing.encode(chunk, plaintext)
+        tally, plaintext = Tally(), sealapi.Plaintext()
+        agreement = self._source.agreement(exchange.layout)
+        sizes = self._packing.sizes(exchange.layout, agreement)
+        writer = begin_update(self._terms, self._link, self.name, AGGREGATOR, exchange, agreement=agreement)
+        done, total = 0, sum(sizes)
+        for chunk in rechunk(self._source.blocks(vector, exchange, tally), sizes):
+            self._packing.encode(chunk, plaintext)
             write_piece(writer, dump(self._encryptor.encrypt_symmetric(plaintext)))
+            done += len(chunk)
+            if self.progress is not None:
+                self.progress(done, total)
         return Protected({AGGREGATOR: writer.finish()}, tally.share)
+
+    def agree(self, agreed: np.ndarray) -> None:
+        """Take over what the last sum says."""
+        self._source.agree(agreed)
+
+    def state(self) -> Dict[str, np.ndarray]:
+        """Return what a resumed run needs."""
+        return self._source.state()
+
+    def load_state(self, state: Dict[str, np.ndarray]) -> None:
+        """Put back what :meth:`state` returned."""
+        self._source.load_state(state)
 
 
 class HeAggregator(Party[List[Any]]):
@@ -89,9 +101,10 @@ class HeAggregator(Party[List[Any]]):
         self._packing = packing
         self._evaluator = sealapi.Evaluator(packing.context)
 
-    def read(self, sender: str, body: bytearray, exchange: Exchange) -> List[Any]:
+    def read(self, header: wire.Header, body: bytearray, exchange: Exchange) -> List[Any]:
         """Return the ciphertexts, checked by SEAL."""
-        return read_ciphertexts(sender, body, self._packing, exchange.layout)
+        expected = len(self._packing.sizes(exchange.layout, header.agreement))
+        return read_ciphertexts(header.sender, body, self._packing, expected)
 
     def add(self, contents: Sequence[List[Any]], exchange: Exchange, writer: Writer) -> None:
         """Write the sum, ciphertext by ciphertext."""
@@ -116,14 +129,15 @@ class HeOpener(OpenerSide):
 
     def open(self, combined: Mapping[str, bytes], exchange: Exchange) -> Opened:
         """Return the sum."""
-        bodies, senders = read_sums(combined, exchange, self._terms, {AGGREGATOR: self._link})
-        ciphertexts = read_ciphertexts(AGGREGATOR, bodies[AGGREGATOR], self._packing, exchange.layout)
-        plaintext = sealapi.Plaintext()
-        words = []
-        for ciphertext, count in zip(ciphertexts, self._packing.sizes(exchange.layout)):
+        bodies, senders, header = read_sums(combined, exchange, self._terms, {AGGREGATOR: self._link})
+        sizes = self._packing.sizes(exchange.layout, header.agreement)
+        ciphertexts = read_ciphertexts(AGGREGATOR, bodies[AGGREGATOR], self._packing, len(sizes))
+        plaintext, words = sealapi.Plaintext(), []
+        for ciphertext, count in zip(ciphertexts, sizes):
             self._decryptor.decrypt(ciphertext, plaintext)
             words.append(self._packing.decode(plaintext, count))
-        return Opened(self._packing.vector(np.concatenate(words), exchange.layout, len(senders)), senders)
+        decoded = self._packing.vector(np.concatenate(words), exchange.layout, len(senders), header.agreement)
+        return Opened(decoded.vector, senders, decoded.agreed)
 
 
 def load_secret(packing: Packing, secret: SecretKey) -> Any:
@@ -140,9 +154,8 @@ def write_piece(writer: Writer, piece: bytes) -> None:
     writer.write(piece)
 
 
-def read_ciphertexts(sender: str, body: bytearray, packing: Packing, layout: Layout) -> List[Any]:
-    """Return the ciphertexts in a body: exactly as many as the layout has, each valid and of two parts."""
-    expected = len(packing.sizes(layout))
+def read_ciphertexts(sender: str, body: bytearray, packing: Packing, expected: int) -> List[Any]:
+    """Return the ciphertexts in a body: exactly as many as expected, each valid and of two parts."""
     found: List[Any] = []
     view, position = memoryview(body), 0
     while position < len(view):

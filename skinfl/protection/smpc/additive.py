@@ -24,6 +24,7 @@ from typing import Mapping, Sequence, Tuple, Union
 import numpy as np
 
 from skinfl.errors import MessageError, ProtectionError
+from skinfl.protection import wire
 from skinfl.protection.base import Exchange, HospitalSide, Opened, OpenerSide, Protected
 from skinfl.protection.roles import Party, Terms, begin_update, read_sums
 from skinfl.protection.sealing import Link, Writer
@@ -60,18 +61,21 @@ class AdditiveHospital(HospitalSide):
             messages[party] = writer.finish()
         streams = [Stream(seed) for seed in seeds.values()]
         tally = Tally()
-        size = self._words.size(exchange.layout) * self._ring.unsigned.itemsize
-        writer = self._begin(full, exchange, size)
+        done, size = 0, self._words.size(exchange.layout)
+        writer = self._begin(full, exchange, size * self._ring.unsigned.itemsize)
         for block in self._words.blocks(vector, exchange.layout, self._ring.signed, tally):
             share = block.view(self._ring.unsigned)
             for stream in streams:
                 np.subtract(share, stream.words(len(share), self._ring.unsigned), out=share)
             writer.write(share)
+            done += len(share)
+            if self.progress is not None:
+                self.progress(done, size)
         messages[full] = writer.finish()
         return Protected({party: messages[party] for party in self._links}, tally.share)
 
     def _begin(self, party: str, exchange: Exchange, reserve: int) -> Writer:
-        return begin_update(self._terms, self._links[party], self.name, party, exchange, reserve)
+        return begin_update(self._terms, self._links[party], self.name, party, exchange, reserve=reserve)
 
 
 class AdditiveParty(Party[Union[bytes, np.ndarray]]):
@@ -96,12 +100,12 @@ class AdditiveParty(Party[Union[bytes, np.ndarray]]):
         """Return the length of a share in bytes."""
         return self._words.size(exchange.layout) * self._ring.unsigned.itemsize
 
-    def read(self, sender: str, body: bytearray, exchange: Exchange) -> Union[bytes, np.ndarray]:
+    def read(self, header: wire.Header, body: bytearray, exchange: Exchange) -> Union[bytes, np.ndarray]:
         """Return the seed, or the full share."""
-        full = holder(self.terms, sender, self._parties) == self.name
+        full = holder(self.terms, header.sender, self._parties) == self.name
         expected = self.reserve(exchange) if full else SEED
         if len(body) != expected:
-            raise MessageError(sender, f"its share has {len(body)} bytes, {expected} expected")
+            raise MessageError(header.sender, f"its share has {len(body)} bytes, {expected} expected")
         return np.frombuffer(body, self._ring.unsigned) if full else bytes(body)
 
     def add(self, contents: Sequence[Union[bytes, np.ndarray]], exchange: Exchange, writer: Writer) -> None:
@@ -136,11 +140,13 @@ class AdditiveOpener(OpenerSide):
                 "parties only; run the round again with all of them, or choose smpc_scheme shamir, "
                 "which opens from a threshold"
             )
-        bodies, senders = read_sums(combined, exchange, self._terms, self._links)
+        bodies, senders, _ = read_sums(combined, exchange, self._terms, self._links)
         size = self._words.size(exchange.layout)
         total = np.zeros(size, self._ring.unsigned)
         for party, body in bodies.items():
             if len(body) != total.nbytes:
                 raise MessageError(party, f"its sum has {len(body)} bytes, {total.nbytes} expected")
             np.add(total, np.frombuffer(body, self._ring.unsigned), out=total)
-        return Opened(self._words.decode(total.view(self._ring.signed), exchange.layout), senders)
+        return Opened(
+            self._words.decode(total.view(self._ring.signed), exchange.layout, len(senders)), senders
+        )

@@ -15,6 +15,8 @@ from skinfl.errors import SettingsError
 from skinfl.protection.smpc.prg import Stream
 
 _EXPONENTS = {32: 31, 64: 61}
+#: elements multiplied at a time, so that intermediate results stay in the cache
+_CHUNK = 1 << 13
 
 
 class Field:
@@ -31,11 +33,14 @@ class Field:
         self.prime = (1 << self.exponent) - 1
         self.capacity = (self.prime - 1) // 2
         self.unsigned = np.dtype(f"<u{bits // 8}")
-        self._half = np.uint64((self.exponent + 1) // 2)
+        self._prime = np.uint64(self.prime)
+        self._shift = np.uint64(self.exponent)
 
     def from_signed(self, values: np.ndarray) -> np.ndarray:
         """Return int64 values of magnitude at most ``capacity`` as field elements (uint64)."""
-        return np.where(values < 0, values + self.prime, values).astype(np.uint64)
+        # a negative value wraps to something larger than any element plus the prime
+        unsigned = values.astype(np.uint64)
+        return np.minimum(unsigned, unsigned + self._prime)
 
     def to_signed(self, elements: np.ndarray) -> np.ndarray:
         """Return field elements as int64 of magnitude at most ``capacity``."""
@@ -44,38 +49,44 @@ class Field:
 
     def reduce(self, values: np.ndarray) -> np.ndarray:
         """Return any uint64 values modulo the prime."""
-        prime, shift = np.uint64(self.prime), np.uint64(self.exponent)
         for _ in range(-(-64 // self.exponent) - 1):
-            values = (values & prime) + (values >> shift)
-        return np.where(values >= prime, values - prime, values)
+            values = (values & self._prime) + (values >> self._shift)
+        # below twice the prime now; what is below it already wraps to something large
+        return np.minimum(values, values - self._prime)
 
     def scale(self, elements: np.ndarray, factor: int) -> np.ndarray:
         """Return ``elements * factor`` for field elements (uint64) and one factor, modulo the prime.
 
-        Both are cut in halves so that no product passes 64 bits: with e the exponent and h half of it
-        rounded up, x = x1 * 2^h + x0, and 2^e = 1.
+        In 61 bits both are cut in halves so that no product passes 64 bits: with h = 31,
+        x = x1 * 2^h + x0, and 2^61 = 1.
         """
         factor %= self.prime
         if self.exponent == 31:
             return self.reduce(elements * np.uint64(factor))
-        h = self._half
-        mask = np.uint64((1 << int(h)) - 1)
-        f1, f0 = np.uint64(factor >> int(h)), np.uint64(factor & int(mask))
-        x1, x0 = elements >> h, elements & mask
-        # x1*f1 * 2^(2h), where 2h = e + 1: twice the product
-        high = (x1 * f1) << np.uint64(1)
+        h, rest = np.uint64(31), np.uint64(30)
+        low, lower = np.uint64((1 << 31) - 1), np.uint64((1 << 30) - 1)
+        f1, f0 = np.uint64(factor >> 31), np.uint64(factor & int(low))
+        x1, x0 = elements >> h, elements & low
+        # x1 f1 2^62 = 2 x1 f1; of middle * 2^31, what passes 2^61 comes round
         middle = x1 * f0 + x0 * f1
-        # middle * 2^h: its part above 2^(e - h) comes round as 2^e = 1
-        rest = np.uint64(self.exponent) - h
-        middle = (middle >> rest) + ((middle & np.uint64((1 << int(rest)) - 1)) << h)
-        return self.reduce(self.reduce(high + middle) + self.reduce(x0 * f0))
+        high = ((x1 * f1) << np.uint64(1)) + (middle >> rest) + ((middle & lower) << h)
+        return self.reduce(high + x0 * f0)
 
     def combine(self, vectors: Sequence[np.ndarray], factors: Sequence[int]) -> np.ndarray:
         """Return the sum of ``factors[i] * vectors[i]`` as uint64 elements."""
-        total = np.zeros(len(vectors[0]), np.uint64)
-        for vector, factor in zip(vectors, factors):
-            total = self.reduce(total + self.scale(vector.astype(np.uint64, copy=False), factor))
+        total = np.empty(len(vectors[0]), np.uint64)
+        for start in range(0, len(total), _CHUNK):
+            chunks = [v[start : start + _CHUNK].astype(np.uint64, copy=False) for v in vectors]
+            part = self.scale(chunks[0], factors[0])
+            for chunk, factor in zip(chunks[1:], factors[1:]):
+                part = self.reduce(part + self.scale(chunk, factor))
+            total[start : start + _CHUNK] = part
         return total
+
+    def add(self, total: np.ndarray, elements: np.ndarray) -> np.ndarray:
+        """Return ``total + elements`` modulo the prime."""
+        total = total + elements
+        return np.minimum(total, total - self._prime)
 
     def lagrange(self, points: Sequence[int], at: int) -> Sequence[int]:
         """Return the weights w with f(at) = sum of w_i f(points_i) for every f of degree < len(points)."""

@@ -22,6 +22,7 @@ from typing import List, Mapping, Sequence, Tuple, Union
 import numpy as np
 
 from skinfl.errors import MessageError, ProtectionError
+from skinfl.protection import wire
 from skinfl.protection.base import Exchange, HospitalSide, Opened, OpenerSide, Protected
 from skinfl.protection.roles import Party, Terms, begin_update, read_sums
 from skinfl.protection.sealing import Link, Writer
@@ -60,10 +61,11 @@ class ShamirHospital(HospitalSide):
         field, parties = self._field, tuple(self._links)
         seeds = {party: new_seed() for party in seeded(self._terms, self.name, parties, self._threshold)}
         points = [0] + [parties.index(party) + 1 for party in seeds]
-        size = self._words.size(exchange.layout) * field.unsigned.itemsize
+        done, size = 0, self._words.size(exchange.layout)
+        length = size * field.unsigned.itemsize
         writers = {
             party: begin_update(
-                self._terms, link, self.name, party, exchange, SEED if party in seeds else size
+                self._terms, link, self.name, party, exchange, reserve=SEED if party in seeds else length
             )
             for party, link in self._links.items()
         }
@@ -76,6 +78,9 @@ class ShamirHospital(HospitalSide):
             known = [field.from_signed(block)] + [stream.draw(len(block)) for stream in streams]
             for party, factors in weights.items():
                 writers[party].write(field.combine(known, factors).astype(field.unsigned))
+            done += len(block)
+            if self.progress is not None:
+                self.progress(done, size)
         return Protected({party: writers[party].finish() for party in parties}, tally.share)
 
 
@@ -103,17 +108,17 @@ class ShamirParty(Party[Union[bytes, np.ndarray]]):
         """Return the length of a share in bytes."""
         return self._words.size(exchange.layout) * self._field.unsigned.itemsize
 
-    def read(self, sender: str, body: bytearray, exchange: Exchange) -> Union[bytes, np.ndarray]:
+    def read(self, header: wire.Header, body: bytearray, exchange: Exchange) -> Union[bytes, np.ndarray]:
         """Return the seed, or the full share."""
-        is_seed = self.name in seeded(self.terms, sender, self._parties, self._threshold)
+        is_seed = self.name in seeded(self.terms, header.sender, self._parties, self._threshold)
         expected = SEED if is_seed else self.reserve(exchange)
         if len(body) != expected:
-            raise MessageError(sender, f"its share has {len(body)} bytes, {expected} expected")
+            raise MessageError(header.sender, f"its share has {len(body)} bytes, {expected} expected")
         if is_seed:
             return bytes(body)
         share = np.frombuffer(body, self._field.unsigned)
         if len(share) and int(share.max()) >= self._field.prime:
-            raise MessageError(sender, "its share isn't of the field")
+            raise MessageError(header.sender, "its share isn't of the field")
         return share
 
     def add(self, contents: Sequence[Union[bytes, np.ndarray]], exchange: Exchange, writer: Writer) -> None:
@@ -125,9 +130,9 @@ class ShamirParty(Party[Union[bytes, np.ndarray]]):
             stop = min(start + BLOCK, size)
             total = np.zeros(stop - start, np.uint64)
             for share in shares:
-                total = self._field.reduce(total + share[start:stop].astype(np.uint64))
+                total = self._field.add(total, share[start:stop])
             for stream in streams:
-                total = self._field.reduce(total + stream.draw(stop - start))
+                total = self._field.add(total, stream.draw(stop - start))
             writer.write(total.astype(self._field.unsigned))
 
 
@@ -150,7 +155,7 @@ class ShamirOpener(OpenerSide):
                 f"{len(combined)} of {len(self._links)} parties answered, {self._threshold} are needed "
                 "to open: run the round again when more are back"
             )
-        bodies, senders = read_sums(combined, exchange, self._terms, self._links)
+        bodies, senders, _ = read_sums(combined, exchange, self._terms, self._links)
         field = self._field
         size = self._words.size(exchange.layout)
         parties = [party for party in self._links if party in bodies]
@@ -172,4 +177,4 @@ class ShamirOpener(OpenerSide):
                     raise ProtectionError(
                         f"the sums of {', '.join(parties)} lie on no common polynomial: one of them is wrong"
                     )
-        return Opened(self._words.decode(total, exchange.layout), senders)
+        return Opened(self._words.decode(total, exchange.layout, len(senders)), senders)

@@ -1,0 +1,237 @@
+"""Quantisation to 8, 12 or 16 bits on a scale common to all hospitals.
+
+A value x in a segment of clip range c becomes the integer nearest to, or stochastically around,
+x * h / c with h = 2^(bits - 1) - 1. Stochastic rounding goes up with a chance equal to the fraction
+cut off, so its mean is x (QSGD: Alistarh et al., NeurIPS 2017). The error of one value is below c / h
+(half of that when rounding to the nearest), of a sum of n below n c / h; a zero stays exactly zero.
+
+The clip range is a fixed one for all segments, or agreed, segment by segment, in the round before: each
+hospital adds the largest magnitude in each segment to what it protects, only the sum of these over the
+hospitals is opened, and twice their mean is the next range. In the first round nothing is agreed yet,
+so values are carried in several words each, at a clip of 64 and at least 16 fractional bits.
+
+Error feedback (Seide et al., Interspeech 2014; Karimireddy et al., ICML 2019) keeps at the hospital what
+rounding and clipping cut off and adds it to the next update.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from typing import Dict, Iterator, List, Mapping, Optional
+
+import numpy as np
+
+from skinfl.errors import ProtectionError, SettingsError
+from skinfl.protection import wire
+from skinfl.protection.base import Exchange
+from skinfl.protection.digits import COUNT_LIMIT, COUNT_PRECISION, CountDigits, Digits
+from skinfl.protection.fixedpoint import FixedPoint
+from skinfl.protection.layout import Layout
+from skinfl.protection.smpc.prg import Stream, new_seed
+from skinfl.protection.source import Decoded, Source
+from skinfl.protection.words import DEFAULT_PRECISION, Tally, check_vector, clipped_block, in_blocks, split
+
+BITS = (8, 12, 16)
+#: clip range of a first round
+WIDE_CLIP = 64.0
+#: the agreed range over the mean of the hospitals' largest magnitudes
+HEADROOM = 2.0
+#: smallest agreed range, so that a segment that did not move has a scale
+MINIMUM_CLIP = 2.0**-20
+_UNIFORM = np.dtype("<u4")
+
+
+class QuantisedWords:
+    """The layout of quantised words: all that hospitals and opener must agree on; holds no state.
+
+    ``clip`` None means agreed ranges. Every word lies in ``0 .. largest``.
+    """
+
+    def __init__(self, bits: int, clip: Optional[float]):
+        if bits not in BITS:
+            raise SettingsError(f"bits = {bits!r}: choose one of {', '.join(map(str, BITS))}")
+        self.bits = bits
+        self.clip = clip
+        self.half = (1 << (bits - 1)) - 1
+        self.largest = 2 * self.half
+        base = self.largest + 1
+        self.counts = CountDigits(base)
+        digits = math.ceil(24 / bits)
+        precision = min(DEFAULT_PRECISION, math.floor(math.log2(base**digits / (2 * WIDE_CLIP))))
+        self.wide = FixedPoint(precision, rounding="nearest")
+        self.wide_digits = Digits(base, int(WIDE_CLIP) << precision)
+
+    def segments(self, layout: Layout) -> List[slice]:
+        """Return where the segments of ordinary values lie; each has a range of its own."""
+        places = layout.slices()
+        return [places[s.name] for s in layout.segments if s.kind != "count"]
+
+    def is_wide(self, agreement: str) -> bool:
+        """Return whether values take several words, as nothing is agreed yet."""
+        return self.clip is None and not agreement
+
+    def size(self, layout: Layout, agreement: str) -> int:
+        """Return how many words a vector becomes."""
+        segments = self.segments(layout)
+        values = sum(s.stop - s.start for s in segments)
+        counts = layout.size - values
+        if self.clip is not None:
+            return values + counts * self.counts.width
+        if not agreement:
+            return values * self.wide_digits.count + (counts + len(segments)) * self.counts.width
+        return values + (counts + 2 * len(segments)) * self.counts.width
+
+    def decode(self, words: np.ndarray, layout: Layout, senders: int, agreement: str) -> Decoded:
+        """Return the float64 vector of words summed over that many senders."""
+        parts, segments = split(layout), self.segments(layout)
+        number = layout.size - len(parts.counts)
+        width = self.wide_digits.count if self.is_wide(agreement) else 1
+        values, extras = words[: number * width], words[number * width :]
+        extras = self.counts.decode(extras, senders)
+        counts, peaks, clips = np.split(extras, [len(parts.counts), len(parts.counts) + len(segments)])
+        vector = np.empty(layout.size)
+        vector[parts.counts] = counts
+        if self.is_wide(agreement):
+            whole = self.wide.decode(self.wide_digits.decode(values, senders))
+            steps = np.ones(len(segments))
+        else:
+            whole = values - senders * self.half
+            steps = self._common(clips, senders, len(segments)) / self.half
+        done = 0
+        for where, step in zip(segments, steps):
+            length = where.stop - where.start
+            vector[where] = whole[done : done + length] * step
+            done += length
+        agreed = None if self.clip is not None or not segments else next_clips(peaks, senders)
+        return Decoded(vector, agreed)
+
+    def _common(self, clips: np.ndarray, senders: int, segments: int) -> np.ndarray:
+        """Return the ranges that all senders used, which their sums must be exact multiples of."""
+        if self.clip is not None:
+            return np.full(segments, self.clip)
+        common = clips / senders
+        if np.any(np.mod(common, 2.0**-COUNT_PRECISION)):
+            raise ProtectionError("the hospitals used different clip ranges: tell all of them the last sum's")
+        return common
+
+
+def next_clips(peaks: np.ndarray, senders: int) -> np.ndarray:
+    """Return the ranges for the next round from the summed peaks, as whole steps of a count."""
+    wanted = np.clip(HEADROOM * peaks / senders, MINIMUM_CLIP, COUNT_LIMIT)
+    step = 2.0**-COUNT_PRECISION
+    return np.ceil(wanted / step) * step
+
+
+class Quantiser(Source):
+    """A hospital's own side: the agreed ranges, the residual, and the stream that rounds.
+
+    ``rounding`` is ``"stochastic"`` or ``"nearest"``. The stream's seed is the operating system's. With
+    ``seed`` it is derived from that, the hospital, the round and the layout, so that an experiment can
+    be repeated exactly; rounding protects no secret, but whoever knows the seed can foresee it.
+    ``salt`` is a secret of the hospitals that keeps the ranges' digest from being guessed.
+    """
+
+    def __init__(
+        self,
+        words: QuantisedWords,
+        name: str,
+        *,
+        salt: bytes,
+        rounding: str = "stochastic",
+        seed: Optional[int] = None,
+        error_feedback: bool = False,
+    ):
+        self.words = words
+        self.name = name
+        self._salt = salt
+        self._rounding = rounding
+        self._seed = seed
+        self._error_feedback = error_feedback
+        self._agreed: Optional[np.ndarray] = None
+        self._residual: Optional[np.ndarray] = None
+
+    def agree(self, agreed: np.ndarray) -> None:
+        """Take the clip ranges of the next round, one per segment of ordinary values."""
+        if self.words.clip is None:
+            self._agreed = np.array(agreed, np.float64)
+
+    def state(self) -> Dict[str, np.ndarray]:
+        """Return the agreed ranges and the residual."""
+        found = {"agreed": self._agreed, "residual": self._residual}
+        return {name: array for name, array in found.items() if array is not None}
+
+    def load_state(self, state: Mapping[str, np.ndarray]) -> None:
+        """Put back what :meth:`state` returned."""
+        self._agreed, self._residual = state.get("agreed"), state.get("residual")
+
+    def agreement(self, layout: Layout) -> str:
+        """Return the digest of the ranges that a vector of this layout will be quantised with."""
+        if self.words.clip is not None or not self._fits(layout):
+            return ""
+        return wire.fingerprint(self._salt, self._agreed.tobytes())
+
+    def blocks(self, vector: np.ndarray, exchange: Exchange, tally: Tally) -> Iterator[np.ndarray]:
+        """Yield the words of ``vector`` in order, int64, at most BLOCK at a time."""
+        layout = exchange.layout
+        vector = check_vector(vector, layout)
+        if self._residual is not None and self._residual.shape == vector.shape:
+            vector = vector + self._residual
+        wide = self.words.is_wide(self.agreement(layout))
+        clips = self._clips(layout, wide)
+        residual = np.zeros(layout.size, np.float32) if self._error_feedback else None
+        uniform = self._stream(exchange)
+        peaks = np.zeros(len(clips))
+        for i, where in enumerate(self.words.segments(layout)):
+            start = where.start
+            for values in in_blocks(vector[where]):
+                inside = clipped_block(values, clips[i], tally)
+                peaks[i] = max(peaks[i], float(values.max()), -float(values.min()))
+                if wide:
+                    whole = self.words.wide.encode(inside.astype(np.float64))
+                    sent = self.words.wide.decode(whole)
+                    yield from in_blocks(self.words.wide_digits.encode(whole))
+                else:
+                    whole = self._round(inside, self.words.half / clips[i], uniform)
+                    sent = whole * (clips[i] / self.words.half)
+                    yield whole + self.words.half
+                if residual is not None:
+                    residual[start : start + len(values)] = values - sent
+                    start += len(values)
+        extras = [vector[split(layout).counts]]
+        if self.words.clip is None:
+            extras.append(np.minimum(peaks, COUNT_LIMIT))
+            if not wide:
+                extras.append(clips)
+        yield from in_blocks(self.words.counts.encode(np.concatenate(extras)))
+        if residual is not None and len(clips):
+            self._residual = residual
+
+    def _fits(self, layout: Layout) -> bool:
+        return self._agreed is not None and self._agreed.shape == (len(self.words.segments(layout)),)
+
+    def _clips(self, layout: Layout, wide: bool) -> np.ndarray:
+        number = len(self.words.segments(layout))
+        if self.words.clip is not None:
+            return np.full(number, self.words.clip)
+        return np.full(number, WIDE_CLIP) if wide else self._agreed
+
+    def _stream(self, exchange: Exchange) -> Optional[Stream]:
+        if self._rounding == "nearest":
+            return None
+        if self._seed is None:
+            return Stream(new_seed())
+        text = wire.fingerprint("rounding", self._seed, self.name, exchange.round, exchange.layout.digest)
+        return Stream(hashlib.sha256(text.encode()).digest())
+
+    def _round(self, values: np.ndarray, factor: float, uniform: Optional[Stream]) -> np.ndarray:
+        """Return integers of magnitude at most ``half``.
+
+        ``values * factor`` passes ``half`` by 2^-36 at most and the uniform number is below 1 - 2^-33,
+        so not even the largest value is rounded out of range.
+        """
+        scaled = values.astype(np.float64) * factor
+        if uniform is None:
+            return np.rint(scaled).astype(np.int64)
+        scaled += uniform.words(len(values), _UNIFORM) * 2.0**-32
+        return np.floor(scaled).astype(np.int64)
