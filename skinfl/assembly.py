@@ -106,6 +106,7 @@ def local_plan(settings: Settings) -> LocalPlan:
         lr=settings.lr,
         momentum=settings.momentum,
         weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
         augment=settings.augment,
     )
 

@@ -80,6 +80,9 @@ class Settings:
     )
     momentum: float = _setting("Training", 0.0, "momentum of sgd", low=0.0, high=0.999)
     weight_decay: float = _setting("Training", 1e-4, "L2 penalty", low=0.0)
+    max_grad_norm: float = _setting(
+        "Training", 1.0, "gradients of a step are scaled down to this norm; 0 leaves them", low=0.0
+    )
     class_weights: str = _setting(
         "Training",
         "sqrt",

@@ -95,7 +95,7 @@ def test_compare_prints_a_table(toy, monkeypatch, capsys, tmp_path):
         (["--hospitals", "400"], "400"),
         (["--partition", "paper"], "paper"),
         (["--config", "nowhere.toml"], "nowhere.toml"),
-        (["--resume", "nowhere"], "nowhere"),
+        (["--resume", "nowhere"], "leave out"),
         (["--lr", "1e9"], "lower --lr"),
         (["--clip", "1e30", "--protection", "smpc"], "clip"),
         (["--image-size", "4"], "at least 8"),

@@ -25,7 +25,10 @@ from skinfl.federation.update import StateLayout
 
 
 class LocalPlan(NamedTuple):
-    """How a hospital trains: the same for all hospitals and rounds of a run."""
+    """How a hospital trains: the same for all hospitals and rounds of a run.
+
+    ``max_grad_norm`` limits the norm of a step's gradient, before a strategy corrects it; 0 does not.
+    """
 
     epochs: int
     batch_size: int
@@ -33,6 +36,7 @@ class LocalPlan(NamedTuple):
     lr: float
     momentum: float
     weight_decay: float
+    max_grad_norm: float
     augment: bool
 
 
@@ -107,6 +111,11 @@ def train(
                 optimiser.zero_grad()
                 loss = loss_function(model(images), labels[torch.from_numpy(index)])
                 loss.backward()
+                # Quadratic activations have no bounded slope: one odd batch could throw the weights
+                # so far that they never return. Clipped before the correction, SCAFFOLD's controls
+                # remain means of the very gradients that are used.
+                if plan.max_grad_norm:
+                    nn.utils.clip_grad_norm_(parameters, plan.max_grad_norm)
                 for i, p in enumerate(parameters):
                     if origin is not None:
                         p.grad.add_(p.detach() - origin[i], alpha=proximal)
