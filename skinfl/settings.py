@@ -72,13 +72,18 @@ class Settings:
         "Training", "fedavg", "federated strategy", choices=("fedavg", "fedprox", "fednova", "scaffold")
     )
     rounds: int = _setting("Training", 10, "number of rounds", low=1)
-    local_epochs: int = _setting("Training", 1, "passes over a hospital's data per round", low=1)
-    batch_size: int = _setting("Training", 32, "images per step", low=2)
+    local_epochs: int = _setting("Training", 2, "passes over a hospital's data per round", low=1)
+    batch_size: int = _setting("Training", 16, "images per step", low=2)
     optimiser: str = _setting("Training", "sgd", "optimiser at the hospital", choices=("sgd", "adam"))
     lr: Optional[float] = _setting(
-        "Training", None, "learning rate; the default is 0.05 for sgd, 0.001 for adam", low=1e-8
+        "Training",
+        None,
+        "learning rate; the default is 0.03 with momentum, 0.1 without, 0.002 for adam",
+        low=1e-8,
     )
-    momentum: float = _setting("Training", 0.0, "momentum of sgd", low=0.0, high=0.999)
+    momentum: Optional[float] = _setting(
+        "Training", None, "momentum of sgd; the default is 0.9, for scaffold 0", low=0.0, high=0.999
+    )
     weight_decay: float = _setting("Training", 1e-4, "L2 penalty", low=0.0)
     max_grad_norm: float = _setting(
         "Training", 1.0, "gradients of a step are scaled down to this norm; 0 leaves them", low=0.0
@@ -132,8 +137,12 @@ class Settings:
             _check(f, getattr(self, f.name))
         if self.partition is None:
             object.__setattr__(self, "partition", "paper" if self.hospitals == 5 else "iid")
+        if self.momentum is None:
+            plain = self.strategy == "scaffold" or self.optimiser == "adam"
+            object.__setattr__(self, "momentum", 0.0 if plain else 0.9)
         if self.lr is None:
-            object.__setattr__(self, "lr", 0.001 if self.optimiser == "adam" else 0.05)
+            lr = 0.002 if self.optimiser == "adam" else 0.03 if self.momentum else 0.1
+            object.__setattr__(self, "lr", lr)
         if self.strategy == "scaffold" and (self.optimiser == "adam" or self.momentum):
             raise SettingsError(
                 "SCAFFOLD's control variates assume plain SGD steps: use --optimiser sgd and --momentum 0, "

@@ -97,7 +97,7 @@ def test_more_rounds_may_be_asked_for(toy, tmp_path):
 
 def test_a_checkpoint_of_another_configuration_is_refused(toy, tmp_path):
     go(tmp_path / "a")
-    with pytest.raises(CheckpointError, match=r"written with lr = 0\.05, not 0\.01"):
+    with pytest.raises(CheckpointError, match=r"written with lr = 0\.03, not 0\.01"):
         go(tmp_path / "a", resume=True, lr=0.01)
     with pytest.raises(CheckpointError, match="beyond rounds = 1"):
         go(tmp_path / "a", resume=True, rounds=1)

@@ -8,9 +8,11 @@ from skinfl.settings import Settings, from_mapping, read_toml, to_toml
 
 def test_defaults_are_derived():
     settings = Settings()
-    assert (settings.partition, settings.lr) == ("paper", 0.05)
+    assert (settings.partition, settings.lr, settings.momentum) == ("paper", 0.03, 0.9)
+    scaffold = Settings(strategy="scaffold")
+    assert (scaffold.lr, scaffold.momentum) == (0.1, 0.0)
     assert Settings(hospitals=3).partition == "iid"
-    assert Settings(optimiser="adam").lr == 0.001
+    assert Settings(optimiser="adam").lr == 0.002
 
 
 def test_toml_goes_round(tmp_path):

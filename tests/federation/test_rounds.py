@@ -22,6 +22,7 @@ SMALL = {
     "batch_size": 8,
     "image_size": 12,
     "lr": 0.05,
+    "momentum": 0.0,
 }
 
 
