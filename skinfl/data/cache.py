@@ -35,6 +35,8 @@ def read(file: Path, shape: Sequence[int]) -> Optional[np.ndarray]:
     if not file.is_file():
         return None
     try:
+        if not zipfile.is_zipfile(str(file)):
+            raise zipfile.BadZipFile("it has no end")
         # A zip member carries a checksum, so damage anywhere in the pixels is noticed here.
         with np.load(str(file), allow_pickle=False) as arrays:
             images = arrays["images"]

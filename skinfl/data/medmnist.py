@@ -32,6 +32,8 @@ def read(path: Path, image_size: Optional[int]) -> LesionDataset:
     """
     again = f"get it again from {DERMAMNIST.page}"
     try:
+        if not zipfile.is_zipfile(str(path)):
+            raise DataError(f"{path} is cut short or no .npz file: {again}")
         with np.load(str(path), allow_pickle=False) as arrays:
             present = set(arrays.files)
             needed = [f"{part}_{what}" for part in _PARTS for what in ("images", "labels")]
@@ -39,7 +41,7 @@ def read(path: Path, image_size: Optional[int]) -> LesionDataset:
             if lacking:
                 raise DataError(f"{path} has no array {lacking[0]!r}: {again}")
             parts = [_part(path, part, arrays, image_size, again) for part in _PARTS]
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"{path} is cut short or no .npz file ({error}): {again}") from None
     if len({pixels.shape[3] for pixels, _ in parts}) > 1:
         raise DataError(f"{path} has colour and grey images: {again}")

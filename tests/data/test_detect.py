@@ -1,0 +1,128 @@
+"""Finding out what a path is."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+from golden import HAM_HEADER, HAM_ROWS, write_csv, write_image
+
+from skinfl.data import load
+from skinfl.data.detect import detect
+from skinfl.errors import DataError
+
+PAGE = "10.7910/DVN/DBW86T"
+
+
+def pixel_table(folder):
+    write_csv(folder / "hmnist_1_1_L.csv", ["pixel0000", "label"], [[9, label] for label in (2, 2, 6, 4)])
+
+
+def test_a_missing_folder(tmp_path):
+    with pytest.raises(DataError, match=r"nowhere does not exist: give a folder with .*" + PAGE):
+        load(tmp_path / "nowhere")
+
+
+def test_an_empty_folder(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"empty is empty: give a folder with .*" + PAGE):
+        load(str(tmp_path / "empty"))
+
+
+def test_a_folder_of_something_else(tmp_path):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "notes.txt").write_text("x")
+    with pytest.raises(DataError, match=r"other holds no data set that is known here.*" + PAGE):
+        load(tmp_path / "other")
+    with pytest.raises(DataError, match=r"notes\.txt is no file that is known here"):
+        load(tmp_path / "other" / "notes.txt")
+
+
+def test_photographs_come_before_tables_and_this_is_said(ham):
+    pixel_table(ham)
+    said = []
+    assert load(ham, progress=lambda *event: said.append(event[2])).name == "ham10000"
+    assert "ham10000 is read, not hmnist_1_1_L.csv" in said[0]
+
+
+def test_a_stray_picture_makes_no_ham10000(tmp_path):
+    folder = tmp_path / "tables"
+    write_image(folder / "figure.png", (1, 2, 3))
+    pixel_table(folder)
+    write_csv(folder / "HAM10000_metadata.csv", HAM_HEADER, HAM_ROWS)
+    assert detect(folder).source.name == "hmnist"
+    assert load(folder).lesions_known
+
+
+def test_the_metadata_file_stands_for_its_folder(ham):
+    assert len(load(ham / "HAM10000_metadata.csv")) == 4
+
+
+@pytest.mark.parametrize("size", [0, -3])
+def test_an_impossible_size(ham, size):
+    with pytest.raises(DataError, match=rf"image size {size} is impossible"):
+        load(ham, image_size=size)
+
+
+def test_hidden_files_are_no_images(ham):
+    (ham / "HAM10000_images_part_1" / "._ISIC_7.jpg").write_bytes(b"resource fork")
+    assert len(load(ham)) == 4
+
+
+def test_decoding_is_reported_and_then_cached(ham, cache):
+    events = []
+    first = load(ham, progress=lambda *event: events.append(event))
+    assert events == [(i, 4, "decoding images") for i in (1, 2, 3, 4)]
+    second = load(ham, progress=lambda *event: pytest.fail("decoded again"))
+    assert np.array_equal(first.images, second.images)
+    assert len(list(cache.iterdir())) == 1
+    assert load(ham, image_size=10).images.shape[1] == 10
+
+
+def test_a_changed_image_is_decoded_again(ham):
+    load(ham)
+    write_image(ham / "HAM10000_images_part_1" / "ISIC_0.jpg", (1, 1, 1))
+    assert load(ham).images[0].max() < 10
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "other", "empty"])
+def test_a_damaged_cache_is_made_again(ham, cache, damage, caplog):
+    whole = load(ham).images
+    (file,) = cache.iterdir()
+    content = bytearray(file.read_bytes())
+    if damage == "cut":
+        file.write_bytes(content[:-100])
+    elif damage == "flip":
+        content[len(content) // 2] ^= 1
+        file.write_bytes(content)
+    elif damage == "other":
+        np.savez(str(file), images=np.zeros((3, 28, 28, 3), np.uint8))
+    else:
+        file.write_bytes(b"")
+    assert np.array_equal(load(ham).images, whole)
+    assert "made again" in caplog.text
+    caplog.clear()
+    assert np.array_equal(load(ham).images, whole) and not caplog.records
+
+
+def test_a_cache_that_cannot_be_written_is_no_failure(ham, tmp_path, caplog):
+    (tmp_path / "file").write_text("a file where the cache's folder should be")
+    assert len(load(ham, cache_dir=tmp_path / "file" / "cache")) == 4
+    assert "not kept for the next run" in caplog.text
+
+
+def test_nothing_half_written_stays_when_the_disk_is_full(ham, cache, monkeypatch):
+    def full(stream, **arrays):
+        stream.write(b"some")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("numpy.savez", full)
+    assert len(load(ham)) == 4
+    assert list(cache.iterdir()) == []
+
+
+def test_one_image_folder_without_its_table(ham):
+    shutil.copytree(str(ham / "HAM10000_images_part_1"), str(ham.parent / "part"))
+    with pytest.raises(DataError, match=r"HAM10000_metadata\.csv is missing"):
+        load(ham.parent / "part")
