@@ -18,6 +18,10 @@ def provision(
     maximum_parameters: int = typer.Option(
         provisioning.DEFAULT_MAXIMUM_PARAMETERS, help="a hospital refuses a larger model"
     ),
+    protections: str = typer.Option(
+        ",".join(provisioning.DEFAULT_PROTECTIONS),
+        help="protections that a hospital accepts, separated by commas; 'plaintext' shows its updates",
+    ),
 ) -> None:
     """Make certificates, keys, configuration and start scripts: one folder per hospital."""
     folders = provisioning.provision(
@@ -27,6 +31,7 @@ def provision(
         listen=listen,
         minimum_others=minimum_others,
         maximum_parameters=maximum_parameters,
+        protections=[name.strip() for name in protections.split(",")],
     )
     for folder in folders:
         typer.echo(str(folder))

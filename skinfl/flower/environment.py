@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Dict, Mapping
 
-from skinfl.errors import MissingExtra
+from skinfl.errors import MissingExtra, SettingsError
+from skinfl.flower.folders import COORDINATOR_FILE
 
 #: names the coordinator's folder to the server app
 COORDINATOR_VARIABLE = "SKINFL_COORDINATOR"
+#: names the provisioned federation that a simulation uses, where it was made beforehand
+FEDERATION_VARIABLE = "SKINFL_FEDERATION"
+_WAIT_SECONDS = 600.0
 
 
 def flower_environment(home: Path, base: Mapping[str, str]) -> Dict[str, str]:
@@ -29,6 +34,27 @@ def flower_environment(home: Path, base: Mapping[str, str]) -> Dict[str, str]:
     found.setdefault("FLWR_SUPEREXEC_TASK_POLL_INTERVAL", "0.1")
     found["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), found.get("PATH", os.defpath)])
     return found
+
+
+def flower_home() -> Path:
+    """Return ``$FLWR_HOME``, where Flower keeps the apps it was given."""
+    return Path(os.environ.get("FLWR_HOME") or Path.home() / ".flwr")
+
+
+def simulated_federation(flower_home: Path, run_id: int) -> Path:
+    """Return where the federation of a simulated run lies."""
+    given = os.environ.get(FEDERATION_VARIABLE)
+    return Path(given) if given else flower_home / "skinfl" / str(run_id)
+
+
+def wait_for_federation(federation: Path) -> Path:
+    """Return the federation's folder once the coordinator has made it."""
+    deadline = time.monotonic() + _WAIT_SECONDS
+    while not (federation / "coordinator" / COORDINATOR_FILE).is_file():
+        if time.monotonic() > deadline:
+            raise SettingsError(f"{federation} was not made: see the server app's log")
+        time.sleep(0.2)
+    return federation
 
 
 def prepare(home: Path) -> None:

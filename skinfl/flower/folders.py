@@ -6,14 +6,13 @@ sends can widen it.
 
 from __future__ import annotations
 
-import os
-import stat
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Mapping, Tuple
+from typing import Any, Dict, Mapping, Optional, Tuple
 
 from skinfl.errors import SettingsError, nearest
+from skinfl.protection.keys import read_key_file
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -33,6 +32,8 @@ class HospitalFolder:
     ``sealing_keys``: every hospital's public X25519 key by name, 32 bytes each, this one's included.
     ``minimum_others``: how many other hospitals must be in a sum before this one contributes to it.
     ``maximum_parameters``: the largest model, counted in trained values, that this hospital accepts.
+    ``protections``: the protections under which it lets an update out. ``test_data``: where its test
+    images are; None to hold some of ``data`` out.
     """
 
     path: Path
@@ -40,8 +41,10 @@ class HospitalFolder:
     coordinator: str
     port: int
     data: Path
+    test_data: Optional[Path]
     minimum_others: int
     maximum_parameters: int
+    protections: Tuple[str, ...]
     sealing_keys: Dict[str, bytes]
 
     @property
@@ -71,9 +74,8 @@ class HospitalFolder:
 
     def sealing_key(self) -> bytes:
         """Return the private X25519 key, 32 bytes."""
-        return _hex(
-            read_secret(self.path / "sealing.key").decode("ascii", "replace"), "sealing.key", self.path
-        )
+        text = read_key_file(self.path / "sealing.key").decode("ascii", "replace")
+        return _hex(text.strip(), self.name, self.path)
 
     def approved(self) -> Tuple[str, ...]:
         """Return the approved digests (SHA-256, lower case); what follows a ``#`` is a remark."""
@@ -128,8 +130,9 @@ def read_hospital(path: Path) -> HospitalFolder:
     """Read a hospital's folder; raises :class:`~skinfl.errors.SettingsError` for what is amiss."""
     path = Path(path).resolve()
     values = _read(path / HOSPITAL_FILE)
-    kinds = {"name": str, "coordinator": str, "port": int, "data": str, "minimum_others": int}
-    kinds.update({"maximum_parameters": int, "sealing_keys": dict})
+    kinds = {"name": str, "coordinator": str, "port": int, "data": str, "test_data": str}
+    kinds.update({"minimum_others": int, "maximum_parameters": int, "protections": list})
+    kinds.update({"sealing_keys": dict})
     _check(values, kinds, path / HOSPITAL_FILE)
     if values["minimum_others"] < 1:
         raise SettingsError(
@@ -140,6 +143,8 @@ def read_hospital(path: Path) -> HospitalFolder:
     if values["name"] not in keys:
         raise SettingsError(f"{path / HOSPITAL_FILE}: [sealing_keys] lacks {values['name']!r} itself")
     values["data"] = path / values["data"]
+    values["test_data"] = path / values["test_data"] if values["test_data"] else None
+    values["protections"] = tuple(values["protections"])
     return HospitalFolder(path=path, sealing_keys=keys, **values)
 
 
@@ -150,17 +155,6 @@ def read_coordinator(path: Path) -> CoordinatorFolder:
     _check(values, {"listen": str, "port": int, "hospitals": list}, path / COORDINATOR_FILE)
     values["hospitals"] = tuple(values["hospitals"])
     return CoordinatorFolder(path=path, **values)
-
-
-def read_secret(path: Path) -> bytes:
-    """Return a secret file's content; one that others may read is refused."""
-    try:
-        mode = os.stat(path).st_mode
-        if stat.S_IMODE(mode) & 0o077:
-            raise SettingsError(f"{path} can be read by others: chmod 600 {path}")
-        return path.read_bytes().strip()
-    except OSError as error:
-        raise SettingsError(f"cannot read {path}: {error.strerror}") from None
 
 
 def _read(path: Path) -> Dict[str, Any]:

@@ -16,9 +16,9 @@ import re
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Dict, List, Sequence, Tuple
+from typing import Dict, List, NamedTuple, Sequence, Tuple
 
-from skinfl.errors import SettingsError
+from skinfl.errors import SettingsError, nearest
 from skinfl.flower import certificates
 from skinfl.flower.folders import COORDINATOR_FILE, HOSPITAL_FILE
 
@@ -26,10 +26,21 @@ DEFAULT_PORT = 8000
 #: the SuperNode's own port, reached only from the hospital's machine
 NODE_PORT = 9094
 DEFAULT_MAXIMUM_PARAMETERS = 30_000_000
+PROTECTIONS = ("smpc", "he", "plaintext")
+#: a hospital lets nothing out unprotected unless it was set up to
+DEFAULT_PROTECTIONS = ("smpc", "he")
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
 _DNS_LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 _RESERVED = ("coordinator", "authority")
+
+
+class _Limits(NamedTuple):
+    """What every hospital's file starts with; each may tighten its own."""
+
+    minimum_others: int
+    maximum_parameters: int
+    protections: Tuple[str, ...]
 
 
 def provision(
@@ -40,6 +51,7 @@ def provision(
     listen: str = "0.0.0.0",
     minimum_others: int = 1,
     maximum_parameters: int = DEFAULT_MAXIMUM_PARAMETERS,
+    protections: Sequence[str] = DEFAULT_PROTECTIONS,
 ) -> List[Path]:
     """Write ``out/coordinator``, ``out/authority`` and one folder per hospital; return the folders.
 
@@ -57,6 +69,9 @@ def provision(
         )
     if maximum_parameters < 1:
         raise SettingsError(f"maximum-parameters = {maximum_parameters}: must be at least 1")
+    for name in protections:
+        if name not in PROTECTIONS:
+            raise SettingsError(f"protection {name!r}: {nearest(name, PROTECTIONS)}")
     out = Path(out)
     if out.exists() or out.is_symlink():
         raise SettingsError(f"{out} exists: keys are never overwritten; name another folder or move it away")
@@ -83,7 +98,8 @@ def provision(
         for name in hospitals:
             _write(coordinator / "hospitals" / f"{name}.pub", nodes[name][1])
             folder = draft / name
-            _write_hospital(folder, name, _join(host, port), minimum_others, maximum_parameters, published)
+            limits = _Limits(minimum_others, maximum_parameters, tuple(protections))
+            _write_hospital(folder, name, _join(host, port), limits, published)
             _write(folder / "ca.pem", ca)
             _write(folder / "node.key", nodes[name][0], 0o600)
             _write(folder / "sealing.key", sealing[name][0].hex().encode() + b"\n", 0o600)
@@ -215,10 +231,10 @@ def _write_hospital(
     folder: Path,
     name: str,
     coordinator: str,
-    minimum_others: int,
-    maximum_parameters: int,
+    limits: _Limits,
     sealing_keys: Dict[str, str],
 ) -> None:
+    protections = ", ".join(f'"{protection}"' for protection in limits.protections)
     keys = "\n".join(f'{other} = "{key}"' for other, key in sealing_keys.items())
     _write_text(
         folder / HOSPITAL_FILE,
@@ -229,10 +245,14 @@ coordinator = "{coordinator}"
 port = {NODE_PORT}
 # the folder with this hospital's images and table; relative to this file, or absolute
 data = "data"
+# a folder with test images; empty: some lesions of data are held out
+test_data = ""
 # refuse a sum of fewer than this many other hospitals
-minimum_others = {minimum_others}
+minimum_others = {limits.minimum_others}
 # refuse a larger model
-maximum_parameters = {maximum_parameters}
+maximum_parameters = {limits.maximum_parameters}
+# refuse to let an update out in any other way
+protections = [{protections}]
 
 # every hospital's public key: shares and keys are sealed to these
 [sealing_keys]

@@ -17,9 +17,9 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from typer.testing import CliRunner
 
-from skinfl.errors import SettingsError
+from skinfl.errors import ProtectionError, SettingsError
 from skinfl.flower import commands
-from skinfl.flower.folders import read_coordinator, read_hospital, read_secret
+from skinfl.flower.folders import read_coordinator, read_hospital
 from skinfl.flower.provision import check_hospitals, parse_server, provision
 
 
@@ -189,7 +189,7 @@ def test_missing_files_are_named(folder, tmp_path):
         read_coordinator(tmp_path)
     hospital = read_hospital(folder)
     (folder / "sealing.key").unlink()
-    with pytest.raises(SettingsError, match=r"sealing\.key"):
+    with pytest.raises(ProtectionError, match=r"sealing\.key"):
         hospital.sealing_key()
     hospital.approved_code.unlink()
     with pytest.raises(SettingsError, match=r"approved-code\.txt"):
@@ -198,8 +198,8 @@ def test_missing_files_are_named(folder, tmp_path):
 
 def test_a_secret_that_others_can_read_is_refused(folder):
     (folder / "sealing.key").chmod(0o640)
-    with pytest.raises(SettingsError, match="chmod 600"):
-        read_secret(folder / "sealing.key")
+    with pytest.raises(ProtectionError, match="chmod 600"):
+        read_hospital(folder).sealing_key()
 
 
 def test_approved_code_ignores_remarks_and_case(folder):

@@ -1,0 +1,62 @@
+"""Flower's client app: hands each message to the hospital's :class:`~skinfl.flower.site.Site`."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+
+from skinfl.errors import SkinflError
+from skinfl.flower import protocol
+from skinfl.flower.environment import flower_home, simulated_federation, wait_for_federation
+from skinfl.flower.folders import HospitalFolder, read_coordinator, read_hospital
+from skinfl.flower.site import Site
+
+app = ClientApp()
+
+#: the place of a simulated node among all
+_PLACE = "partition-id"
+
+
+def hospital_folder(context: Context) -> HospitalFolder:
+    """Return this node's folder: the one its SuperNode was started with, or its place in a simulation."""
+    folder = context.node_config.get("folder")
+    if folder is not None:
+        return read_hospital(Path(str(folder)))
+    federation = wait_for_federation(simulated_federation(flower_home(), context.run_id))
+    hospitals = read_coordinator(federation / "coordinator").hospitals
+    return read_hospital(federation / hospitals[int(context.node_config[_PLACE]) % len(hospitals)])
+
+
+def _answer(message: Message, context: Context) -> Message:
+    started = time.perf_counter()
+    request, server = message.content["request"]["body"], message.content["server"]["body"]
+    try:
+        folder = hospital_folder(context)
+        name, answer = folder.name, Site(folder).answer(request, server)
+    except SkinflError as error:
+        name, answer = "hospital", protocol.encode_refusal(str(error))
+    kind, round = message.metadata.message_type.rpartition(".")[2], message.metadata.group_id
+    print(
+        f"run {context.run_id} round {round}: {name} answers {kind} with {len(answer)} bytes "
+        f"after {time.perf_counter() - started:.1f} s",
+        flush=True,
+    )
+    return Message(RecordDict({"answer": ConfigRecord({"body": answer})}), reply_to=message)
+
+
+def _who(message: Message, context: Context) -> Message:
+    found: Any = {}
+    if "folder" in context.node_config:
+        found["name"] = hospital_folder(context).name
+    else:
+        found["place"] = int(context.node_config[_PLACE])
+    return Message(RecordDict({"answer": ConfigRecord(found)}), reply_to=message)
+
+
+for _kind in protocol.FIELDS:
+    app.query(_kind)(_answer)
+app.query(protocol.WHO)(_who)

@@ -1,0 +1,52 @@
+"""One line for each thing that happens in a run, with the run and the round in it."""
+
+from __future__ import annotations
+
+from typing import Callable
+
+from skinfl.federation.events import (
+    Aggregated,
+    Event,
+    HospitalLeftOut,
+    HospitalTrained,
+    RoundFinished,
+    RoundStarted,
+    RunStarted,
+)
+
+
+class RunLog:
+    """A listener that hands each event to ``say`` as a line. No line has more of a hospital than its loss."""
+
+    def __init__(self, run: str, say: Callable[[str], None]):
+        self._run = run
+        self._say = say
+
+    def __call__(self, event: Event) -> None:
+        """Say what happened."""
+        if isinstance(event, RunStarted):
+            last = f"rounds {event.first_round} to {event.rounds}"
+            self._say(f"run {self._run}: {last}, hospitals {', '.join(event.hospitals)}")
+            return
+        self._say(f"run {self._run} round {event.round}: {_line(event)}")
+
+
+def _line(event: Event) -> str:
+    if isinstance(event, RoundStarted):
+        return f"asking {', '.join(event.asked)}"
+    if isinstance(event, HospitalTrained):
+        return (
+            f"{event.hospital} trained: loss {event.loss:.4f}, {event.bytes_up} bytes, "
+            f"{event.clipped:.2%} clipped, {event.seconds:.1f} s"
+        )
+    if isinstance(event, HospitalLeftOut):
+        return f"left out {event.hospital}: {event.reason}"
+    if isinstance(event, Aggregated):
+        return f"summed {', '.join(event.senders) or 'nobody'}"
+    if isinstance(event, RoundFinished):
+        metrics = event.record["metrics"]
+        found = (
+            "no common test set" if metrics is None else f"balanced accuracy {metrics['balanced_accuracy']}"
+        )
+        return f"finished, {found}"
+    raise TypeError(f"unknown event {type(event).__name__}")

@@ -1,0 +1,116 @@
+"""A hospital's part in a run that it joined: its keys, its limits, and the sums it has made.
+
+Nothing here needs torch, so that adding up shares does not wait for it to be loaded.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Dict, NamedTuple, Sequence
+
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from skinfl.errors import MessageError, ProtectionError
+from skinfl.flower import keys
+from skinfl.flower.folders import HospitalFolder
+from skinfl.flower.store import RunStore
+from skinfl.protection import build_protection
+from skinfl.protection.keys import CommonKeys, SecretKey, private_bytes
+from skinfl.protection.layout import Layout
+from skinfl.settings import Settings, from_mapping
+
+
+class Run(NamedTuple):
+    """A run that this hospital joined, as its files tell it."""
+
+    store: RunStore
+    name: str
+    settings: Settings
+    members: keys.Members
+    coordinator: bytes
+    unit: int
+    own: keys.OwnKeys
+    #: of the sums before training and of a round's
+    layouts: Dict[str, Layout]
+
+    def keying(self) -> keys.Keying:
+        """Return how the protection's roles follow from the keys."""
+        return keying_of(self.settings, self.members)
+
+
+def open_run(folder: HospitalFolder, run: str, sealed: Dict[str, Any]) -> Run:
+    """Return a run that was joined, with what the others sealed to this hospital taken in.
+
+    Raises :class:`~skinfl.errors.ProtectionError` where it was not joined, or a key is still missing.
+    """
+    store = RunStore(folder.state, run)
+    joined, held = store.read("joined"), store.read("keys")
+    if joined is None or held is None:
+        raise ProtectionError(f"{folder.name} has not joined run {run[:8]}, or has ended it")
+    own = unpack_keys(held)
+    members = keys.Members(tuple(joined["hospitals"]), joined["parties"])
+    if sealed:
+        own = _agree(folder, own, run, members, joined["mark"], sealed)
+        store.write("keys", pack_keys(own))
+    missing = [name for name in members.hospitals if name not in own.public_keys]
+    if missing:
+        raise ProtectionError(f"{folder.name} has not been given the key of {missing[0]} yet")
+    settings = from_mapping(joined["settings"])
+    layouts = {name: Layout(segments) for name, segments in joined["layouts"].items()}
+    return Run(store, run, settings, members, joined["coordinator_key"], joined["unit"], own, layouts)
+
+
+def end_run(run: Run) -> None:
+    """Forget the keys: what was recorded on the way stays sealed from now on."""
+    run.store.remove("keys")
+
+
+def check_others(folder: HospitalFolder, names: Sequence[str], where: str) -> None:
+    """Refuse a run, round or sum of fewer other hospitals than the folder's minimum."""
+    needed, found = folder.minimum_others + 1, len(set(names))
+    if found < needed:
+        raise ProtectionError(
+            f"{folder.name} contributes to sums of at least {needed} hospitals, {where} has {found}"
+        )
+
+
+def keying_of(settings: Settings, members: keys.Members) -> keys.Keying:
+    """Return how the protection that the settings name gets its roles from keys."""
+    return keys.keying(build_protection(settings.protection, **settings.protection_options()), members)
+
+
+def pack_keys(own: keys.OwnKeys) -> Dict[str, Any]:
+    """Return keys as a record of the store."""
+    common = None
+    if own.common is not None:
+        common = [own.common.secret.id, own.common.secret.data, private_bytes(own.common.opener)]
+    return {"private": own.private, "public_keys": own.public_keys, "common": common}
+
+
+def unpack_keys(held: Dict[str, Any]) -> keys.OwnKeys:
+    """Return what :func:`pack_keys` packed."""
+    common = None
+    if held["common"] is not None:
+        identity, data, opener = held["common"]
+        common = CommonKeys(SecretKey(identity, data), X25519PrivateKey.from_private_bytes(opener))
+    return keys.OwnKeys(held["private"], held["public_keys"], common)
+
+
+def _agree(
+    folder: HospitalFolder,
+    own: keys.OwnKeys,
+    run: str,
+    members: keys.Members,
+    mark: str,
+    sealed: Dict[str, Any],
+) -> keys.OwnKeys:
+    """Return the keys with those that the other hospitals sealed to this one."""
+    public, common, private = dict(own.public_keys), own.common, folder.sealing_key()
+    long_lived = {name: folder.sealing_keys[name] for name in members.hospitals}
+    for peer, message in sealed["keys"].items():
+        if peer not in members.hospitals or peer == folder.name:
+            raise MessageError(str(peer), "it takes no part in this run")
+        public[peer] = keys.unseal_key(folder.name, private, peer, long_lived[peer], run, mark, message)
+    if sealed["common"]:
+        holder = members.hospitals[0]
+        common = keys.unseal_common(folder.name, private, holder, long_lived, run, mark, sealed["common"])
+    return keys.OwnKeys(own.private, {n: public[n] for n in members.hospitals if n in public}, common)

@@ -1,0 +1,77 @@
+"""What ``flwr run --run-config`` takes: the settings of training, and how the coordinator goes about it."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, Mapping, Tuple
+
+from skinfl.errors import SettingsError, nearest
+from skinfl.settings import Settings, from_mapping, read_toml
+
+#: settings that belong to a simulation of the data's spread, which hospitals' own data does not need
+_SIMULATION_ONLY = ("workers", "dropout")
+
+
+@dataclass(frozen=True)
+class Options:
+    """How the coordinator goes about a run. Times are in seconds.
+
+    ``out``: the run's folder, relative to the coordinator's. ``resume``: go on from its checkpoint.
+    ``unit``: the public number of images that has weight one; no hospital may hold more.
+    ``minimum_hospitals``: start with no fewer. ``party_hospitals``: who plays the parties of secret
+    sharing, where not all do. ``test_data``: the coordinator's own test set, if it has one.
+    """
+
+    out: str = ""
+    resume: bool = False
+    unit: int = 4096
+    minimum_hospitals: int = 2
+    connect_timeout: float = 120.0
+    round_timeout: float = 600.0
+    sum_timeout: float = 120.0
+    party_hospitals: Tuple[str, ...] = ()
+    test_data: str = ""
+
+    def __post_init__(self) -> None:
+        for name, low in (("unit", 1), ("minimum_hospitals", 2)):
+            if getattr(self, name) < low:
+                raise SettingsError(f"{name} = {getattr(self, name)}: must be at least {low}")
+        for name in ("connect_timeout", "round_timeout", "sum_timeout"):
+            if not getattr(self, name) > 0:
+                raise SettingsError(f"{name} = {getattr(self, name)}: must be more than 0 seconds")
+
+
+def read_run_config(run_config: Mapping[str, Any]) -> Tuple[Settings, Options]:
+    """Return settings and options from Flower's run configuration.
+
+    Keys are written with hyphens there. The settings in the TOML file that ``config`` names win over the
+    others. Raises :class:`~skinfl.errors.SettingsError` for an unknown key or an impossible value.
+    """
+    values = {key.replace("-", "_"): value for key, value in run_config.items()}
+    config = values.pop("config", "")
+    names = [f.name for f in dataclasses.fields(Options)]
+    options: Dict[str, Any] = {name: values.pop(name) for name in names if name in values}
+    known = {f.name for f in dataclasses.fields(Settings)}
+    for key in values:
+        if key not in known:
+            raise SettingsError(f"unknown run-config key {key!r}: {nearest(key, known | set(names))}")
+    settings: Dict[str, Any] = {key: value for key, value in values.items() if value != ""}
+    if config:
+        settings.update(read_toml(Path(str(config))))
+    if "party_hospitals" in options:
+        listed = str(options["party_hospitals"]).split(",")
+        options["party_hospitals"] = tuple(name.strip() for name in listed if name.strip())
+    for name in ("connect_timeout", "round_timeout", "sum_timeout"):
+        if name in options:
+            options[name] = float(options[name])
+    found = from_mapping(settings)
+    for name in _SIMULATION_ONLY:
+        if getattr(found, name) != getattr(Settings(), name):
+            raise SettingsError(f"{name} is for virtual workers: leave it out of a Flower run")
+    if found.protocol != "grouped":
+        raise SettingsError(
+            f"protocol = {found.protocol!r} is for virtual workers: leave it out of a Flower run"
+        )
+    return found, Options(**options)

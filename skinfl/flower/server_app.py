@@ -1,0 +1,64 @@
+"""Flower's server app: one run of the coordinator."""
+
+from __future__ import annotations
+
+import os
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from skinfl.errors import SkinflError
+from skinfl.flower.coordinator import Coordinator, run_folder
+from skinfl.flower.environment import (
+    COORDINATOR_VARIABLE,
+    FEDERATION_VARIABLE,
+    flower_home,
+    simulated_federation,
+)
+from skinfl.flower.folders import read_coordinator
+from skinfl.flower.grid_post import GridPost
+from skinfl.flower.log import RunLog
+from skinfl.flower.options import read_run_config
+from skinfl.flower.simulation import prepare_simulation
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Train as the run configuration says."""
+    try:
+        _train(grid, context)
+    except SkinflError as error:
+        _say(f"run {context.run_id}: ended: {error}")
+        raise
+
+
+def _train(grid: Grid, context: Context) -> None:
+    settings, options = read_run_config(context.run_config)
+    coordinator = os.environ.get(COORDINATOR_VARIABLE)
+    kind = "deployment"
+    if coordinator is None or FEDERATION_VARIABLE in os.environ:
+        kind = "simulation"
+        federation = simulated_federation(flower_home(), context.run_id)
+        settings = prepare_simulation(settings, federation, len(list(grid.get_nodes())))
+        coordinator = str(federation / "coordinator")
+    folder = read_coordinator(Path(coordinator))
+    out, _ = run_folder(folder.path, options, settings.protection, time.strftime("%Y%m%d-%H%M%S"))
+    run = Coordinator(
+        settings.replace(hospitals=len(folder.hospitals)),
+        options,
+        out,
+        GridPost(grid, folder.hospitals),
+        say=_say,
+        describe=f"flower {version('flwr')}, {kind}",
+    )
+    _say(f"run {context.run_id}: writes to {out}")
+    run.run(folder.hospitals, [RunLog(str(context.run_id), _say)])
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)

@@ -1,0 +1,96 @@
+"""What a hospital keeps between two messages of a run, on its own disk.
+
+Flower starts a process for each message, so whatever must last lies in files: the keys of the run, the
+hospital's own training state, and its last answers. Those make a request that is sent twice (after a
+restart at either end) be answered twice with the same bytes, so that no second contribution to the
+same sum exists.
+
+One run has one folder, mode 700; joining another run deletes those of earlier ones.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any, Dict, NamedTuple, Optional
+
+import msgpack
+import numpy as np
+
+from skinfl.errors import CheckpointError, MessageError
+from skinfl.report.files import write_bytes
+
+_RUN = re.compile(r"[0-9a-f]{8,64}")
+
+
+class Answer(NamedTuple):
+    """An answer that was given: to which request (its digest), of which round."""
+
+    request: str
+    round: int
+    answer: bytes
+
+
+class RunStore:
+    """One run's files at one hospital."""
+
+    def __init__(self, state: Path, run: str):
+        if not _RUN.fullmatch(run):
+            raise MessageError("coordinator", f"{run!r} is no name of a run")
+        self._state = state
+        self._folder = state / run
+
+    def begin(self) -> None:
+        """Make the folder, and delete those of other runs."""
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        os.chmod(self._state, 0o700)
+        for other in self._state.iterdir():
+            if other != self._folder:
+                shutil.rmtree(other, ignore_errors=True)
+
+    def write(self, name: str, content: Dict[str, Any]) -> None:
+        """Keep a small record under ``name``."""
+        write_bytes(self._folder / f"{name}.msgpack", msgpack.packb(content, use_bin_type=True))
+
+    def read(self, name: str) -> Optional[Dict[str, Any]]:
+        """Return the record, None where there is none."""
+        path = self._folder / f"{name}.msgpack"
+        try:
+            return msgpack.unpackb(path.read_bytes(), raw=False)
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            raise CheckpointError(f"{path} is damaged ({error}): join a new run") from None
+
+    def remove(self, name: str) -> None:
+        """Forget a record."""
+        (self._folder / f"{name}.msgpack").unlink(missing_ok=True)
+
+    def write_arrays(self, name: str, arrays: Dict[str, np.ndarray]) -> None:
+        """Keep arrays under ``name``."""
+        buffer = io.BytesIO()
+        np.savez(buffer, **arrays)
+        write_bytes(self._folder / f"{name}.npz", buffer.getvalue())
+
+    def read_arrays(self, name: str) -> Optional[Dict[str, np.ndarray]]:
+        """Return the arrays, None where there are none."""
+        path = self._folder / f"{name}.npz"
+        try:
+            with np.load(path, allow_pickle=False) as found:
+                return {key: found[key] for key in found.files}
+        except FileNotFoundError:
+            return None
+        except (ValueError, OSError) as error:
+            raise CheckpointError(f"{path} is damaged ({error}): join a new run") from None
+
+    def answered(self, kind: str) -> Optional[Answer]:
+        """Return the last answer to a request of that kind."""
+        found = self.read(f"answer-{kind}")
+        return None if found is None else Answer(**found)
+
+    def keep_answer(self, kind: str, answer: Answer) -> None:
+        """Keep an answer; the one before it is forgotten."""
+        self.write(f"answer-{kind}", answer._asdict())
