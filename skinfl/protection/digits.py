@@ -60,7 +60,7 @@ class CountDigits:
 
     def encode(self, counts: np.ndarray) -> np.ndarray:
         """Return the digits of float ``counts`` (n,) as int64; refuse what is larger, never clip it."""
-        if not (np.abs(counts) <= COUNT_LIMIT).all():
+        if not np.isfinite(counts).all() or (np.abs(counts) > COUNT_LIMIT).any():
             raise ProtectionError(f"a count must be finite and at most {COUNT_LIMIT:.0f} in magnitude")
         return self._digits.encode(self._fixed.encode(counts.astype(np.float64)))
 

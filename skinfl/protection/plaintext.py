@@ -64,10 +64,10 @@ class PlaintextOpener(OpenerSide):
     def open(self, combined: Mapping[str, bytes], exchange: Exchange) -> Opened:
         """Return the sum."""
         bodies, senders, _ = read_sums(combined, exchange, self._terms, {AGGREGATOR: Plain()})
-        total = np.frombuffer(bodies[AGGREGATOR], "<f8")
-        if total.shape != (exchange.layout.size,):
-            raise MessageError(AGGREGATOR, f"{len(total)} values in the sum, {exchange.layout.size} expected")
-        return Opened(total.astype(np.float64), senders)
+        body, size = bodies[AGGREGATOR], exchange.layout.size
+        if len(body) != 8 * size:
+            raise MessageError(AGGREGATOR, f"its sum has {len(body)} bytes, {8 * size} expected")
+        return Opened(np.frombuffer(body, "<f8").astype(np.float64), senders)
 
 
 class Plaintext(Protection):

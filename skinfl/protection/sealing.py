@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from skinfl.errors import MessageError
+from skinfl.errors import MessageError, ProtectionError
 from skinfl.protection import wire
 
 SALT = 32
@@ -108,7 +108,12 @@ class Channel(Link):
     """An authenticated, encrypted link between the holders of two X25519 keys."""
 
     def __init__(self, private: X25519PrivateKey, peer: bytes):
-        self._secret = private.exchange(X25519PublicKey.from_public_bytes(peer))
+        try:
+            self._secret = private.exchange(X25519PublicKey.from_public_bytes(peer))
+        except (ValueError, TypeError) as error:
+            raise ProtectionError(
+                f"a public key in the directory is not a valid X25519 key: {error}"
+            ) from error
 
     class _Writer(Writer):
         def __init__(self, head: bytes, reserve: int, cipher: Cipher):

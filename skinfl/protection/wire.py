@@ -20,6 +20,8 @@ VERSION = 1
 _HEADER_LIMIT = 1 << 20
 _BODY_LIMIT = (1 << 32) - 1
 _BIN32 = b"\xc6"
+#: what msgpack raises for bytes that aren't msgpack, or are cut short
+_MALFORMED = (ValueError, TypeError, OverflowError, msgpack.UnpackException)
 
 
 class Header(NamedTuple):
@@ -81,14 +83,14 @@ def parse(message: bytes) -> Envelope:
         unpacker.feed(bytes(memoryview(message)[:_HEADER_LIMIT]))
         length = unpacker.read_array_header()
         version = unpacker.unpack()
-    except Exception as error:
+    except _MALFORMED as error:
         raise MessageError("unknown", "it isn't a protected message") from error
     if length != 3 or type(version) is not int or version != VERSION:
         raise MessageError("unknown", f"it has format version {version!r}, this is version {VERSION}")
     try:
         fields = unpacker.unpack()
         start = unpacker.tell()
-    except Exception as error:
+    except _MALFORMED as error:
         raise MessageError("unknown", "its header is cut short or damaged") from error
     header = _header(fields)
     prefix = bytes(memoryview(message)[start : start + 5])

@@ -185,5 +185,5 @@ def rechunk(blocks: Iterable[np.ndarray], sizes: Sequence[int]) -> Iterator[np.n
             chunk[filled : filled + step] = block[used : used + step]
             filled, used = filled + step, used + step
         yield chunk
-    if used < len(block) or next(source, None) is not None:
+    if used < len(block) or any(len(rest) for rest in source):
         raise ValueError("more words than the sizes add up to")

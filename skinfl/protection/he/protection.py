@@ -31,6 +31,7 @@ class _Plan(NamedTuple):
     """All public parameters of one setup."""
 
     terms: Terms
+    directory: Directory
     words: Union[FixedPointWords, QuantisedWords]
     packing: Packing
 
@@ -90,10 +91,11 @@ class He(Protection):
         names = check_hospitals(hospitals, MINIMUM_SENDERS)
         keyring, directory = keys.generate(names, (AGGREGATOR,))
         secret = self.new_key(len(names))
+        plan = self._plan(directory, secret.id)
         return Roles(
-            {name: self.hospital(name, key, directory, secret) for name, key in keyring.hospitals.items()},
-            {AGGREGATOR: self.party(keyring.parties[AGGREGATOR], directory, secret.id)},
-            self.opener(keyring.opener, directory, secret),
+            {name: self._hospital(plan, name, key, secret) for name, key in keyring.hospitals.items()},
+            {AGGREGATOR: self._party(plan, keyring.parties[AGGREGATOR])},
+            self._opener(plan, keyring.opener, secret),
         )
 
     def new_key(self, hospitals: int) -> SecretKey:
@@ -105,8 +107,18 @@ class He(Protection):
         self, name: str, private: X25519PrivateKey, directory: Directory, secret: SecretKey
     ) -> HospitalSide:
         """Make hospital ``name``'s role from its private key and the hospitals' common one."""
-        plan = self._plan(directory, secret.id)
-        link = Channel(private, directory.parties[AGGREGATOR])
+        return self._hospital(self._plan(directory, secret.id), name, private, secret)
+
+    def party(self, private: X25519PrivateKey, directory: Directory, key_id: bytes) -> AggregatorSide:
+        """Make the aggregator's role from its private key; of the encryption key it gets the id only."""
+        return self._party(self._plan(directory, key_id), private)
+
+    def opener(self, private: X25519PrivateKey, directory: Directory, secret: SecretKey) -> OpenerSide:
+        """Make the opener's role; ``private`` is the hospitals' common key for receiving sums."""
+        return self._opener(self._plan(directory, secret.id), private, secret)
+
+    def _hospital(self, plan: _Plan, name: str, private: X25519PrivateKey, secret: SecretKey) -> HospitalSide:
+        link = Channel(private, plan.directory.parties[AGGREGATOR])
         if isinstance(plan.words, FixedPointWords):
             source: Source = FixedPointSource(plan.words)
         else:
@@ -120,16 +132,14 @@ class He(Protection):
             )
         return HeHospital(name, plan.terms, plan.packing, source, secret, link)
 
-    def party(self, private: X25519PrivateKey, directory: Directory, key_id: bytes) -> AggregatorSide:
-        """Make the aggregator's role from its private key; of the encryption key it gets the id only."""
-        plan = self._plan(directory, key_id)
+    def _party(self, plan: _Plan, private: X25519PrivateKey) -> AggregatorSide:
+        directory = plan.directory
         links = {hospital: Channel(private, public) for hospital, public in directory.hospitals.items()}
         return HeAggregator(AGGREGATOR, plan.terms, plan.packing, links, Channel(private, directory.opener))
 
-    def opener(self, private: X25519PrivateKey, directory: Directory, secret: SecretKey) -> OpenerSide:
-        """Make the opener's role; ``private`` is the hospitals' common key for receiving sums."""
-        plan = self._plan(directory, secret.id)
-        return HeOpener(plan.terms, plan.packing, secret, Channel(private, directory.parties[AGGREGATOR]))
+    def _opener(self, plan: _Plan, private: X25519PrivateKey, secret: SecretKey) -> OpenerSide:
+        link = Channel(private, plan.directory.parties[AGGREGATOR])
+        return HeOpener(plan.terms, plan.packing, secret, link)
 
     @property
     def fingerprint(self) -> str:
@@ -175,4 +185,4 @@ class He(Protection):
             raise ProtectionError(f"the directory must hold the key of {AGGREGATOR} and of no other party")
         words, packing = self._build(len(hospitals))
         mark = wire.fingerprint(self.fingerprint, hospitals, directory.fingerprint, key_id)
-        return _Plan(Terms(self.name, mark, hospitals, MINIMUM_SENDERS), words, packing)
+        return _Plan(Terms(self.name, mark, hospitals, MINIMUM_SENDERS), directory, words, packing)
