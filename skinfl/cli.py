@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import click
+import torch
 import typer
 from rich.console import Console
 
@@ -28,6 +29,7 @@ _console = Console()
 
 
 def _material(settings: Settings) -> Material:
+    _use_threads(settings)
     with loading(_console) as progress:
         material = load_material(settings, progress)
     dataset, split = material.dataset, material.split
@@ -41,6 +43,14 @@ def _material(settings: Settings) -> Material:
     if split.protocol != "grouped":
         _console.print(f"split: {split.protocol!r}, which lets lesions leak from training into the test set")
     return material
+
+
+def _use_threads(settings: Settings) -> None:
+    """Limit torch's threads: on small networks a second one costs more than it brings.
+
+    On a machine with other work it costs many times more, since the threads wait for one another.
+    """
+    torch.set_num_threads(settings.threads)
 
 
 def train_and_report(request: Request) -> None:
@@ -106,6 +116,7 @@ def scale_and_report(request: Request, seeds: int) -> None:
     from skinfl.report.files import write_json
     from skinfl.scale import scale, scale_table
 
+    _use_threads(request.settings)
     with loading(_console) as progress:
         rows = scale(request.settings, seeds, progress)
     write_json(request.out / "scale.json", rows)

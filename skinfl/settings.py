@@ -130,6 +130,9 @@ class Settings:
     )
 
     seed: int = _setting("Run", 0, "decides every random choice that affects the result", low=0)
+    threads: int = _setting(
+        "Run", 1, "processor threads of torch; more helps large networks only", low=1, high=1024
+    )
     evaluate_every: int = _setting("Run", 1, "rounds between evaluations", low=1)
 
     def __post_init__(self) -> None:

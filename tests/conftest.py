@@ -7,8 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from skinfl.data.dataset import LesionDataset
+
+# Small tensors: a second thread would only wait for the first.
+torch.set_num_threads(1)
 
 ROOT = Path(__file__).resolve().parent.parent
 
