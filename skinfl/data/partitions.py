@@ -123,13 +123,13 @@ def _dirichlet(
             middle = np.cumsum(lesions.sizes[members]) - lesions.sizes[members] / 2
             owner[members] = np.searchsorted(ends, middle, side="right")
         parts = _named(owner[lesions.of], hospitals)
-        if not _problems(dataset, parts, train):
+        problems = _problems(dataset, parts, train)
+        if not problems:
             return parts
-    mend = (
-        f"none of {DIRICHLET_DRAWS} draws was better: use fewer hospitals or a larger --alpha than {alpha:g}"
+    raise DataError(
+        f"{problems[0]} of {dataset.name}: none of {DIRICHLET_DRAWS} draws was better, use fewer hospitals "
+        f"or a larger --alpha than {alpha:g}"
     )
-    _check(dataset, parts, train, mend)
-    return parts
 
 
 def _dirichlet_shares(alpha: float, hospitals: int, rng: np.random.Generator) -> np.ndarray:

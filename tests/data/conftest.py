@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from golden import HAM_COLOURS, HAM_HEADER, HAM_ROWS, ISIC_CLASSES, ISIC_ROWS, write_csv, write_image
 
+from skinfl.data import load
 from skinfl.data.dataset import LesionDataset
 
 
@@ -79,3 +80,9 @@ def many(make) -> LesionDataset:
         labels.append(label)
         sites.append("abc"[number % 3])
     return make(lesions, labels, sites=sites)
+
+
+@pytest.fixture(scope="session")
+def real_ham10000(real_data) -> LesionDataset:
+    """Return all of HAM10000 at 8x8 pixels."""
+    return load(real_data, image_size=8)

@@ -77,12 +77,14 @@ def edit(path, line, change):
 @pytest.mark.parametrize(
     "line, change, message",
     [
-        (3, lambda s: s.replace("13,", "nan,"), r"RGB\.csv, line 3: pixel0001 is nan, not a whole number"),
-        (3, lambda s: s.replace("13,", ","), r"line 3: pixel0001 is nan"),
-        (3, lambda s: s.replace("13,", "x,"), r"line 3: pixel0001 is nan"),
-        (3, lambda s: s.replace("13,", "13.5,"), r"line 3: pixel0001 is 13\.5"),
-        (3, lambda s: s.replace("13,", "256,"), r"line 3: pixel0001 is 256"),
-        (2, lambda s: "-1" + s[1:], r"line 2: pixel0000 is -1"),
+        (3, lambda s: s.replace("13,", "nan,"), r"RGB\.csv, line 3: pixel0001 is 'nan', not a whole number"),
+        (3, lambda s: s.replace("13,", ","), r"line 3: pixel0001 is ''"),
+        (3, lambda s: s.replace("13,", "x,"), r"line 3: pixel0001 is 'x'"),
+        (3, lambda s: s.replace("13,", "13.5,"), r"line 3: pixel0001 is '13\.5'"),
+        (3, lambda s: s.replace("13,", "256,"), r"line 3: pixel0001 is '256'"),
+        (3, lambda s: s.replace("13,", "300,"), r"line 3: pixel0001 is '300'"),
+        (3, lambda s: s.replace("13,", "1/3,"), r"line 3: pixel0001 is '1/3'"),
+        (2, lambda s: "-1" + s, r"line 2: pixel0000 is '-10'"),
         (5, lambda s: s[:-1] + "7", r"line 5: unknown class 7, labels run from 0 to 6"),
         (4, lambda s: s[3:], r"line 4: 12 values for 13 columns"),
         (1, lambda s: s.replace(",label", ""), r"must have 12 pixel columns and then 'label'"),
@@ -94,6 +96,22 @@ def test_faults_of_the_pixels(table, line, change, message):
     edit(table, line, change)
     with pytest.raises(DataError, match=message):
         load(table)
+
+
+def test_numbers_may_be_written_with_a_point(table):
+    edit(table, 3, lambda s: s.replace("13,", "13.0,"))
+    assert load(table, image_size=2).images[1, 0, 0].tolist() == [12, 13, 14]
+
+
+def test_many_rows_are_read_in_pieces(tmp_path):
+    pixels = np.random.RandomState(0).randint(0, 256, (1500, 4))
+    labels = np.arange(1500) % 7
+    path = write_pixels(tmp_path / "hmnist_2_2_L.csv", pixels, labels)
+    dataset = load(path, image_size=2)
+    assert np.array_equal(dataset.images.reshape(1500, 4), pixels) and np.array_equal(dataset.labels, labels)
+    edit(path, 1402, lambda s: "nan" + s[s.index(",") :])
+    with pytest.raises(DataError, match=r"line 1402: pixel0000 is 'nan'"):
+        load(path)
 
 
 def test_two_faults_that_even_out_are_found(table):
@@ -121,6 +139,12 @@ def test_image_ids_twice_in_the_metadata(table):
     write_csv(table.parent / "HAM10000_metadata.csv", HAM_HEADER, rows)
     with pytest.raises(DataError, match=r"image ids on several rows \(ISIC_0\)"):
         load(table)
+
+
+def test_a_table_that_cannot_be_read(table):
+    table.unlink()
+    with pytest.raises(DataError, match=r"hmnist_2_2_RGB\.csv cannot be read"):
+        hmnist.read(table, 28)
 
 
 def test_a_name_that_says_no_size(table):

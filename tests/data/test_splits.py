@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skinfl.data import load
 from skinfl.data.dataset import LesionDataset
 from skinfl.data.splits import group_lesions, leaked_lesions, train_test_split
 from skinfl.errors import DataError
@@ -108,8 +107,8 @@ def test_what_cannot_be_split(make):
 
 
 @pytest.mark.real
-def test_ham10000_is_split_without_leak(real_data):
-    dataset = load(real_data)
+def test_ham10000_is_split_without_leak(real_ham10000):
+    dataset = real_ham10000
     split = train_test_split(dataset, seed=3)
     assert split.leaked_lesions == 0 and len(split.train) + len(split.test) == 10015
     assert np.abs(np.bincount(dataset.labels[split.test]) - 0.2 * dataset.class_counts()).max() < 3
