@@ -25,6 +25,6 @@ class Audit:
         missing = [name for name in opened.senders if (round, name) not in self._seen]
         if missing:
             raise ProtectionError(f"round {round}: the sum names {missing[0]}, which contributed nothing")
-        plain = np.sum([self._seen[round, name] for name in opened.senders], axis=0)
+        plain = np.sum([self._seen[round, name] for name in opened.senders], axis=0, dtype=np.float64)
         self._seen.clear()
         return float(np.abs(opened.total - plain).max())

@@ -52,7 +52,7 @@ def play(strategy, hospitals, rounds, x=0.0, unit=100):
             result = h.train(float(server.model[0]), correction)
             vector, h.control = strategy.contribute(result, h.images / unit, LAYOUT, server, h.control)
             assert vector.shape == (strategy.contribution_layout(LAYOUT).size,)
-            total = total + vector
+            total = total + vector.astype(np.float64)
         server = strategy.apply(server, strategy.split(total, LAYOUT), LAYOUT, len(hospitals))
         states.append(server)
     return states

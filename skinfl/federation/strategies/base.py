@@ -89,7 +89,7 @@ class Strategy(ABC):
         server: ServerState,
         control: Optional[np.ndarray],
     ) -> Tuple[np.ndarray, Optional[np.ndarray]]:
-        """Return the contribution (float64) and the hospital's new control."""
+        """Return the contribution (float32) and the hospital's new control."""
 
     @abstractmethod
     def apply(self, server: ServerState, total: Total, layout: StateLayout, hospitals: int) -> ServerState:
@@ -105,9 +105,9 @@ class Strategy(ABC):
 
 
 def join(model: np.ndarray, control: Optional[np.ndarray], counts: Tuple[float, ...]) -> np.ndarray:
-    """Put a contribution together, the reverse of :meth:`Strategy.split`."""
+    """Put a contribution together as float32, the reverse of :meth:`Strategy.split`."""
     parts = [model] if control is None else [model, control]
-    return np.concatenate([*parts, np.asarray(counts)]).astype(np.float64)
+    return np.concatenate([*parts, np.asarray(counts)]).astype(np.float32)
 
 
 def step(server: ServerState, change: np.ndarray, server_lr: float) -> np.ndarray:
