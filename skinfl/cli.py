@@ -7,20 +7,23 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Tuple
 
 import click
-import torch
 import typer
 from rich.console import Console
 
 from skinfl import __version__, data_commands
-from skinfl.assembly import Material, load_material
 from skinfl.console import RunDisplay, fail, loading
 from skinfl.errors import SkinflError
 from skinfl.flags import Request, settings_command
+from skinfl.inference import commands as inference_commands
 from skinfl.settings import Settings
 
+if TYPE_CHECKING:
+    from skinfl.assembly import Material
+
+# torch and what builds on it are imported where a command needs them, so that --help is quick.
 app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -29,6 +32,8 @@ _console = Console()
 
 
 def _material(settings: Settings) -> Material:
+    from skinfl.assembly import load_material
+
     _use_threads(settings)
     with loading(_console) as progress:
         material = load_material(settings, progress)
@@ -50,6 +55,8 @@ def _use_threads(settings: Settings) -> None:
 
     On a machine with other work it costs many times more, since the threads wait for one another.
     """
+    import torch
+
     torch.set_num_threads(settings.threads)
 
 
@@ -156,6 +163,11 @@ def split(
 
 
 app.add_typer(data_commands.app, name="data")
+inference_commands.register(app)
+if sys.version_info >= (3, 10):  # Flower's own lower limit
+    from skinfl.flower import commands as flower_commands
+
+    flower_commands.register(app)
 
 
 def version(value: bool) -> None:

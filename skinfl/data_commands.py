@@ -8,9 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from skinfl.assembly import load_material
 from skinfl.console import loading
-from skinfl.data import inspect, synthetic
 from skinfl.errors import DataError
 from skinfl.settings import Settings
 
@@ -25,6 +23,8 @@ def _say(text: str) -> None:
 @app.command("list")
 def list_sources() -> None:
     """List the data sets that can be read, where to get them and how their folders look."""
+    from skinfl.data import inspect
+
     for source in inspect.known_sources():
         _say(f"{source.name}: {source.what}\n    from   {source.page}\n    files  {source.layout}")
 
@@ -37,6 +37,8 @@ def make_synthetic(
     seed: int = typer.Option(0, help="decides what is drawn"),
 ) -> None:
     """Draw a synthetic data set in HAM10000's layout."""
+    from skinfl.data import synthetic
+
     with loading(console) as progress:
         path = synthetic.write(folder, images=images, image_size=size, seed=seed, progress=progress)
     _say(f"drew {images} pictures into {path}: train on them with --data {path}")
@@ -48,6 +50,8 @@ def check(
     metadata: Optional[str] = typer.Option(None, help="metadata table, where it lies elsewhere"),
 ) -> None:
     """Read everything, decode every image and list all problems at once."""
+    from skinfl.data import inspect
+
     with loading(console) as progress:
         found = inspect.check(path, metadata=metadata, progress=progress)
     for remark in found.remarks:
@@ -71,6 +75,9 @@ def check(
 
 def show_split(settings: Settings, figure: Optional[str]) -> None:
     """Print who holds what and the leakage check; draw it into ``figure`` if that is given."""
+    from skinfl.assembly import load_material
+    from skinfl.data import inspect
+
     with loading(console) as progress:
         found = load_material(settings, progress)
     summary = inspect.summarise_split(found.dataset, found.split, found.partition)
