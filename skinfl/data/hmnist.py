@@ -133,7 +133,7 @@ def _read_pixels(path: Path, fmt: Format) -> Tuple[np.ndarray, np.ndarray]:
 def _whole_numbers(text: np.ndarray, columns: int) -> Optional[np.ndarray]:
     """Parse rows of numbers 0 to 255, all at once; None where there is anything else.
 
-    28x28 colour pixels are 23 million numbers, for which the csv module would take a minute.
+    28x28 colour pixels are 23 million numbers, too many for a loop over fields.
     """
     ends = np.flatnonzero((text == _COMMA) | (text == _NEWLINE))
     lengths = np.diff(ends, prepend=-1) - 1

@@ -45,7 +45,7 @@ DERMAMNIST = Source(
 SYNTHETIC = Source(
     "synthetic",
     "drawn pictures in HAM10000's layout and class proportions; not of patients",
-    "drawn on this machine: skinfl data --help",
+    "drawn on this machine: --data synthetic, or 'skinfl data make-synthetic FOLDER'",
     "HAM10000_images_part_1/*.jpg, HAM10000_metadata.csv, SYNTHETIC.txt",
 )
 
