@@ -2,14 +2,16 @@
 
 This is ``flower-supernode`` with two additions. A SuperNode runs whatever app bundle the coordinator
 sends. Here it runs only bundles whose SHA-256 the hospital wrote into ``approved-code.txt``; for any
-other the coordinator gets an error, and nothing of the bundle is unpacked or run. And it asks for
-messages twice a second, not every three seconds, which halves the time of an exchange.
+other the coordinator gets an error, and nothing of the bundle is unpacked or run. And it is quicker to
+answer: it asks for messages twice a second, not every three seconds, and forks the process for each
+message from a warm one (:mod:`skinfl.flower.superexec`).
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import os
 import sys
 import time
 from pathlib import Path
@@ -95,9 +97,19 @@ def connect(folder: HospitalFolder, port: int, parent: int = 0) -> None:
     adapt(folder)
     from flwr.supernode.cli.flower_supernode import flower_supernode
 
+    _put_first("flower-superexec", "skinfl.flower.superexec", folder.flower_home / "bin")
     stop_with(parent)
     sys.argv = command
     flower_supernode()
+
+
+def _put_first(command: str, module: str, scripts: Path) -> None:
+    """Let ``module`` run where Flower starts ``command``, which it looks for on the path."""
+    scripts.mkdir(exist_ok=True)
+    script = scripts / command
+    script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m {module} "$@"\n')
+    script.chmod(0o700)
+    os.environ["PATH"] = os.pathsep.join([str(scripts), os.environ["PATH"]])
 
 
 def main(argv: Optional[List[str]] = None) -> None:
