@@ -13,7 +13,7 @@ SyMPC (Session, SessionManager.setup_mpc, MPCTensor, ShareTensor) runs as in its
 from __future__ import annotations
 
 import operator
-from functools import reduce
+from functools import lru_cache, reduce
 from typing import Any, List, Sequence, Tuple
 
 import numpy as np
@@ -35,15 +35,19 @@ except ImportError as error:
     ) from None
 
 
+@lru_cache(maxsize=None)
+def _machine(party: str) -> syft.VirtualMachineClient:
+    """Return the client of a party's machine, which takes a second to start and serves all sessions."""
+    return syft.VirtualMachine(name=party).get_root_client()
+
+
 class SympcLibrary(Library):
     """A session of SyMPC between virtual machines, one for each party."""
 
     def __init__(self, parties: Tuple[str, ...], precision: int):
         self._config = Config(encoder_base=2, encoder_precision=precision)
-        machines = [syft.VirtualMachine(name=party) for party in parties]
-        clients = [machine.get_root_client() for machine in machines]
-        self._clients = dict(zip(parties, clients))
-        self._session = Session(parties=clients, config=self._config)
+        self._clients = {party: _machine(party) for party in parties}
+        self._session = Session(parties=list(self._clients.values()), config=self._config)
         SessionManager.setup_mpc(self._session)
         self._ids = {party: self._session.rank_to_uuid[rank] for rank, party in enumerate(parties)}
 
