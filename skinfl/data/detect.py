@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from pathlib import Path
 from typing import List, NamedTuple, Optional, Union
@@ -11,6 +12,8 @@ from skinfl.data.dataset import LesionDataset
 from skinfl.data.images import check_size, find_images, image_folders
 from skinfl.data.sources import DERMAMNIST, HAM10000, HMNIST, ISIC2019, SYNTHETIC, Progress, Source, remark
 from skinfl.errors import DataError
+
+_LOG = logging.getLogger(__name__)
 
 
 class Found(NamedTuple):
@@ -44,8 +47,7 @@ def load(
     """
     check_size(image_size)
     if str(source) == SYNTHETIC.name:
-        with synthetic.drawn(cache_dir=cache_dir, progress=progress) as folder:
-            return ham10000.index(folder).load(image_size, cache_dir, progress)
+        return _load_synthetic(image_size, cache_dir, progress)
     found = detect(Path(source).expanduser(), None if metadata is None else Path(metadata), progress)
     if found.source is HMNIST:
         return hmnist.read(found.path, image_size, found.metadata)
@@ -56,6 +58,18 @@ def load(
     else:
         index = ham10000.index(found.path, found.metadata)
     return index.load(image_size, cache_dir, progress)
+
+
+def _load_synthetic(
+    image_size: int, cache_dir: Optional[Union[str, Path]], progress: Progress
+) -> LesionDataset:
+    try:
+        with synthetic.drawn(cache_dir=cache_dir, progress=progress) as folder:
+            return ham10000.index(folder).load(image_size, cache_dir, progress)
+    except DataError as error:
+        _LOG.warning("the synthetic set in the cache is damaged (%s) and is drawn again", error)
+    with synthetic.drawn(cache_dir=cache_dir, progress=progress, anew=True) as folder:
+        return ham10000.index(folder).load(image_size, cache_dir, progress)
 
 
 def detect(path: Path, metadata: Optional[Path] = None, progress: Progress = None) -> Found:

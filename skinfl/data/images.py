@@ -102,10 +102,15 @@ def survey(paths: Sequence[Path], progress: Progress = None) -> Tuple[Dict[str, 
 def _in_threads(function: Callable[[int], Any], n: int, progress: Progress, what: str) -> Iterator[Any]:
     """Yield ``function(i)`` in order for i below n; Pillow lets go of the interpreter's lock."""
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        for done, result in enumerate(pool.map(function, range(n)), start=1):
-            if progress is not None:
-                progress(done, n, what)
-            yield result
+        results = pool.map(function, range(n))
+        try:
+            for done, result in enumerate(results, start=1):
+                if progress is not None:
+                    progress(done, n, what)
+                yield result
+        finally:
+            # Drops what has not begun: an interrupted run must not decode the rest first.
+            results.close()
 
 
 def resize(images: np.ndarray, image_size: Optional[int]) -> np.ndarray:

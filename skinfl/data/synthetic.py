@@ -130,12 +130,15 @@ def drawn(
     seed: int = 0,
     cache_dir: Optional[Union[str, Path]] = None,
     progress: Progress = None,
+    anew: bool = False,
 ) -> Iterator[Path]:
-    """Give the folder of a data set in the cache, drawing it the first time.
+    """Give the folder of a data set in the cache, drawing it the first time, or again if ``anew``.
 
     Where the cache cannot be written, the folder is a temporary one that goes when the block ends.
     """
     folder = cache_folder(cache_dir) / f"synthetic-{VERSION}-{images}-{image_size}-{seed}"
+    if anew:
+        shutil.rmtree(str(folder), ignore_errors=True)
     if not (folder / SYNTHETIC_MARK).is_file():
         try:
             _write_whole(folder, images, image_size, seed, progress)

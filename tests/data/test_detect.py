@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shutil
+import time
 
 import numpy as np
 import pytest
 from golden import HAM_HEADER, HAM_ROWS, write_csv, write_image
 
-from skinfl.data import load
+from skinfl.data import images, load
 from skinfl.data.detect import detect
 from skinfl.errors import DataError
 
@@ -78,6 +79,17 @@ def test_decoding_is_reported_and_then_cached(ham, cache):
     assert np.array_equal(first.images, second.images)
     assert len(list(cache.iterdir())) == 1
     assert load(ham, image_size=10).images.shape[1] == 10
+
+
+def test_an_interrupted_decoding_drops_the_rest():
+    def interrupt(done, total, what):
+        raise KeyboardInterrupt
+
+    decoded = []
+    with pytest.raises(KeyboardInterrupt):
+        for _ in images._in_threads(lambda i: (time.sleep(0.01), decoded.append(i)), 500, interrupt, ""):
+            pass
+    assert len(decoded) < 100
 
 
 def test_a_changed_image_is_decoded_again(ham):

@@ -265,6 +265,17 @@ def test_load_draws_the_default_set(cache, monkeypatch):
     assert len(dataset) == 56 and dataset.synthetic and dataset.images.shape == (56, 28, 28, 3)
 
 
+def test_a_damaged_set_in_the_cache_is_drawn_again(cache, monkeypatch, caplog):
+    defaults = synthetic.drawn
+    monkeypatch.setattr(synthetic, "drawn", lambda **options: defaults(images=56, image_size=16, **options))
+    whole = load("synthetic").images
+    for damage in (lambda path: path.unlink(), lambda path: path.write_bytes(b"cut")):
+        damage(next(cache.glob("synthetic-*/HAM10000_images_part_1/DRAWN_0000007.jpg")))
+        assert np.array_equal(load("synthetic").images, whole)
+        assert "is damaged" in caplog.text and "is drawn again" in caplog.text
+        caplog.clear()
+
+
 @pytest.mark.slow
 def test_two_thousand_pictures_in_thirty_seconds_that_are_neither_easy_nor_hopeless():
     start = time.process_time()
