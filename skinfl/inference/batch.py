@@ -80,6 +80,8 @@ class BatchCircuit:
                 f"logits reach {bounds.logits:.3g}, a batch has room for {2 ** (room - OUTPUT_BITS[0]):.3g}: "
                 "train with weight decay"
             )
+        if (np.rint(np.abs(network.output) * 2.0**self._output_bits).max(1) == 0).any():
+            raise ModelError("a class's weights are all zero: it can never be told, train the network again")
         self.spec = BatchSpec(
             channels=network.channels,
             image_size=network.image_size,
@@ -161,7 +163,7 @@ class BatchCircuit:
             evaluator.rescale_to_next_inplace(ciphertext)
             evaluator.multiply_inplace(ciphertext, ciphertext)
             for k, weight in enumerate(output[:, unit]):
-                if round(abs(weight) * 2.0**self._output_bits) == 0:
+                if np.rint(abs(weight) * 2.0**self._output_bits) == 0:
                     continue  # SEAL refuses to multiply by 0
                 ckks.encoder.encode(float(weight), ckks.levels[2], 2.0**self._output_bits, plain)
                 product = sealapi.Ciphertext()
@@ -170,8 +172,6 @@ class BatchCircuit:
                     logits[k] = product
                 else:
                     evaluator.add_inplace(logits[k], product)
-        if any(logit is None for logit in logits):
-            raise ModelError("a class's weights are all zero: it can never be told, train the network again")
         for logit, bias in zip(logits, self._network.output_bias):
             ckks.encoder.encode(float(bias), ckks.levels[2], logit.scale, plain)
             evaluator.add_plain_inplace(logit, plain)

@@ -13,10 +13,12 @@ Pixels lie in the slots as :mod:`skinfl.inference.packing` says.
 5. Output layer as in 3, with the sign of 4 in its weights. The answer repeats in all slots, so that no
    partial sum leaves the server. A row of zeros follows the logits: see :mod:`skinfl.inference.client`.
 
-There is no rescaling between a linear map and the square after it: the chain of primes is 58, 48, 54 bits
-and 58 for key switching, 218 together, the most that is 128-bit secure at degree 8192. Most bits are spent
-where two scales share them: with the scales below, the output layer's weights get 19 bits for logits up to
-256 and lose one for each doubling of that range.
+There is no rescaling between a linear map and the square after it: the chain of primes is 52, 54, 52 bits
+and 60 for key switching, 218 together, the most that is 128-bit secure at degree 8192. With the scales
+below, the output layer's weights get 17 bits for logits up to 256, and one less for each doubling of that
+range. The prime for key switching is larger than the others, because SEAL's digits lie in 0..q and not
+around 0: times the key's error, their mean q/2 is a geometric series in X, and so a hundredfold error in
+slot 0, where X = exp(i pi / N) is nearly 1. It falls with the ratio of that prime to the others.
 
 Trust model. The server is honest but curious: it computes the right circuit, and sees ciphertexts under
 a key it does not have. It learns the parameters, when and how often it is asked, nothing of the image. The
@@ -42,11 +44,11 @@ from skinfl.protection.he import seal
 from skinfl.protection.he.seal import sealapi
 
 DEGREE = 8192
-BITS = (58, 48, 54, 58)
+BITS = (52, 54, 52, 60)
 #: binary logarithms of the scales; the output's is what the logits' bound leaves room for
-INPUT_BITS, CONV_BITS, HIDDEN_BITS = 20, 17, 19
+INPUT_BITS, CONV_BITS, HIDDEN_BITS = 20, 17, 18
 #: below the first, an answer is too coarse; above the second, more buys nothing
-OUTPUT_BITS = (14, 20)
+OUTPUT_BITS = (11, 20)
 
 
 def _power_of_two(least: int) -> int:
@@ -80,7 +82,7 @@ class LatencyCircuit:
         scale = self._scale1 * 2.0**HIDDEN_BITS
         if 4 * (bounds.second * scale) ** 2 > primes[0] * primes[1] / 2:
             raise ModelError(
-                f"hidden units reach {bounds.second:.3g}, beyond the ciphertext's room: train with weight decay"
+                f"hidden units reach {bounds.second:.3g}, beyond the ciphertext: train with weight decay"
             )
         self._hidden = SlotMap(self.ckks, self._hidden_terms(network), 1, 2.0**HIDDEN_BITS)
         self._folds1 = _doublings(self._rows, slots)

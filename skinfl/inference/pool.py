@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import os
 import secrets
+import subprocess
+import sys
 import time
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +20,7 @@ from typing import Any, Dict, List, NamedTuple, Sequence
 
 from skinfl.errors import ProtectionError
 from skinfl.inference.messages import Refused
-from skinfl.inference.worker import Job, Reply, run
+from skinfl.inference.worker import Job, Reply
 
 #: seconds that a new process may take to be ready
 START_TIMEOUT = 120.0
@@ -48,15 +51,23 @@ class Worker:
         self._start()
 
     def _start(self) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._connection, theirs = context.Pipe()
-        # Not a daemon: a batch's process has children. It ends when the connection closes.
-        self._process = context.Process(target=run, args=(theirs, self._job))
-        self._process.start()
+        # Not multiprocessing's own way, which would import the caller's main module, and with it torch,
+        # into a process that has no use for either.
+        ours, theirs = multiprocessing.Pipe()
+        command = f"from skinfl.inference.worker import main; main({theirs.fileno()})"
+        path = os.pathsep.join(folder or os.getcwd() for folder in sys.path)
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", command],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": path},
+        )
         theirs.close()
+        self._connection = ours
         try:
-            ready = self._connection.poll(START_TIMEOUT) and self._connection.recv() == "ready"
-        except EOFError:
+            ours.send(self._job)
+            ready = ours.poll(START_TIMEOUT) and ours.recv() == "ready"
+        except (EOFError, OSError):
             ready = False
         if not ready:
             self._stop()
@@ -87,10 +98,11 @@ class Worker:
 
     def _stop(self) -> None:
         self._connection.close()
-        self._process.join(1.0)
-        if self._process.is_alive():
+        try:
+            self._process.wait(1.0)
+        except subprocess.TimeoutExpired:
             self._process.kill()
-            self._process.join()
+            self._process.wait()
 
     def close(self) -> None:
         """End the process."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from multiprocessing.connection import Connection
 from typing import Any, Dict, NamedTuple, Tuple
 
 from skinfl.errors import ProtectionError
@@ -40,6 +41,12 @@ class Reply(NamedTuple):
     value: Any
     seconds: float
     rss: int
+
+
+def main(descriptor: int) -> None:
+    """Run as a process of its own, whose job comes over the connection ``descriptor``."""
+    connection = Connection(descriptor)
+    run(connection, connection.recv())
 
 
 def run(connection: Any, job: Job) -> None:
