@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from protection_helpers import LAYOUT, hospitals, run_round, vectors
 
-from skinfl.errors import MessageError, ProtectionError
+from skinfl.errors import MessageError, ProtectionError, SettingsError
 from skinfl.protection import build_protection
 from skinfl.protection.base import Exchange
 from skinfl.protection.he import bfv, seal
@@ -208,3 +208,10 @@ def test_a_layout_of_counts_alone():
         result = run_round(build_protection("he", **options), vectors(3, layout), layout=layout)
         assert np.abs(result.opened.total - result.plain).max() <= 3 * 2.0**-28
         assert result.opened.agreed is None
+
+
+def test_precision_is_a_matter_of_ckks():
+    assert build_protection("he").precision_for(5) == 22
+    assert build_protection("he").precision_for(100) == 20
+    with pytest.raises(SettingsError, match="no precision"):
+        build_protection("he", he_scheme="bfv").precision_for(5)

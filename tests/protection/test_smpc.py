@@ -6,16 +6,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from protection_helpers import LAYOUT, hospitals, run_round, vectors
 
-from skinfl.errors import ProtectionError, SettingsError
+from skinfl.errors import MessageError, ProtectionError, SettingsError
 from skinfl.protection import build_protection, keys
 from skinfl.protection.base import Exchange, Roles
 from skinfl.protection.layout import Layout, Segment
+from skinfl.protection.roles import begin_update
 from skinfl.protection.smpc.field import Field, UniformElements
 from skinfl.protection.smpc.prg import Stream, new_seed
 from skinfl.protection.smpc.ring import Ring
 from skinfl.protection.words import BLOCK
 
-ADDITIVE = ("additive", "shamir")
+SCHEMES = ("additive", "shamir")
 
 
 def test_stream_is_aes_counter_mode():
@@ -142,7 +143,37 @@ def test_a_wrong_sum_of_a_spare_party_is_noticed():
         run_round(protection, vectors(3), roles=roles)
 
 
-@pytest.mark.parametrize("scheme", ADDITIVE)
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_shares_of_another_length_are_refused(scheme):
+    """A hospital that seals something else than a share is named, and so is a party's short sum."""
+    protection = build_protection("smpc", smpc_scheme=scheme)
+    roles = protection.setup(hospitals(3))
+    exchange = Exchange("run", 1, LAYOUT)
+    side = roles.hospitals["hospital-1"]
+    for party, link in side._links.items():
+        writer = begin_update(side._terms, link, "hospital-1", party, exchange)
+        writer.write(b"neither seed nor share")
+        with pytest.raises(MessageError, match="'hospital-1' refused: its share has 22 bytes"):
+            roles.aggregators[party].receive(writer.finish(), exchange)
+    for aggregator in roles.aggregators.values():
+        aggregator.add = lambda contents, exchange, writer: writer.write(b"short")
+    with pytest.raises(MessageError, match="'party-1' refused: its sum has 5 bytes"):
+        run_round(protection, vectors(3), roles=roles)
+
+
+def test_shares_outside_the_field_are_refused():
+    protection = build_protection("smpc", smpc_scheme="shamir")
+    roles = protection.setup(hospitals(3))
+    exchange = Exchange("run", 1, LAYOUT)
+    side = roles.hospitals["hospital-1"]
+    words = side._words.size(LAYOUT)
+    writer = begin_update(side._terms, side._links["party-1"], "hospital-1", "party-1", exchange)
+    writer.write(b"\xff" * (4 * words))
+    with pytest.raises(MessageError, match="its share isn't of the field"):
+        roles.aggregators["party-1"].receive(writer.finish(), exchange)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
 def test_hospitals_that_vanish_are_left_out(scheme):
     result = run_round(
         build_protection("smpc", smpc_scheme=scheme), vectors(5), senders=["hospital-5", "hospital-2"]
@@ -185,7 +216,7 @@ def test_full_shares_go_round_the_parties():
     assert longest == ["party-1", "party-2", "party-3"] * 2
 
 
-@pytest.mark.parametrize("scheme", ADDITIVE)
+@pytest.mark.parametrize("scheme", SCHEMES)
 def test_vectors_longer_than_a_block(scheme):
     layout = Layout([Segment("w", 2 * BLOCK + 3), Segment("n", 1, "count")])
     result = run_round(build_protection("smpc", smpc_scheme=scheme), vectors(2, layout), layout=layout)
@@ -194,7 +225,7 @@ def test_vectors_longer_than_a_block(scheme):
 
 def test_progress_is_told():
     layout = Layout([Segment("w", BLOCK + 1)])
-    for scheme in ADDITIVE:
+    for scheme in SCHEMES:
         side = build_protection("smpc", smpc_scheme=scheme).setup(hospitals(2)).hospitals["hospital-1"]
         seen = []
         side.progress = lambda done, total, seen=seen: seen.append((done, total))
@@ -243,7 +274,7 @@ def test_what_could_overflow_is_refused_at_setup():
     build_protection("smpc", precision=24, ring=64).setup(hospitals(5))
 
 
-@pytest.mark.parametrize("scheme", ADDITIVE)
+@pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("ring", [32, 64])
 def test_the_largest_possible_sum_does_not_overflow(scheme, ring):
     protection = build_protection("smpc", smpc_scheme=scheme, ring=ring, clip=50.0)

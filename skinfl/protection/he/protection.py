@@ -161,6 +161,15 @@ class He(Protection):
             "error_feedback": self.error_feedback,
         }
 
+    def precision_for(self, hospitals: int) -> int:
+        """Return CKKS's fractional bits with that many hospitals; refused for BFV, which quantises."""
+        if self.scheme == "bfv":
+            raise SettingsError("bfv quantises to bits, it has no precision")
+        _, precision = ckks.choose_parameters(
+            hospitals=hospitals, clip=self.clip, precision=self.precision, degree=self.degree
+        )
+        return precision
+
     def _build(self, hospitals: int) -> Tuple[Union[FixedPointWords, QuantisedWords], Packing]:
         """Return the layout of words and their packing for that many hospitals."""
         if self.scheme == "bfv":

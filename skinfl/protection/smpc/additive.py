@@ -28,7 +28,7 @@ from skinfl.protection import wire
 from skinfl.protection.base import Exchange, HospitalSide, Opened, OpenerSide, Protected
 from skinfl.protection.roles import Party, Terms, begin_update, read_sums
 from skinfl.protection.sealing import Link, Writer
-from skinfl.protection.smpc.prg import SEED, Stream, new_seed
+from skinfl.protection.smpc.prg import SEED, Stream, new_scratch, new_seed
 from skinfl.protection.smpc.ring import Ring
 from skinfl.protection.words import BLOCK, FixedPointWords, Tally
 
@@ -59,7 +59,8 @@ class AdditiveHospital(HospitalSide):
             writer = self._begin(party, exchange, SEED)
             writer.write(seed)
             messages[party] = writer.finish()
-        streams = [Stream(seed) for seed in seeds.values()]
+        scratch = new_scratch()
+        streams = [Stream(seed, scratch) for seed in seeds.values()]
         tally = Tally()
         done, size = 0, self._words.size(exchange.layout)
         writer = self._begin(full, exchange, size * self._ring.unsigned.itemsize)
@@ -111,7 +112,8 @@ class AdditiveParty(Party[Union[bytes, np.ndarray]]):
     def add(self, contents: Sequence[Union[bytes, np.ndarray]], exchange: Exchange, writer: Writer) -> None:
         """Write the sum of the shares, block by block."""
         shares = [c for c in contents if isinstance(c, np.ndarray)]
-        streams = [Stream(c) for c in contents if isinstance(c, bytes)]
+        scratch = new_scratch()
+        streams = [Stream(c, scratch) for c in contents if isinstance(c, bytes)]
         size = self._words.size(exchange.layout)
         for start in range(0, size, BLOCK):
             total = np.zeros(min(BLOCK, size - start), self._ring.unsigned)

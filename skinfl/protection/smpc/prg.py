@@ -7,6 +7,7 @@ stream only if all their 256 bits agree. A seed comes from the operating system 
 from __future__ import annotations
 
 import os
+from typing import Optional
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
@@ -22,12 +23,20 @@ def new_seed() -> bytes:
     return os.urandom(SEED)
 
 
-class Stream:
-    """The key stream of a seed, drawn in blocks so that memory stays flat."""
+def new_scratch() -> np.ndarray:
+    """Return space for one block of words, which several streams may share."""
+    return np.empty(len(_ZEROS) + 16, np.uint8)
 
-    def __init__(self, seed: bytes):
+
+class Stream:
+    """The key stream of a seed, drawn in blocks so that memory stays flat.
+
+    Streams that share ``scratch`` overwrite each other's words.
+    """
+
+    def __init__(self, seed: bytes, scratch: Optional[np.ndarray] = None):
         self._encryptor = Cipher(algorithms.AES(seed[:16]), modes.CTR(seed[16:])).encryptor()
-        self._scratch = np.empty(len(_ZEROS) + 16, np.uint8)
+        self._scratch = new_scratch() if scratch is None else scratch
 
     def words(self, count: int, dtype: type) -> np.ndarray:
         """Return the next ``count`` words (at most BLOCK), unsigned and uniform over ``dtype``.

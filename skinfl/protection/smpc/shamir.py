@@ -163,7 +163,8 @@ class ShamirOpener(OpenerSide):
         sums: List[np.ndarray] = []
         for party in parties:
             if len(bodies[party]) != size * field.unsigned.itemsize:
-                raise MessageError(party, f"its sum has {len(bodies[party])} bytes, not {size} words")
+                expected = size * field.unsigned.itemsize
+                raise MessageError(party, f"its sum has {len(bodies[party])} bytes, {expected} expected")
             sums.append(np.frombuffer(bodies[party], field.unsigned))
         t = self._threshold
         total = np.empty(size, np.int64)
