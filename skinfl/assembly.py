@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import secrets
-from typing import Callable, Dict, NamedTuple, Optional
+from typing import Any, Callable, Dict, NamedTuple, Optional
 
 import numpy as np
 from torch import nn
@@ -24,8 +24,8 @@ from skinfl.federation.strategies import Strategy, build_strategy
 from skinfl.federation.transport import LocalTransport
 from skinfl.federation.update import StateLayout, has_batchnorm
 from skinfl.models import build_model
-from skinfl.protection import build_protection
 from skinfl.protection.base import Protection
+from skinfl.protection.build import CHOICES, build_protection
 from skinfl.settings import Settings
 from skinfl.workers import Worker, build_network
 
@@ -111,6 +111,19 @@ def local_plan(settings: Settings) -> LocalPlan:
     )
 
 
+def protection_of(settings: Settings, **more: Any) -> Protection:
+    """Return the protection with those of its options that are set.
+
+    Options of other protections are left alone: a comparison runs several on one set of settings.
+    ``more`` are options that no setting has.
+    """
+    choice = CHOICES[settings.protection]
+    options = {name: getattr(settings, name) for name in choice.options if hasattr(settings, name)}
+    if options.get("parties") not in (None, "hospitals"):
+        options["parties"] = int(options["parties"])
+    return build_protection(settings.protection, **options, **more)
+
+
 def schedule_of(settings: Settings) -> Schedule:
     """Return who is asked when."""
     return Schedule(
@@ -145,7 +158,9 @@ def assemble(settings: Settings, material: Material, checkpoint: Optional[Checkp
     layout = StateLayout(model, share_statistics=not local_batchnorm)
     unit = unit_images(max(len(d) for d in train_sets.values()))
     strategy = build_strategy(settings, unit)
-    protection = build_protection(settings.protection, **settings.protection_options())
+    # One process plays all roles here, so that a run can be repeated: stochastic rounding as well.
+    seeded = {"rounding_seed": seeds.derive(settings.seed, "rounding")} if settings.he_scheme == "bfv" else {}
+    protection = protection_of(settings, **(seeded if settings.protection == "he" else {}))
     roles = protection.setup(tuple(train_sets))
     audit = Audit()
 

@@ -107,7 +107,10 @@ class Settings:
     )
 
     protection: str = _setting(
-        "Protection", "plaintext", "how updates are protected", choices=("plaintext", "smpc", "he", "sympc")
+        "Protection",
+        "plaintext",
+        "how updates are protected",
+        choices=("plaintext", "smpc", "he", "sympc", "pysyft"),
     )
     smpc_scheme: Optional[str] = _setting(
         "Protection", None, "secret sharing scheme", choices=("additive", "shamir")
@@ -119,6 +122,14 @@ class Settings:
         "Protection", None, "packing of homomorphic encryption", choices=("ckks-layers", "ckks-vector", "bfv")
     )
     bits: Optional[int] = _setting("Protection", None, "bits per quantised value (bfv)", low=8, high=16)
+    degree: Optional[int] = _setting(
+        "Protection",
+        None,
+        "degree of the ciphertexts' polynomials; the default is the lightest that is secure",
+    )
+    error_feedback: Optional[bool] = _setting(
+        "Protection", None, "keep what quantisation cut off for the next round (bfv)"
+    )
     precision: Optional[int] = _setting(
         "Protection", None, "fractional bits of the fixed-point encoding", low=4, high=48
     )
@@ -126,7 +137,10 @@ class Settings:
         "Protection", None, "largest absolute value that is sent unchanged", low=1e-6
     )
     rounding: Optional[str] = _setting(
-        "Protection", None, "fixed-point rounding; SyMPC truncates", choices=("truncate", "nearest")
+        "Protection",
+        None,
+        "fixed-point rounding (SyMPC truncates), or stochastic (bfv)",
+        choices=("truncate", "nearest", "stochastic"),
     )
 
     seed: int = _setting("Run", 0, "decides every random choice that affects the result", low=0)
@@ -164,25 +178,6 @@ class Settings:
     def replace(self, **changes: Any) -> Settings:
         """Return a copy with some fields changed, validated anew."""
         return from_mapping({**dataclasses.asdict(self), **changes})
-
-    def protection_options(self) -> Dict[str, Any]:
-        """Return the options that were set and concern the chosen protection.
-
-        The others are left alone: a comparison runs several protections on one set of settings.
-        """
-        names = _PROTECTION_OPTIONS.get(self.protection, ())
-        found = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        if "parties" in found and found["parties"] != "hospitals":
-            found["parties"] = int(found["parties"])
-        return found
-
-
-_ENCODING = ("precision", "clip", "rounding")
-_PROTECTION_OPTIONS = {
-    "smpc": ("smpc_scheme", "parties", "threshold", "ring", *_ENCODING),
-    "he": ("he_scheme", "bits", *_ENCODING),
-    "sympc": ("parties", "precision", "clip"),
-}
 
 
 def _check(f: dataclasses.Field, value: Any) -> None:

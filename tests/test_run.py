@@ -75,6 +75,7 @@ def test_a_run_leaves_everything_it_promises(toy, tmp_path):
         {"strategy": "scaffold"},
         {"strategy": "scaffold", "protection": "smpc", "dropout": 0.3, "sample": 0.7},
         {"protection": "he"},
+        {"protection": "he", "he_scheme": "bfv", "bits": 12, "error_feedback": True},
         {"strategy": "fednova", "momentum": 0.9},
     ],
 )

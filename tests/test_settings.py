@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from skinfl.assembly import protection_of
 from skinfl.errors import SettingsError
 from skinfl.settings import Settings, from_mapping, read_toml, to_toml
 
@@ -61,13 +62,11 @@ def test_a_missing_file_is_named(tmp_path):
 
 
 def test_only_options_of_the_chosen_protection_are_passed_on():
-    settings = Settings(ring=32, bits=12, precision=16, parties="3")
-    assert settings.protection_options() == {}
-    assert settings.replace(protection="smpc").protection_options() == {
-        "ring": 32,
-        "precision": 16,
-        "parties": 3,
-    }
-    assert settings.replace(protection="he").protection_options() == {"bits": 12, "precision": 16}
-    hospitals = Settings(protection="smpc", parties="hospitals")
-    assert hospitals.protection_options() == {"parties": "hospitals"}
+    settings = Settings(ring=64, bits=12, he_scheme="bfv", parties="4", clip=3.0)
+    assert protection_of(settings).describe() == protection_of(Settings()).describe()
+    smpc = protection_of(settings.replace(protection="smpc")).describe()
+    assert (smpc["ring"], smpc["parties"], smpc["clip"]) == (64, 4, 3.0)
+    he = protection_of(settings.replace(protection="he")).describe()
+    assert (he["he_scheme"], he["bits"], he["clip"]) == ("bfv", 12, 3.0)
+    hospitals = protection_of(Settings(protection="smpc", parties="hospitals"))
+    assert hospitals.describe()["parties"] == "hospitals"

@@ -40,6 +40,8 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     arrays["model"] = p.server.model
     if p.server.control is not None:
         arrays["control"] = p.server.control
+    if p.agreed is not None:
+        arrays["agreed"] = p.agreed
     if p.prepared is not None and p.prepared.class_weights is not None:
         arrays["class_weights"] = p.prepared.class_weights
     header = {
@@ -105,6 +107,7 @@ def _parse(body: bytes) -> Checkpoint:
         prepared=prepared,
         accepted=header["accepted"],
         records=tuple(header["records"]),
+        agreed=arrays.get("agreed"),
     )
     prefix = "hospitals/"
     hospitals = {name[len(prefix) :]: a for name, a in arrays.items() if name.startswith(prefix)}

@@ -34,7 +34,8 @@ class Task(NamedTuple):
     """What a hospital is asked to do in one round.
 
     ``accepted_round`` is the last round in which this hospital's contribution entered the sum; a
-    control that it computed for another round is dropped, since the server never saw it.
+    control that it computed for another round is dropped, since the server never saw it. ``agreed`` is
+    what the protection's last sum says all are to use; see :meth:`HospitalSide.agree`.
     """
 
     run: str
@@ -43,6 +44,7 @@ class Task(NamedTuple):
     normalisation: Normalisation
     class_weights: Optional[np.ndarray]
     accepted_round: int
+    agreed: Optional[np.ndarray] = None
 
 
 class Fitted(NamedTuple):
@@ -104,6 +106,8 @@ class HospitalAgent:
         Raises :class:`~skinfl.errors.TrainingError` where the loss is not a number.
         """
         self._settle(task.accepted_round)
+        if task.agreed is not None:
+            self._side.agree(task.agreed)
         started = time.perf_counter()
         load_private_state(self._model, self._private)
         correction = self._strategy.correction(task.server, self._control)

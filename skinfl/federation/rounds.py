@@ -53,6 +53,7 @@ class Progress(NamedTuple):
     prepared: Optional[Prepared]
     accepted: Dict[str, int]
     records: Tuple[Dict[str, Any], ...]
+    agreed: Optional[np.ndarray] = None
 
 
 class Schedule(NamedTuple):
@@ -169,7 +170,7 @@ class Federation:
                 self.progress.server, total, self._layout, len(self._transport.hospitals)
             )
             accepted = {**self.progress.accepted, **dict.fromkeys(senders, round)}
-            self.progress = self.progress._replace(server=server, accepted=accepted)
+            self.progress = self.progress._replace(server=server, accepted=accepted, agreed=opened.agreed)
             if self._audit is not None:
                 difference = self._audit.difference(round, opened)
         else:
@@ -205,7 +206,9 @@ class Federation:
     def _task(self, name: str, round: int) -> Task:
         p = self.progress
         accepted = p.accepted.get(name, -1)
-        return Task(p.run, round, p.server, p.prepared.normalisation, p.prepared.class_weights, accepted)
+        return Task(
+            p.run, round, p.server, p.prepared.normalisation, p.prepared.class_weights, accepted, p.agreed
+        )
 
     def _participants(self, round: int) -> Tuple[Tuple[str, ...], List[str]]:
         """Return who is asked in this round, and who of them will vanish."""

@@ -14,7 +14,7 @@ from typing import Any, Callable, Dict, Optional, Sequence, Tuple
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from skinfl.assembly import Assembly, initial_model, new_progress, schedule_of
+from skinfl.assembly import Assembly, initial_model, new_progress, protection_of, schedule_of
 from skinfl.data import load
 from skinfl.data.dataset import LesionDataset
 from skinfl.errors import CheckpointError, SettingsError, TrainingError
@@ -28,7 +28,6 @@ from skinfl.flower.options import Options
 from skinfl.flower.post import Post
 from skinfl.flower.transport import Limits, RemoteTransport
 from skinfl.models.store import save_model
-from skinfl.protection import build_protection
 from skinfl.protection.keys import private_bytes, read_key_file, write_key_file
 from skinfl.report.files import write_json, write_text
 from skinfl.run import CHECKPOINT, CONFIG, MODEL, RESULT, ROUNDS, load_matching, summarise
@@ -137,7 +136,7 @@ class Coordinator:
             test=self._test(blank),
             unsynchronised_batchnorm=local_batchnorm,
         )
-        protection = build_protection(settings.protection, **settings.protection_options())
+        protection = protection_of(settings)
         return Assembly(federation, transport, model, layout, protection, self._describe)
 
     def _test(self, blank: LesionDataset) -> Optional[LesionDataset]:

@@ -7,7 +7,7 @@ from typing import Any, Callable, Dict, List, NamedTuple, Sequence, Tuple
 
 import numpy as np
 
-from skinfl.assembly import Material
+from skinfl.assembly import Material, protection_of
 from skinfl.data.dataset import LesionDataset
 from skinfl.data.splits import Split
 from skinfl.errors import SkinflError, TrainingError
@@ -15,7 +15,6 @@ from skinfl.flower import keys, protocol
 from skinfl.flower.options import Options
 from skinfl.flower.post import NoAnswer, Post, Request
 from skinfl.flower.transport import Agreed
-from skinfl.protection import build_protection
 from skinfl.settings import Settings
 
 
@@ -59,7 +58,7 @@ def gather(
     are left, or where they differ in classes, image shape or network.
     """
     names: Tuple[str, ...] = post.connected(hospitals, options.connect_timeout)
-    protection = build_protection(settings.protection, **settings.protection_options())
+    protection = protection_of(settings)
     while True:
         if len(names) < options.minimum_hospitals:
             raise TrainingError(
@@ -97,7 +96,7 @@ def gather(
 def agree(settings: Settings, joined: Joined, private: bytes) -> Agreed:
     """Return the coordinator's own roles, and what each hospital is to be handed of the others' keys."""
     public = {name: answer["public_key"] for name, answer in joined.answers.items()}
-    protection = build_protection(settings.protection, **settings.protection_options())
+    protection = protection_of(settings)
     keying = keys.keying(protection, joined.members)
     sealed: Dict[str, Dict[str, Any]] = {}
     for name in joined.members.hospitals:

@@ -9,11 +9,11 @@ from typing import Any, Dict, NamedTuple, Sequence
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+from skinfl.assembly import protection_of
 from skinfl.errors import MessageError, ProtectionError
 from skinfl.flower import keys
 from skinfl.flower.folders import HospitalFolder
 from skinfl.flower.store import RunStore
-from skinfl.protection import build_protection
 from skinfl.protection.keys import CommonKeys, SecretKey, private_bytes
 from skinfl.protection.layout import Layout
 from skinfl.settings import Settings, from_mapping
@@ -75,7 +75,7 @@ def check_others(folder: HospitalFolder, names: Sequence[str], where: str) -> No
 
 def keying_of(settings: Settings, members: keys.Members) -> keys.Keying:
     """Return how the protection that the settings name gets its roles from keys."""
-    return keys.keying(build_protection(settings.protection, **settings.protection_options()), members)
+    return keys.keying(protection_of(settings), members)
 
 
 def pack_keys(own: keys.OwnKeys) -> Dict[str, Any]:

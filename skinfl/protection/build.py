@@ -2,45 +2,57 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Tuple
+from importlib import import_module
+from typing import Any, Dict, NamedTuple, Tuple
 
 from skinfl.errors import SettingsError, nearest
 from skinfl.protection.base import Protection
-from skinfl.protection.plaintext import Plaintext
-from skinfl.protection.smpc.protection import Smpc
+
+
+class Choice(NamedTuple):
+    """Where a protection's class is, and the names of its options."""
+
+    module: str
+    cls: str
+    options: Tuple[str, ...] = ()
+
 
 _ENCODING = ("precision", "clip", "rounding")
-_OPTIONS: Dict[str, Tuple[str, ...]] = {
-    "plaintext": (),
-    "smpc": ("smpc_scheme", "parties", "threshold", "ring", *_ENCODING),
-    "he": ("he_scheme", "bits", "degree", "rounding_seed", "error_feedback", *_ENCODING),
+_LIBRARY = ("parties", "precision", "clip")
+#: a new protection is added here; its module is imported only where it is chosen
+CHOICES: Dict[str, Choice] = {
+    "plaintext": Choice("plaintext", "Plaintext"),
+    "smpc": Choice("smpc.protection", "Smpc", ("smpc_scheme", "parties", "threshold", "ring", *_ENCODING)),
+    "he": Choice(
+        "he.protection",
+        "He",
+        ("he_scheme", "bits", "degree", "rounding_seed", "error_feedback", *_ENCODING),
+    ),
+    "sympc": Choice("smpc.sympc", "Sympc", _LIBRARY),
+    "pysyft": Choice("smpc.pysyft", "PySyftSharing", _LIBRARY),
 }
 
 
 def build_protection(name: str, **options: Any) -> Protection:
-    """Return the protection ``name``: ``"plaintext"``, ``"smpc"`` or ``"he"``.
+    """Return the protection ``name``, one of :data:`CHOICES`.
 
-    An option that is None takes its default. Options of ``smpc``: smpc_scheme, parties, threshold,
-    ring; of ``he``: he_scheme, bits, degree, rounding_seed, error_feedback; of both: precision, clip,
-    rounding. See
-    :class:`~skinfl.protection.smpc.protection.Smpc` and :class:`~skinfl.protection.he.protection.He`.
+    An option that is None takes its default; ``smpc_scheme`` and ``he_scheme`` are those classes'
+    ``scheme``. See :class:`~skinfl.protection.smpc.protection.Smpc` and
+    :class:`~skinfl.protection.he.protection.He` for what the others mean. ``"sympc"`` and ``"pysyft"``
+    are the libraries' own sharing, to compare with, where they are installed.
 
     Raises :class:`~skinfl.errors.SettingsError` for an unknown name or option and an impossible value.
     """
-    if name not in _OPTIONS:
-        raise SettingsError(f"unknown protection {name!r}: {nearest(str(name), _OPTIONS)}")
+    if name not in CHOICES:
+        raise SettingsError(f"unknown protection {name!r}: {nearest(str(name), CHOICES)}")
+    choice = CHOICES[name]
     given = {option: value for option, value in options.items() if value is not None}
     for option in given:
-        if option not in _OPTIONS[name]:
-            hint = nearest(option, _OPTIONS[name]) if _OPTIONS[name] else "it has none"
+        if option not in choice.options:
+            hint = nearest(option, choice.options) if choice.options else "it has none"
             raise SettingsError(f"protection {name!r} has no option {option!r}: {hint}")
-    if name == "plaintext":
-        return Plaintext()
     scheme = given.pop(f"{name}_scheme", None)
     if scheme is not None:
         given["scheme"] = scheme
-    if name == "smpc":
-        return Smpc(**given)
-    from skinfl.protection.he.protection import He  # tenseal is loaded only where it is used
-
-    return He(**given)
+    module = import_module(f"skinfl.protection.{choice.module}")
+    return getattr(module, choice.cls)(**given)
