@@ -6,7 +6,6 @@ from typing import Dict, List, Mapping, Optional
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from skinfl.console import loading
 from skinfl.errors import DataError
@@ -82,7 +81,7 @@ def show_split(settings: Settings, figure: Optional[str]) -> None:
         found = load_material(settings, progress)
     summary = inspect.summarise_split(found.dataset, found.split, found.partition)
     _say(f"{found.dataset.name}: {len(found.dataset)} images, split by protocol {summary['protocol']!r}")
-    console.print(_split_table(summary))
+    _say(_split_table(summary))
     known = "" if summary["lesions_known"] else " (this data set does not tell which photographs share one)"
     _say(f"leakage check: {summary['leaked_lesions']} lesions in both training and test set{known}")
     _say(f"               {summary['shared_lesions']} lesions at more than one hospital")
@@ -92,16 +91,17 @@ def show_split(settings: Settings, figure: Optional[str]) -> None:
         _say(f"figure: {who_holds_what(_by_name(summary), summary['classes'], figure)}")
 
 
-def _split_table(summary: Mapping[str, object]) -> Table:
-    table = Table(title="images, training + test")
-    table.add_column("")
-    for name in (*summary["classes"], "all", "lesions"):
-        table.add_column(name, justify="right")
+def _split_table(summary: Mapping[str, object]) -> str:
+    """Return aligned lines: a terminal too narrow wraps them, and never cuts a number off."""
+    rows = [["images, training + test", *summary["classes"], "all", "lesions"]]
     for name, held in summary["hospitals"].items():
-        table.add_row(name, *_cells(held["train"], held["test"]), str(held["lesions"]))
-    table.add_section()
-    table.add_row("all", *_cells(summary["train"], summary["test"]), "")
-    return table
+        rows.append([name, *_cells(held["train"], held["test"]), str(held["lesions"])])
+    rows.append(["all", *_cells(summary["train"], summary["test"]), ""])
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return "\n".join(
+        "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:]))])
+        for row in rows
+    )
 
 
 def _cells(train: List[int], test: List[int]) -> List[str]:
