@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 DEMO_FLAGS ?=
 
-.PHONY: demo test lint clean
+.PHONY: demo test coverage lint clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -16,6 +16,9 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	$(VENV)/bin/python -m pytest
+
+coverage: $(VENV)/.installed
+	$(VENV)/bin/python -m pytest --cov --cov-report=term-missing:skip-covered
 
 lint: $(VENV)/.installed
 	$(VENV)/bin/ruff check .
