@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
-from typing import Dict, Mapping, NamedTuple, Sequence, Tuple
+from typing import Dict, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 import msgpack
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -79,6 +79,19 @@ def readable(public: bytes) -> str:
     """Return a public key's fingerprint in groups of four, for two people to compare by telephone."""
     digits = wire.fingerprint("public key", public)
     return " ".join(digits[i : i + 4] for i in range(0, len(digits), 4))
+
+
+def check_own(name: str, private: X25519PrivateKey, listed: Optional[bytes]) -> None:
+    """Refuse a role whose name the directory lacks or lists with another key.
+
+    Without this every message would be refused as altered, and nobody would know why.
+    """
+    if listed is None:
+        raise ProtectionError(f"the directory has no key of {name!r}: list all roles' public keys in it")
+    if public_bytes(private) != listed:
+        raise ProtectionError(
+            f"the private key of {name!r} isn't the one whose public half the directory lists"
+        )
 
 
 def generate(hospitals: Sequence[str], parties: Sequence[str]) -> Tuple[Keyring, Directory]:

@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -50,11 +52,16 @@ def test_bytes_go_in_and_out_without_memory_files(monkeypatch, tmp_path):
     monkeypatch.delattr(seal.os, "memfd_create")
     monkeypatch.setattr(seal.tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(seal, "_FILE", seal._MemoryFile())
+    monkeypatch.setattr(seal.atexit, "register", lambda *_: None)
     result = run_round(build_protection("he"), vectors(2))
     assert np.abs(result.opened.total - result.plain).max() < 1e-6
     (file,) = tmp_path.iterdir()
     assert file.stat().st_mode & 0o777 == 0o600
     assert file.stat().st_size == 0  # nothing stays behind
+    seal._remove(str(file), os.getpid() + 1)  # a child that ends leaves it alone
+    assert file.exists()
+    seal._remove(str(file), os.getpid())
+    assert not file.exists()
 
 
 def test_loading_rubbish_is_an_error():

@@ -161,6 +161,25 @@ def test_shares_of_another_length_are_refused(scheme):
         run_round(protection, vectors(3), roles=roles)
 
 
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_hospital_that_vanishes_while_sharing_is_left_out_by_all(scheme):
+    roles = build_protection("smpc", smpc_scheme=scheme).setup(hospitals(3))
+    exchange, values = Exchange("run", 1, LAYOUT), vectors(3)
+    received = {party: set() for party in roles.aggregators}
+    for name in hospitals(3):
+        messages = roles.hospitals[name].protect(values[name], exchange).messages
+        if name == "hospital-2":
+            del messages["party-3"]
+        for party, message in messages.items():
+            received[party].add(roles.aggregators[party].receive(message, exchange))
+    senders = sorted(set.intersection(*received.values()))
+    combined = {p: a.combine(senders, exchange) for p, a in roles.aggregators.items()}
+    opened = roles.opener.open(combined, exchange)
+    assert opened.senders == ("hospital-1", "hospital-3")
+    plain = values["hospital-1"].astype(np.float64) + values["hospital-3"]
+    assert np.abs(opened.total - plain).max() < 1e-6
+
+
 def test_shares_outside_the_field_are_refused():
     protection = build_protection("smpc", smpc_scheme="shamir")
     roles = protection.setup(hospitals(3))

@@ -1,5 +1,7 @@
 """Packing of quantised integers into BFV slots, several to a slot.
 
+Trust model: that of :mod:`.roles`; a packing holds public parameters only.
+
 A slot is an integer modulo the plain modulus t. It holds L lanes in mixed radix: with M one more than
 the largest sum of a lane over all hospitals, the slot is w_0 + w_1 M + ... + w_(L-1) M^(L-1), and as
 M^L <= t no lane ever carries into the next. BFV is exact as long as the error stays below q / (2 t);

@@ -1,5 +1,7 @@
 """Packing into CKKS slots, so that the sum comes out exact.
 
+Trust model: that of :mod:`.roles`; a packing holds public parameters only.
+
 CKKS is approximate: what is decrypted carries the encryption's error. Here every word is an integer on
 the fixed-point grid, scaled up so far that the error of the whole sum stays below half a step, and the
 decrypted slots are rounded to integers. So the sum opened is the same as under secret sharing, bit for

@@ -16,7 +16,7 @@ from skinfl.protection.he.seal import dump, sealapi
 from skinfl.protection.keys import Directory, SecretKey
 from skinfl.protection.options import check_clip, check_precision, check_rounding
 from skinfl.protection.quantise import QuantisedWords, Quantiser
-from skinfl.protection.roles import AGGREGATOR, Terms, check_hospitals
+from skinfl.protection.roles import AGGREGATOR, OPENER, Terms, check_hospitals
 from skinfl.protection.sealing import Channel
 from skinfl.protection.source import FixedPointSource, Source
 from skinfl.protection.words import FixedPointWords
@@ -118,6 +118,7 @@ class He(Protection):
         return self._opener(self._plan(directory, secret.id), private, secret)
 
     def _hospital(self, plan: _Plan, name: str, private: X25519PrivateKey, secret: SecretKey) -> HospitalSide:
+        keys.check_own(name, private, plan.directory.hospitals.get(name))
         link = Channel(private, plan.directory.parties[AGGREGATOR])
         if isinstance(plan.words, FixedPointWords):
             source: Source = FixedPointSource(plan.words)
@@ -134,10 +135,12 @@ class He(Protection):
 
     def _party(self, plan: _Plan, private: X25519PrivateKey) -> AggregatorSide:
         directory = plan.directory
+        keys.check_own(AGGREGATOR, private, directory.parties[AGGREGATOR])
         links = {hospital: Channel(private, public) for hospital, public in directory.hospitals.items()}
         return HeAggregator(AGGREGATOR, plan.terms, plan.packing, links, Channel(private, directory.opener))
 
     def _opener(self, plan: _Plan, private: X25519PrivateKey, secret: SecretKey) -> OpenerSide:
+        keys.check_own(OPENER, private, plan.directory.opener)
         link = Channel(private, plan.directory.parties[AGGREGATOR])
         return HeOpener(plan.terms, plan.packing, secret, link)
 

@@ -7,10 +7,11 @@ save to and load from paths only; a memory file serves as the path where the sys
 
 from __future__ import annotations
 
+import atexit
 import os
 import tempfile
 import threading
-from typing import Any, Sequence
+from typing import Any, BinaryIO, Sequence, Tuple
 
 from skinfl.errors import ProtectionError
 from skinfl.protection.he.standard import check_security
@@ -64,29 +65,38 @@ class _MemoryFile(threading.local):
 
     def __init__(self) -> None:
         self._process = -1
-        self._descriptor = -1
-        self._path = ""
+        self._file: Any = None
+        self.path = ""
 
-    def open(self) -> int:
-        """Return the descriptor of an empty file."""
+    def open(self) -> BinaryIO:
+        """Return the file, empty and at its start."""
         if self._process != os.getpid():  # a forked child must not share its parent's file
             self._process = os.getpid()
-            self._descriptor, self._path = _create()
-        os.ftruncate(self._descriptor, 0)
-        os.lseek(self._descriptor, 0, os.SEEK_SET)
-        return self._descriptor
+            self._file, self.path = _create()
+        self.clear()
+        return self._file
 
-    @property
-    def path(self) -> str:
-        return self._path
+    def clear(self) -> None:
+        """Leave nothing behind, be it a key."""
+        self._file.seek(0)
+        self._file.truncate()
 
 
-def _create() -> Any:
-    """Return a descriptor and a path for it: in memory, or else a private temporary file."""
+def _create() -> Tuple[BinaryIO, str]:
+    """Return a file and a path to it: in memory, or else a temporary one that only its owner may read."""
     if hasattr(os, "memfd_create") and os.path.isdir("/proc/self/fd"):
         descriptor = os.memfd_create("skinfl")
-        return descriptor, f"/proc/self/fd/{descriptor}"
-    return tempfile.mkstemp(prefix="skinfl-")
+        path = f"/proc/self/fd/{descriptor}"
+    else:
+        descriptor, path = tempfile.mkstemp(prefix="skinfl-")
+        atexit.register(_remove, path, os.getpid())
+    return os.fdopen(descriptor, "r+b", buffering=0), path
+
+
+def _remove(path: str, process: int) -> None:
+    """Remove a temporary file when the process that made it ends, not a child of it."""
+    if os.getpid() == process:
+        os.unlink(path)
 
 
 _FILE = _MemoryFile()
@@ -94,11 +104,12 @@ _FILE = _MemoryFile()
 
 def dump(thing: Any) -> bytes:
     """Return the bytes of a SEAL object; seeded ciphertexts stay seeded."""
-    descriptor = _FILE.open()
-    thing.save(_FILE.path)
-    content = os.pread(descriptor, os.fstat(descriptor).st_size, 0)
-    os.ftruncate(descriptor, 0)  # nothing stays behind, be it a key
-    return content
+    file = _FILE.open()
+    try:
+        thing.save(_FILE.path)
+        return file.read()
+    finally:
+        _FILE.clear()
 
 
 def load(thing: Any, context: Any, content: bytes) -> Any:
@@ -106,14 +117,14 @@ def load(thing: Any, context: Any, content: bytes) -> Any:
 
     Raises ValueError where they aren't a valid object of this context.
     """
-    descriptor = _FILE.open()
+    file = _FILE.open()
     view = memoryview(content)
-    while view:
-        view = view[os.write(descriptor, view) :]
     try:
+        while view:
+            view = view[file.write(view) :]
         thing.load(context, _FILE.path)
     except (RuntimeError, ValueError, IndexError) as error:
         raise ValueError(str(error)) from error
     finally:
-        os.ftruncate(descriptor, 0)
+        _FILE.clear()
     return thing

@@ -11,7 +11,7 @@ from skinfl.protection import keys, wire
 from skinfl.protection.base import AggregatorSide, HospitalSide, OpenerSide, Protection, Roles
 from skinfl.protection.keys import Directory
 from skinfl.protection.options import check_clip, check_precision, check_rounding
-from skinfl.protection.roles import Terms, check_hospitals
+from skinfl.protection.roles import OPENER, Terms, check_hospitals
 from skinfl.protection.sealing import Channel
 from skinfl.protection.smpc.additive import AdditiveHospital, AdditiveOpener, AdditiveParty
 from skinfl.protection.smpc.field import Field
@@ -106,6 +106,7 @@ class Smpc(Protection):
     def hospital(self, name: str, private: X25519PrivateKey, directory: Directory) -> HospitalSide:
         """Make hospital ``name``'s role from its own private key and everyone's public ones."""
         plan = self._plan(directory)
+        keys.check_own(name, private, directory.hospitals.get(name))
         links = {party: Channel(private, directory.parties[party]) for party in plan.parties}
         if self.scheme == "additive":
             return AdditiveHospital(name, plan.terms, plan.words, plan.arithmetic, links)
@@ -114,6 +115,7 @@ class Smpc(Protection):
     def party(self, name: str, private: X25519PrivateKey, directory: Directory) -> AggregatorSide:
         """Make party ``name``'s role from its own private key and everyone's public ones."""
         plan = self._plan(directory)
+        keys.check_own(name, private, directory.parties.get(name))
         links = {hospital: Channel(private, public) for hospital, public in directory.hospitals.items()}
         opener = Channel(private, directory.opener)
         if self.scheme == "additive":
@@ -125,6 +127,7 @@ class Smpc(Protection):
     def opener(self, private: X25519PrivateKey, directory: Directory) -> OpenerSide:
         """Make the opener's role from its private key and the parties' public ones."""
         plan = self._plan(directory)
+        keys.check_own(OPENER, private, directory.opener)
         links = {party: Channel(private, directory.parties[party]) for party in plan.parties}
         if self.scheme == "additive":
             return AdditiveOpener(plan.terms, plan.words, plan.arithmetic, links)
