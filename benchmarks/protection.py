@@ -331,8 +331,9 @@ def chart(rows: Sequence[Dict[str, Any]], path: Path) -> None:
         axis.set_xscale("log")
         axis.set_xlabel(label)
         for i, value in enumerate(values):
-            axis.text(value, i, f" {value:.3g}", va="center", fontsize=8)
-        axis.margins(x=0.15)
+            text = f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+            axis.text(value, i, f" {text}", va="center", fontsize=8)
+        axis.set_xlim(min(values) / 3, max(values) * 8)
     axes[0].axvline(4.0, color="black", linewidth=0.8, linestyle=":")
     axes[0].set_title("dotted: float32, grey: reference", fontsize=8)
     figure.tight_layout()

@@ -64,6 +64,14 @@ class CountDigits:
             raise ProtectionError(f"a count must be finite and at most {COUNT_LIMIT:.0f} in magnitude")
         return self._digits.encode(self._fixed.encode(counts.astype(np.float64)))
 
+    def steps(self, sums: np.ndarray, senders: int) -> np.ndarray:
+        """Return the summed counts (n,) in steps of 2**-27, int64."""
+        return self._digits.decode(sums, senders)
+
+    def value(self, steps: np.ndarray) -> np.ndarray:
+        """Return counts given in steps as float64."""
+        return self._fixed.decode(steps)
+
     def decode(self, sums: np.ndarray, senders: int) -> np.ndarray:
         """Return the summed counts (n,), float64."""
-        return self._fixed.decode(self._digits.decode(sums, senders))
+        return self.value(self.steps(sums, senders))

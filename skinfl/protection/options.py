@@ -21,8 +21,8 @@ def check_precision(precision: Optional[int]) -> Optional[int]:
 def check_clip(clip: float) -> float:
     """Return the clip range rounded to float32, so that float32 and float64 vectors clip alike."""
     number = isinstance(clip, (int, float)) and not isinstance(clip, bool)
-    if not (number and math.isfinite(clip) and 0 < np.float32(clip) < np.inf):
-        raise SettingsError(f"clip = {clip!r}: give a positive number")
+    if not (number and math.isfinite(clip) and 1e-9 <= clip <= 1e9):
+        raise SettingsError(f"clip = {clip!r}: give a positive number, 1e-9 to 1e9")
     return float(np.float32(clip))
 
 

@@ -88,10 +88,10 @@ class QuantisedWords:
         number = layout.size - len(parts.counts)
         width = self.wide_digits.count if self.is_wide(agreement) else 1
         values, extras = words[: number * width], words[number * width :]
-        extras = self.counts.decode(extras, senders)
+        extras = self.counts.steps(extras, senders)
         counts, peaks, clips = np.split(extras, [len(parts.counts), len(parts.counts) + len(segments)])
         vector = np.empty(layout.size)
-        vector[parts.counts] = counts
+        vector[parts.counts] = self.counts.value(counts)
         if self.is_wide(agreement):
             whole = self.wide.decode(self.wide_digits.decode(values, senders))
             steps = np.ones(len(segments))
@@ -103,17 +103,18 @@ class QuantisedWords:
             length = where.stop - where.start
             vector[where] = whole[done : done + length] * step
             done += length
-        agreed = None if self.clip is not None or not segments else next_clips(peaks, senders)
+        agreed = (
+            None if self.clip is not None or not segments else next_clips(self.counts.value(peaks), senders)
+        )
         return Decoded(vector, agreed)
 
     def _common(self, clips: np.ndarray, senders: int, segments: int) -> np.ndarray:
-        """Return the ranges that all senders used, which their sums must be exact multiples of."""
+        """Return the ranges that all senders used: their sums, in steps, are multiples of the senders."""
         if self.clip is not None:
             return np.full(segments, self.clip)
-        common = clips / senders
-        if np.any(np.mod(common, 2.0**-COUNT_PRECISION)):
+        if np.any(clips % senders):
             raise ProtectionError("the hospitals used different clip ranges: tell all of them the last sum's")
-        return common
+        return self.counts.value(clips // senders)
 
 
 def next_clips(peaks: np.ndarray, senders: int) -> np.ndarray:
@@ -185,10 +186,11 @@ class Quantiser(Source):
         for i, where in enumerate(self.words.segments(layout)):
             start = where.start
             for values in in_blocks(vector[where]):
+                values = values.astype(np.float64)
                 inside = clipped_block(values, clips[i], tally)
                 peaks[i] = max(peaks[i], float(values.max()), -float(values.min()))
                 if wide:
-                    whole = self.words.wide.encode(inside.astype(np.float64))
+                    whole = self.words.wide.encode(inside)
                     sent = self.words.wide.decode(whole)
                     yield from in_blocks(self.words.wide_digits.encode(whole))
                 else:
@@ -225,12 +227,12 @@ class Quantiser(Source):
         return Stream(hashlib.sha256(text.encode()).digest())
 
     def _round(self, values: np.ndarray, factor: float, uniform: Optional[Stream]) -> np.ndarray:
-        """Return integers of magnitude at most ``half``.
+        """Return float64 ``values`` in steps, as integers of magnitude at most ``half``.
 
         ``values * factor`` passes ``half`` by 2^-36 at most and the uniform number is below 1 - 2^-33,
         so not even the largest value is rounded out of range.
         """
-        scaled = values.astype(np.float64) * factor
+        scaled = values * factor
         if uniform is None:
             return np.rint(scaled).astype(np.int64)
         scaled += uniform.words(len(values), _UNIFORM) * 2.0**-32

@@ -17,6 +17,8 @@ from skinfl.protection.sealing import Link, Writer
 #: names of the roles that aren't hospitals
 AGGREGATOR = "aggregator"
 OPENER = "opener"
+#: a sum of fewer would show a single update
+MINIMUM_SENDERS = 2
 
 Content = TypeVar("Content")
 

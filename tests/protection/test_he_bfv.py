@@ -154,6 +154,18 @@ def test_sums_over_differing_ranges_are_never_opened():
         words.decode(total, layout, 2, "digest")
 
 
+def test_very_large_ranges_are_agreed_exactly():
+    protection = build_protection("he", he_scheme="bfv", bits=8)
+    roles = protection.setup(hospitals(60))
+    layout = Layout([Segment("a", 2), Segment("n", 1, "count")])
+    values = dict.fromkeys(hospitals(60), np.array([3e6, -2.5e6, 1.0]))
+    for side in roles.hospitals.values():
+        side.agree(np.array([3.9e6 + 2.0**-27]))
+    result = run_round(protection, values, layout=layout, roles=roles)
+    assert np.abs(result.opened.total - result.plain).max() < 60 * 3.9e6 / 127
+    assert result.opened.agreed.tolist() == [2.0**22]
+
+
 def test_uploads_are_lighter_than_float32():
     layout = Layout([Segment("w", 300_000), Segment("n", 1, "count")])
     for bits, most in ((16, 4.0), (12, 2.7), (8, 1.9)):

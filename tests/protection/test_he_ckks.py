@@ -137,8 +137,8 @@ def test_what_does_not_fit_is_refused_at_setup():
         build_protection("he", precision=30).setup(hospitals(5))
     with pytest.raises(ProtectionError, match="CKKS at degree 1024"):
         build_protection("he", degree=1024).setup(hospitals(5))
-    with pytest.raises(ProtectionError, match="no room for 5 hospitals and clip"):
-        build_protection("he", clip=1e12).setup(hospitals(5))
+    with pytest.raises(ProtectionError, match="no room for 100 hospitals and clip"):
+        build_protection("he", clip=1e9).setup(hospitals(100))
 
 
 def test_uploads_are_seeded():
@@ -184,8 +184,12 @@ def test_malformed_ciphertexts_of_an_authentic_sender_are_refused():
     packing.encode(np.zeros(1), plaintext)
     piece = seal.dump(good(plaintext))
     pieces = len(packing.sizes(LAYOUT, ""))
+    packing.scale *= 2
+    packing.encode(np.zeros(1), plaintext)
+    louder = seal.dump(good(plaintext))
     for content, reason in (
         ([b"rubbish"] * pieces, "ciphertext 1 is invalid"),
+        ([louder] * pieces, "ciphertext 1 has another level, scale or size"),
         ([piece] * (pieces - 1), f"holds {pieces - 1} ciphertexts, {pieces} expected"),
         ([piece] * (pieces + 1), f"doesn't hold {pieces} whole"),
     ):

@@ -66,6 +66,20 @@ def test_the_extremes_never_round_out_of_range(bits):
         assert set(integers) == {0, QuantisedWords(bits, clip).largest}
 
 
+@pytest.mark.parametrize("bits", [8, 12, 16])
+def test_single_precision_extremes_stay_in_range_too(bits):
+    """float32(0.1) is above 0.1: it must be clipped, not rounded to a word too large for its lane."""
+    layout, words = Layout([Segment("w", 20_000)]), QuantisedWords(bits, None)
+    for clip in (0.1, 0.7, 1 / 3):
+        quantiser = Quantiser(words, "h", salt=b"")
+        quantiser.agree(np.array([clip]))
+        values = np.full(20_000, np.float32(clip))
+        values[::2] *= -1
+        tally = Tally()
+        integers = np.concatenate(list(quantiser.blocks(values, Exchange("r", 1, layout), tally)))[:20_000]
+        assert integers.min() >= 0 and integers.max() <= words.largest
+
+
 def test_next_ranges_are_twice_the_mean_peak():
     clips = next_clips(np.array([3.0, 0.0, 1e9]), 2)
     assert clips[0] == HEADROOM * 1.5

@@ -106,7 +106,7 @@ class CkksPacking(Packing):
         self._words = words
         self._by_layer = by_layer
         self._encoder = sealapi.CKKSEncoder(self.context)
-        self._scale = 2.0**parameters.scale_bits
+        self.scale = 2.0**parameters.scale_bits
 
     def sizes(self, layout: Layout, agreement: str) -> List[int]:
         """Return how many words each ciphertext holds; counts come last, together."""
@@ -121,7 +121,7 @@ class CkksPacking(Packing):
         """Put the words' first half into real parts, the second into imaginary ones."""
         slots = np.zeros((2, self.parameters.degree // 2))
         slots.reshape(-1)[: len(words)] = words
-        self._encoder.encode((slots[0] + 1j * slots[1]).tolist(), self._scale, plaintext)
+        self._encoder.encode((slots[0] + 1j * slots[1]).tolist(), self.scale, plaintext)
 
     def decode(self, plaintext: object, count: int) -> np.ndarray:
         """Return the nearest integers: the error is below half by choice of the scale."""

@@ -16,7 +16,7 @@ from skinfl.protection.he.seal import dump, sealapi
 from skinfl.protection.keys import Directory, SecretKey
 from skinfl.protection.options import check_clip, check_precision, check_rounding
 from skinfl.protection.quantise import QuantisedWords, Quantiser
-from skinfl.protection.roles import AGGREGATOR, OPENER, Terms, check_hospitals
+from skinfl.protection.roles import AGGREGATOR, MINIMUM_SENDERS, OPENER, Terms, check_hospitals
 from skinfl.protection.sealing import Channel
 from skinfl.protection.source import FixedPointSource, Source
 from skinfl.protection.words import FixedPointWords
@@ -24,7 +24,6 @@ from skinfl.protection.words import FixedPointWords
 SCHEMES = ("ckks-layers", "ckks-vector", "bfv")
 DEFAULT_BITS = 16
 DEFAULT_CLIP = 64.0
-MINIMUM_SENDERS = 2
 
 
 class _Plan(NamedTuple):

@@ -34,6 +34,8 @@ class Packing(ABC):
 
     #: the SEALContext
     context: Any
+    #: the scale of CKKS's ciphertexts; BFV's have none
+    scale: float = 1.0
 
     @abstractmethod
     def sizes(self, layout: Layout, agreement: str) -> List[int]:
@@ -155,7 +157,7 @@ def write_piece(writer: Writer, piece: bytes) -> None:
 
 
 def read_ciphertexts(sender: str, body: bytearray, packing: Packing, expected: int) -> List[Any]:
-    """Return the ciphertexts in a body: exactly as many as expected, each valid and of two parts."""
+    """Return the ciphertexts in a body: exactly as many as expected, each valid and fresh."""
     found: List[Any] = []
     view, position = memoryview(body), 0
     while position < len(view):
@@ -168,10 +170,9 @@ def read_ciphertexts(sender: str, body: bytearray, packing: Packing, expected: i
             ciphertext = load(sealapi.Ciphertext(), packing.context, piece)
         except ValueError as error:
             raise MessageError(sender, f"ciphertext {len(found) + 1} is invalid: {error}") from error
-        if ciphertext.size() != 2:
-            raise MessageError(
-                sender, f"ciphertext {len(found) + 1} has {ciphertext.size()} parts, 2 expected"
-            )
+        fresh = ciphertext.parms_id() == packing.context.first_parms_id()
+        if not (fresh and ciphertext.size() == 2 and ciphertext.scale == packing.scale):
+            raise MessageError(sender, f"ciphertext {len(found) + 1} has another level, scale or size")
         found.append(ciphertext)
     if len(found) != expected:
         raise MessageError(sender, f"it holds {len(found)} ciphertexts, {expected} expected")

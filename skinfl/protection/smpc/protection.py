@@ -11,7 +11,7 @@ from skinfl.protection import keys, wire
 from skinfl.protection.base import AggregatorSide, HospitalSide, OpenerSide, Protection, Roles
 from skinfl.protection.keys import Directory
 from skinfl.protection.options import check_clip, check_precision, check_rounding
-from skinfl.protection.roles import OPENER, Terms, check_hospitals
+from skinfl.protection.roles import MINIMUM_SENDERS, OPENER, Terms, check_hospitals
 from skinfl.protection.sealing import Channel
 from skinfl.protection.smpc.additive import AdditiveHospital, AdditiveOpener, AdditiveParty
 from skinfl.protection.smpc.field import Field
@@ -22,8 +22,6 @@ from skinfl.protection.words import FixedPointWords, fit_precision
 SCHEMES = ("additive", "shamir")
 DEFAULT_PARTIES = 3
 DEFAULT_CLIP = 64.0
-#: fewer would let an aggregate show a single update
-MINIMUM_SENDERS = 2
 
 
 class _Plan(NamedTuple):
