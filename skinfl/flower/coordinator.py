@@ -12,6 +12,7 @@ import secrets
 from pathlib import Path
 from typing import Any, Callable, Dict, Optional, Sequence, Tuple
 
+import torch
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from skinfl.assembly import Assembly, initial_model, new_progress, protection_of, schedule_of
@@ -34,6 +35,7 @@ from skinfl.run import CHECKPOINT, CONFIG, MODEL, RESULT, ROUNDS, load_matching,
 from skinfl.settings import Settings, to_toml
 
 KEY = "coordinator.key"
+BEGUN = "begun.json"
 
 
 class Coordinator:
@@ -72,6 +74,7 @@ class Coordinator:
             Limits(self._options.round_timeout, self._options.sum_timeout),
             rounds=self._settings.rounds,
             evaluate_every=self._settings.evaluate_every,
+            begun=self._out / BEGUN,
         )
         assembly = self._assemble(joined, transport, run, checkpoint)
         self._save(assembly)
@@ -105,6 +108,7 @@ class Coordinator:
         self, joined: Joined, transport: RemoteTransport, run: str, checkpoint: Optional[Checkpoint]
     ) -> Assembly:
         settings = self._settings
+        torch.set_num_threads(settings.threads)
         blank = joined.blank()
         model = initial_model(settings, blank)
         local_batchnorm = settings.batchnorm == "local" and has_batchnorm(model)

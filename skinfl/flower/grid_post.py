@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Dict, Iterator, List, Mapping, NamedTuple, Sequence, Tuple
+from typing import Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
@@ -15,6 +15,8 @@ _WHO_SECONDS = 60.0
 _POLL_SECONDS = 0.25
 #: how often the grid is asked which nodes are connected
 _LOOK_SECONDS = 2.0
+#: how long a hospital that lost its connection may take to come back; a service manager restarts it
+_RETURN_SECONDS = 15.0
 #: Flower's code for a node that is not connected
 _NODE_UNAVAILABLE = 5
 
@@ -54,38 +56,47 @@ class GridPost(Post):
     ) -> Iterator[Tuple[str, Reply]]:
         deadline = time.monotonic() + timeout
         nodes = self._nodes()
-        sent: Dict[str, _Sent] = {}
         waiting = dict(requests)
-        for name in list(waiting):
-            if name not in nodes and not insist:
-                del waiting[name]
-                yield name, NoAnswer(f"{name} is not connected")
-        sent.update(self._send(kind, round, {n: waiting[n] for n in waiting if n in nodes}, nodes, timeout))
+        for name in [name for name in requests if name not in nodes and not insist]:
+            del waiting[name]
+            yield name, NoAnswer(f"{name} is not connected")
+        sent = self._send(kind, round, {n: waiting[n] for n in waiting if n in nodes}, nodes, timeout)
+        gone: Dict[str, float] = {}  # until when each may come back
         looked = time.monotonic()
-        while waiting:
-            for message in self._grid.pull_messages([m for m, s in sent.items() if s.name in waiting]):
-                name = sent.pop(message.metadata.reply_to_message_id).name
-                if name not in waiting:
-                    continue
-                if message.has_error():
-                    if insist and message.error.code == _NODE_UNAVAILABLE:
-                        continue  # it may come back before the time is up
-                    del waiting[name]
-                    yield name, NoAnswer(f"{name}: {message.error.reason}")
+        while waiting and time.monotonic() < deadline:
+            for name, reply in self._collect(sent, waiting):
+                if reply is None:
+                    gone[name] = time.monotonic() + _RETURN_SECONDS
                 else:
                     del waiting[name]
-                    yield name, message.content["answer"]["body"]
-            left = deadline - time.monotonic()
-            if left <= 0:
-                break
-            if time.monotonic() - looked > _LOOK_SECONDS:
-                looked = time.monotonic()
-                nodes = self._nodes()
+                    yield name, reply
+            now = time.monotonic()
+            if now - looked > _LOOK_SECONDS:
+                looked, nodes = now, self._nodes()
                 again = self._lost(waiting, sent, nodes)
-                sent.update(self._send(kind, round, {n: waiting[n] for n in again}, nodes, left))
+                sent.update(self._send(kind, round, {n: waiting[n] for n in again}, nodes, deadline - now))
+                gone = {name: until for name, until in gone.items() if name in waiting and name not in nodes}
+            for name in [name for name, until in gone.items() if now > until and not insist]:
+                del waiting[name], gone[name]
+                yield name, NoAnswer(f"{name} lost its connection")
             time.sleep(_POLL_SECONDS)
         for name in waiting:
             yield name, NoAnswer(f"{name} did not answer within {timeout:.0f} s")
+
+    def _collect(
+        self, sent: Dict[str, _Sent], waiting: Mapping[str, Request]
+    ) -> List[Tuple[str, Optional[Reply]]]:
+        """Return the answers that are there; None for a hospital that is not connected any more."""
+        found: List[Tuple[str, Optional[Reply]]] = []
+        for message in self._grid.pull_messages([m for m, s in sent.items() if s.name in waiting]):
+            name = sent.pop(message.metadata.reply_to_message_id).name
+            if not message.has_error():
+                found.append((name, message.content["answer"]["body"]))
+            elif message.error.code == _NODE_UNAVAILABLE:
+                found.append((name, None))
+            else:
+                found.append((name, NoAnswer(f"{name}: {message.error.reason}")))
+        return found
 
     def _lost(
         self, waiting: Mapping[str, Request], sent: Mapping[str, _Sent], nodes: Mapping[str, Tuple[int, str]]

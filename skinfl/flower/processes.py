@@ -29,8 +29,10 @@ from skinfl.flower.folders import CONNECTION, read_coordinator
 
 #: carried by every process of a federation, so that none is overlooked when it is stopped
 MARK = "SKINFL_FEDERATION_MARK"
+_PROCESS = "SKINFL_PROCESS"
 _LOOPBACK = "127.0.0.1"
 _READY = "SuperNode ID:"
+_STILL_CONNECTED = "Failed to activate SuperNode"
 _FLWR = (
     sys.executable,
     "-c",
@@ -115,11 +117,23 @@ class LocalDeployment:
         self._flwr(commands)
 
     def start_supernodes(self, names: Sequence[str]) -> None:
-        """Start hospitals' SuperNodes and wait until each is connected."""
+        """Start hospitals' SuperNodes and wait until each is connected.
+
+        The SuperLink takes one that was killed for connected for some seconds more, and refuses another
+        under the same key: so one that is refused is started again.
+        """
         for name in names:
             self.launch_supernode(name, self.federation / name)
         for name in names:
-            self._await(name, lambda log=self.log(name): _READY in log.read_text("utf-8", "replace"))
+            self._await(name, lambda name=name: self._is_connected(name))
+
+    def _is_connected(self, name: str) -> bool:
+        said = self.log(name).read_text("utf-8", "replace")
+        if _STILL_CONNECTED in said and self._processes[name].poll() is not None:
+            time.sleep(2.0)
+            self.launch_supernode(name, self.federation / name)
+            return False
+        return _READY in said
 
     def launch_supernode(self, name: str, folder: Path) -> subprocess.Popen:
         """Start one SuperNode from ``folder`` and do not wait for it."""
@@ -193,13 +207,18 @@ class LocalDeployment:
 
     def kill(self, name: str) -> None:
         """Kill a process and its helpers at once, as a power cut would."""
-        self._processes.pop(name)
-        for pid in self._pids({"SKINFL_PROCESS": name}):
-            _signal(pid, signal.SIGKILL)
+        self.signal(name, signal.SIGKILL)
+        self._processes.pop(name).wait()
+
+    def signal(self, name: str, number: int) -> None:
+        """Send a signal to a process and its helpers; SIGSTOP makes one that never answers."""
+        for pid in self._pids({_PROCESS: name}):
+            _signal(pid, number)
 
     def stop(self) -> None:
         """Stop everything; what does not stop within seconds is killed."""
         for pid in self._pids():
+            _signal(pid, signal.SIGCONT)  # a stopped one would not hear the other
             _signal(pid, signal.SIGTERM)
         deadline = time.monotonic() + 8.0
         while self._pids() and time.monotonic() < deadline:
@@ -220,7 +239,7 @@ class LocalDeployment:
         name = name or module
         home = self.coordinator.flower_home if module == "superlink" else self.federation / name / "flower"
         environment = self._environment(home)
-        environment["SKINFL_PROCESS"] = name
+        environment[_PROCESS] = name
         with open(self.log(name), "ab") as log:
             self._processes[name] = subprocess.Popen(
                 [sys.executable, "-m", f"skinfl.flower.{module}", *arguments, "--parent", str(os.getpid())],

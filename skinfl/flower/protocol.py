@@ -35,6 +35,7 @@ _TASK: Dict[str, _Types] = {
     "normalisation": list,
     "class_weights": (list, type(None)),
     "accepted_round": int,
+    "agreed": (bytes, type(None)),
 }
 FIELDS: Dict[str, Dict[str, _Types]] = {
     "join": {

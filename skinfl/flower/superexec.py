@@ -22,6 +22,7 @@ from typing import Any, List
 PRELOADED = (
     "flwr.supernode.runtime.run_clientapp",
     "flwr.clientapp",
+    "httpcore",
     "cryptography.hazmat.primitives.asymmetric.x25519",
     "msgpack",
     "sklearn.metrics",

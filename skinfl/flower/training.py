@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any, Dict, Tuple
 
 import numpy as np
+import torch
 
 from skinfl.assembly import initial_model, local_plan
 from skinfl.data import load
@@ -92,6 +93,7 @@ class Trainer:
         return protocol.encode_answer({"metrics": metrics})
 
     def _agent(self, run: Run, dataset: LesionDataset) -> HospitalAgent:
+        torch.set_num_threads(run.settings.threads)
         layout, strategy = network(self._folder, run.settings, dataset, run.unit)
         return HospitalAgent(
             self.name,
@@ -130,9 +132,15 @@ def _task(fields: Dict[str, Any], server: bytes) -> Task:
             protocol.COORDINATOR, "its normalisation or class weights are no numbers"
         ) from None
     state = decode_server(server)
-    server_state = state._replace(model=state.model.copy())  # torch wants an array that it may write to
-    accepted = fields["accepted_round"]
-    return Task(fields["run"], fields["round"], server_state, normalisation, class_weights, accepted)
+    return Task(
+        fields["run"],
+        fields["round"],
+        state._replace(model=state.model.copy()),  # torch wants an array that it may write to
+        normalisation,
+        class_weights,
+        fields["accepted_round"],
+        None if fields["agreed"] is None else np.frombuffer(fields["agreed"], "<f8").astype(np.float64),
+    )
 
 
 def _restore(store: RunStore, agent: HospitalAgent, round: int) -> Dict[str, np.ndarray]:

@@ -12,6 +12,8 @@ parties refuse a second one in a round.
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Set, Tuple, Union
 
 import numpy as np
@@ -24,6 +26,7 @@ from skinfl.flower import protocol
 from skinfl.flower.keys import Members
 from skinfl.flower.post import NoAnswer, Post, Request
 from skinfl.protection.base import AggregatorSide, Exchange, Opened, OpenerSide, Protected
+from skinfl.report.files import write_json
 
 
 class Agreed(NamedTuple):
@@ -50,10 +53,13 @@ class RemoteTransport(Transport):
     """Hospitals behind a :class:`Post`.
 
     ``evaluate_every`` is the number of rounds between evaluations at the hospitals, ``rounds`` the last
-    round. ``metrics`` collects, by round, what hospitals reported of the model after it.
+    round. ``metrics`` collects, by round, what hospitals reported of the model after it. ``begun`` is a
+    file that remembers of whom the last sum was asked.
     """
 
-    def __init__(self, post: Post, agreed: Agreed, limits: Limits, *, rounds: int, evaluate_every: int):
+    def __init__(
+        self, post: Post, agreed: Agreed, limits: Limits, *, rounds: int, evaluate_every: int, begun: Path
+    ):
         self.hospitals = agreed.members.hospitals
         self.hospitals_open = agreed.opener is None
         self.metrics: Dict[int, Dict[str, Dict[str, Any]]] = {}
@@ -62,6 +68,7 @@ class RemoteTransport(Transport):
         self._limits = limits
         self._rounds = rounds
         self._evaluate_every = evaluate_every
+        self._begun = begun
         #: hospitals that have taken in the others' keys
         self._informed: Set[str] = set()
         #: hospitals whose shares a party refused, and why: their next ones would spoil another round
@@ -123,6 +130,9 @@ class RemoteTransport(Transport):
                 del trusted[name]
         if len(trusted) < least:
             return Combined({}, tuple(trusted), refused)
+        for name in self._late(exchange, list(trusted)):
+            refused[name] = "a sum without it was begun before the coordinator was restarted"
+            del trusted[name]
         return self._combine_remotely(trusted, exchange, refused)
 
     def open(self, combined: Combined, exchange: Exchange) -> Opened:
@@ -168,6 +178,18 @@ class RemoteTransport(Transport):
                 f"round {exchange.round}: {', '.join(missing)} did not add up the shares in time: {error}; "
                 "the last round is kept, resume when they are connected again"
             ) from None
+
+    def _late(self, exchange: Exchange, senders: List[str]) -> List[str]:
+        """Note of whom this round's sum is asked; return those of whom it was not, where it was before.
+
+        Some parties may have added up a round in which the coordinator was then restarted. They make no
+        second sum over others, but give the same answer to the same request.
+        """
+        found = json.loads(self._begun.read_text("utf-8")) if self._begun.exists() else {}
+        if found.get("run") == exchange.run and found.get("round") == exchange.round:
+            return [name for name in senders if name not in found["senders"]]
+        write_json(self._begun, {"run": exchange.run, "round": exchange.round, "senders": senders})
+        return []
 
     def _combine_remotely(self, trusted: Messages, exchange: Exchange, refused: Dict[str, str]) -> Combined:
         """Hand each party its shares; where a party refuses a hospital's, this round has no sum."""
@@ -233,4 +255,5 @@ def _task_fields(task: Task) -> Dict[str, Any]:
         "normalisation": [list(task.normalisation.mean), list(task.normalisation.std)],
         "class_weights": weights,
         "accepted_round": task.accepted_round,
+        "agreed": None if task.agreed is None else task.agreed.astype("<f8").tobytes(),
     }

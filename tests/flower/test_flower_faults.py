@@ -1,0 +1,136 @@
+"""Faults on real processes: each run ends with a result or a clear error, and never with a wrong sum."""
+
+import signal
+
+import numpy as np
+import pytest
+
+pytest.importorskip("flwr", reason="needs the extra [flower]")
+
+from flower_helpers import (
+    HOSPITALS,
+    LocalPost,
+    approved_federation,
+    await_text,
+    coordinator_of,
+    federation_of,
+    final_model,
+    run_config,
+    settings_of,
+    small_material,
+    snapshot,
+    virtual_progress,
+)
+
+from skinfl.federation.checkpoint import load_checkpoint
+from skinfl.flower.processes import LocalDeployment
+from skinfl.run import CHECKPOINT
+
+pytestmark = pytest.mark.slow
+
+TRAINING = "Receiving: query.train message"
+
+
+@pytest.fixture(scope="module")
+def material():
+    return small_material()
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory):
+    return snapshot(tmp_path_factory.mktemp("app"))
+
+
+@pytest.fixture(scope="module")
+def deployment(tmp_path_factory, app, material):
+    root = tmp_path_factory.mktemp("faults")
+    federation = approved_federation(root / "federation", app, material)
+    with LocalDeployment(federation, root / "logs") as running:
+        running.start()
+        yield running
+    assert running.running() == []
+
+
+def start(deployment, app, material, settings, out, **options):
+    """Submit a run with fresh logs at the hospitals; return its number and its folder."""
+    for name in HOSPITALS:
+        deployment.log(name).write_text("")
+    config = run_config(deployment.federation, material, settings, out, **options)
+    return deployment.submit(app, config), deployment.coordinator.path / out
+
+
+def records_of(out):
+    return load_checkpoint(out / CHECKPOINT).progress.records
+
+
+def model_without(tmp_path, material, settings, lost):
+    """Return the model of the same run in one process, hospital-3 not answering a kind from a round on."""
+    federation, _ = federation_of(tmp_path, material)
+    post = LocalPost(federation)
+    post.tamper = lambda kind, round, name, request, answer: (
+        None if name == "hospital-3" and round >= lost.get(kind, 99) else answer
+    )
+    coordinator_of(federation, material, settings, post, tmp_path / "out").run(HOSPITALS)
+    return final_model(tmp_path / "out")
+
+
+def test_a_hospital_killed_in_a_round_that_comes_back_loses_nothing(deployment, app, material):
+    settings = settings_of(protection="smpc", smpc_scheme="shamir")
+    run, out = start(deployment, app, material, settings, "comes-back")
+    await_text(deployment.log("hospital-3"), TRAINING)
+    deployment.kill("hospital-3")
+    deployment.start_supernodes(["hospital-3"])
+    assert deployment.wait(run, timeout=240) == "finished:completed"
+    assert [r["trained"] for r in records_of(out)] == [list(HOSPITALS)] * 2
+    np.testing.assert_array_equal(final_model(out), virtual_progress(settings, material).server.model)
+
+
+def test_a_hospital_killed_for_good_is_left_out_and_shamir_opens_without_its_party(
+    deployment, app, material, tmp_path
+):
+    settings = settings_of(protection="smpc", smpc_scheme="shamir")
+    run, out = start(deployment, app, material, settings, "killed", sum_timeout=8)
+    await_text(deployment.log("hospital-3"), TRAINING)
+    deployment.kill("hospital-3")
+    try:
+        assert deployment.wait(run, timeout=240) == "finished:completed"
+    finally:
+        deployment.start_supernodes(["hospital-3"])
+    records = records_of(out)
+    assert [r["trained"] for r in records] == [list(HOSPITALS[:2])] * 2
+    assert "hospital-3" in records[0]["left_out"]
+    lost = {"train": 1, "combine": 1}
+    np.testing.assert_array_equal(final_model(out), model_without(tmp_path, material, settings, lost))
+
+
+def test_a_party_that_never_answers_ends_additive_sharing_with_its_name_and_the_run_resumes(
+    deployment, app, material, tmp_path
+):
+    settings = settings_of(protection="smpc", smpc_scheme="additive")
+    run, out = start(deployment, app, material, settings, "hangs", sum_timeout=8)
+    await_text(out / "rounds.jsonl", '"round": 1')
+    deployment.signal("hospital-3", signal.SIGSTOP)
+    try:
+        assert deployment.wait(run, timeout=240) == "finished:failed"
+    finally:
+        deployment.signal("hospital-3", signal.SIGCONT)
+    assert "hospital-3 did not add up the shares in time" in deployment.log("run").read_text()
+    assert len(records_of(out)) == 1
+    run, _ = start(deployment, app, material, settings, "hangs", resume=True)
+    assert deployment.wait(run, timeout=240) == "finished:completed"
+    # the sum that was begun without hospital-3 is finished without it
+    assert [r["trained"] for r in records_of(out)] == [list(HOSPITALS), list(HOSPITALS[:2])]
+    lost = {"train": 2}
+    np.testing.assert_array_equal(final_model(out), model_without(tmp_path, material, settings, lost))
+
+
+def test_a_killed_server_is_started_again_and_the_run_resumes_from_its_checkpoint(deployment, app, material):
+    settings = settings_of(protection="he")
+    run, out = start(deployment, app, material, settings, "server")
+    await_text(out / "rounds.jsonl", '"round": 1')
+    deployment.kill("superlink")
+    deployment.start_superlink()
+    run, _ = start(deployment, app, material, settings, "server", resume=True)
+    assert deployment.wait(run, timeout=240) == "finished:completed"
+    assert [r["trained"] for r in records_of(out)] == [list(HOSPITALS)] * 2
+    np.testing.assert_array_equal(final_model(out), virtual_progress(settings, material).server.model)

@@ -1,0 +1,369 @@
+"""Whole runs by messages, against runs on virtual workers."""
+
+import json
+
+import numpy as np
+import pytest
+from flower_helpers import (
+    HOSPITALS,
+    LocalPost,
+    coordinator_of,
+    federation_of,
+    final_model,
+    patterns_of,
+    settings_of,
+    virtual_progress,
+)
+
+from skinfl.errors import ProtectionError, SettingsError, SkinflError, TrainingError
+from skinfl.federation.checkpoint import load_checkpoint
+from skinfl.flower import protocol
+from skinfl.flower.folders import HOSPITAL_FILE
+from skinfl.run import CHECKPOINT, RESULT
+
+
+@pytest.fixture
+def federation(tmp_path):
+    return federation_of(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"protection": "plaintext"},
+        {"protection": "smpc"},
+        {"protection": "smpc", "smpc_scheme": "shamir", "strategy": "fednova", "batchnorm": "average"},
+        {"protection": "smpc", "parties": "2", "strategy": "fedavg"},
+        {"protection": "he"},
+    ],
+    ids=["plaintext", "additive", "shamir", "two-parties", "he"],
+)
+def test_the_model_equals_the_virtual_workers_bit_for_bit(federation, tmp_path, changes):
+    folder, material = federation
+    settings = settings_of(**changes)
+    virtual = virtual_progress(settings, material)
+    post = LocalPost(folder)
+    lines = []
+    coordinator = coordinator_of(folder, material, settings, post, tmp_path / "out", lines.append)
+    result = coordinator.run(HOSPITALS)
+    np.testing.assert_array_equal(final_model(tmp_path / "out"), virtual.server.model)
+    assert result["final"] == virtual.records[-1]["metrics"]
+    records = load_checkpoint(tmp_path / "out" / CHECKPOINT).progress.records
+    for mine, theirs in zip(records, virtual.records):
+        for key in ("trained", "train_loss", "metrics", "hospital_metrics", "clipped"):
+            assert mine[key] == theirs[key], key
+    assert json.loads((tmp_path / "out" / RESULT).read_text())["workers"] == "in this process"
+    assert "3 hospitals joined" in lines[0]
+    by_round = {}
+    for kind, round, *_ in post.log:
+        by_round.setdefault(round, set()).add(kind)
+    extra = {"evaluate"}
+    assert all(len(kinds - extra) <= 2 for round, kinds in by_round.items() if round)
+    assert "evaluate" not in by_round[1]
+
+
+def test_the_keys_are_forgotten_after_the_last_round(federation, tmp_path):
+    folder, material = federation
+    coordinator_of(folder, material, settings_of(protection="he"), LocalPost(folder), tmp_path / "out").run(
+        HOSPITALS
+    )
+    left = [path.name for name in HOSPITALS for path in (folder / name / "state").rglob("*.msgpack")]
+    assert "joined.msgpack" in left
+    assert "keys.msgpack" not in left
+    assert (folder / "hospital-1" / "state").stat().st_mode & 0o077 == 0
+    assert (tmp_path / "out" / "coordinator.key").stat().st_mode & 0o077 == 0
+
+
+class Killed(Exception):
+    """The coordinator's process ends here."""
+
+
+def test_a_sum_begun_before_a_restart_is_finished_over_the_same_hospitals(federation, tmp_path):
+    folder, material = federation
+    settings = settings_of(protection="smpc")
+    post = LocalPost(folder)
+    post.tamper = lambda kind, round, name, request, answer: (
+        None
+        if (kind, name) in (("train", "hospital-3"), ("combine", "hospital-3")) and round == 2
+        else answer
+    )
+    with pytest.raises(ProtectionError, match="hospital-3 did not add up"):
+        coordinator_of(folder, material, settings, post, tmp_path / "out").run(HOSPITALS)
+    coordinator_of(folder, material, settings, LocalPost(folder), tmp_path / "out", resume=True).run(
+        HOSPITALS
+    )
+    last = load_checkpoint(tmp_path / "out" / CHECKPOINT).progress.records[-1]
+    assert last["trained"] == ["hospital-1", "hospital-2"]
+    assert "was begun before" in last["left_out"]["hospital-3"]
+
+
+@pytest.mark.parametrize("moment", ["train", "combine"])
+def test_a_restarted_coordinator_goes_on_and_gets_the_same_model(federation, tmp_path, moment):
+    folder, material = federation
+    settings = settings_of(protection="smpc")
+    virtual = virtual_progress(settings, material)
+    post = LocalPost(folder)
+
+    def die(kind, round, name, request, answer):
+        if (kind, round, name) == (moment, 2, HOSPITALS[-1]):
+            raise Killed
+        return answer
+
+    post.tamper = die
+    coordinator = coordinator_of(folder, material, settings, post, tmp_path / "out")
+    with pytest.raises(Killed):
+        coordinator.run(HOSPITALS)
+    with pytest.raises(SettingsError, match="resume=true"):
+        coordinator.run(HOSPITALS)
+    fresh = LocalPost(folder)
+    coordinator_of(folder, material, settings, fresh, tmp_path / "out", resume=True).run(HOSPITALS)
+    np.testing.assert_array_equal(final_model(tmp_path / "out"), virtual.server.model)
+    before = {(k, r, n): a for k, r, n, _, a in post.log}
+    for kind, round, name, _, answer in fresh.log:
+        if kind in ("join", "train") and round in (0, 2):
+            assert before[kind, round, name] == answer  # no second contribution to one sum
+
+
+def test_a_resumed_run_may_have_more_rounds_and_fewer_hospitals(federation, tmp_path):
+    folder, material = federation
+    settings = settings_of(protection="smpc", batchnorm="average")
+    coordinator_of(folder, material, settings, LocalPost(folder), tmp_path / "out").run(HOSPITALS)
+    post = LocalPost(folder)
+    post.away = {"hospital-2"}
+    longer = settings.replace(rounds=3)
+    lines = []
+    coordinator = coordinator_of(folder, material, longer, post, tmp_path / "out", lines.append, resume=True)
+    result = coordinator.run(HOSPITALS)
+    assert result["rounds"] == 3
+    assert load_checkpoint(tmp_path / "out" / CHECKPOINT).progress.records[-1]["trained"] == [
+        "hospital-1",
+        "hospital-3",
+    ]
+
+
+def test_a_hospital_that_vanishes_is_left_out_of_that_round_only(federation, tmp_path):
+    folder, material = federation
+    post = LocalPost(folder)
+    post.tamper = lambda kind, round, name, request, answer: (
+        None if (kind, round, name) == ("train", 1, "hospital-2") else answer
+    )
+    settings = settings_of(protection="smpc")
+    result = coordinator_of(folder, material, settings, post, tmp_path / "out").run(HOSPITALS)
+    assert result["left_out"] == [
+        {"round": 1, "hospital": "hospital-2", "reason": "hospital-2 did not answer within 1 s"}
+    ]
+    records = load_checkpoint(tmp_path / "out" / CHECKPOINT).progress.records
+    assert [r["trained"] for r in records] == [["hospital-1", "hospital-3"], list(HOSPITALS)]
+
+
+def test_a_lost_party_is_borne_by_shamir_and_named_by_additive_sharing(federation, tmp_path):
+    folder, material = federation
+    for scheme in ("shamir", "additive"):
+        settings = settings_of(protection="smpc", smpc_scheme=scheme)
+        post = LocalPost(folder)
+        post.tamper = lambda kind, round, name, request, answer: (
+            None if kind == "combine" and round and name == "hospital-3" else answer
+        )
+        coordinator = coordinator_of(folder, material, settings, post, tmp_path / scheme)
+        if scheme == "shamir":
+            coordinator.run(HOSPITALS)
+            virtual = virtual_progress(settings, material)
+            np.testing.assert_array_equal(final_model(tmp_path / scheme), virtual.server.model)
+        else:
+            with pytest.raises(ProtectionError, match="hospital-3 did not add up"):
+                coordinator.run(HOSPITALS)
+
+
+def test_altered_shares_cost_one_round_and_their_sender_is_not_trusted_again(federation, tmp_path):
+    folder, material = federation
+    post = LocalPost(folder)
+
+    def spoil(kind, round, name, request, answer):
+        if (kind, round, name) == ("train", 1, "hospital-2"):
+            fields = protocol.decode_answer("train", name, answer)
+            message = bytearray(fields["messages"]["hospital-1"])
+            message[-1] ^= 1
+            fields["messages"]["hospital-1"] = bytes(message)
+            return protocol.encode_answer(fields)
+        return answer
+
+    post.tamper = spoil
+    settings = settings_of(protection="smpc", rounds=3)
+    coordinator_of(folder, material, settings, post, tmp_path / "out").run(HOSPITALS)
+    records = load_checkpoint(tmp_path / "out" / CHECKPOINT).progress.records
+    assert records[0]["trained"] == []
+    assert "refused its share: its tag is wrong" in records[0]["left_out"]["hospital-2"]
+    assert [r["trained"] for r in records[1:]] == [["hospital-1", "hospital-3"]] * 2
+
+
+def test_under_encryption_another_hospital_opens_where_one_is_away(federation, tmp_path):
+    folder, material = federation
+    settings = settings_of(protection="he")
+    virtual = virtual_progress(settings, material)
+    post = LocalPost(folder)
+    post.tamper = lambda kind, round, name, request, answer: (
+        None if kind == "open" and name == "hospital-1" else answer
+    )
+    coordinator_of(folder, material, settings, post, tmp_path / "out").run(HOSPITALS)
+    np.testing.assert_array_equal(final_model(tmp_path / "out"), virtual.server.model)
+    post.tamper = lambda kind, round, name, request, answer: None if kind == "open" and round else answer
+    with pytest.raises(ProtectionError, match="no hospital opened the sum"):
+        coordinator_of(folder, material, settings, post, tmp_path / "none").run(HOSPITALS)
+
+
+def edit(folder, name, old, new):
+    path = folder / name / HOSPITAL_FILE
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        (
+            'protections = ["smpc", "he", "plaintext"]',
+            'protections = ["he"]',
+            "lets no update out under 'smpc'",
+        ),
+        ("maximum_parameters = 30000000", "maximum_parameters = 100", "models of at most 100 values"),
+        ("minimum_others = 1", "minimum_others = 3", "sums of at least 4 hospitals, this run has 3"),
+        ('data = "data"', 'data = "nowhere"', "nowhere does not exist"),
+        ('test_data = "test"', 'test_data = "nowhere"', "nowhere is no folder"),
+    ],
+)
+def test_a_hospital_refuses_what_its_folder_does_not_allow(federation, tmp_path, old, new, reason):
+    folder, material = federation
+    edit(folder, "hospital-2", old, new)
+    lines = []
+    settings = settings_of(protection="smpc", rounds=1)
+    result = coordinator_of(
+        folder, material, settings, LocalPost(folder), tmp_path / "out", lines.append
+    ).run(HOSPITALS)
+    assert any("hospital-2 does not take part" in line and reason in line for line in lines), lines
+    assert result["hospitals"] == 2
+
+
+def test_a_hospital_larger_than_the_unit_and_a_stranger_are_refused(federation, tmp_path):
+    folder, material = federation
+    settings = settings_of(protection="smpc")
+    lines = []
+    with pytest.raises(TrainingError, match="0 of 3 hospitals take part"):
+        coordinator_of(
+            folder, material, settings, LocalPost(folder), tmp_path / "a", lines.append, unit=4
+        ).run(HOSPITALS)
+    assert sum("more training images than the agreed unit of 4" in line for line in lines) == 3
+    (folder / "hospital-1" / HOSPITAL_FILE).write_text(
+        "".join(
+            line
+            for line in (folder / "hospital-1" / HOSPITAL_FILE).read_text().splitlines(keepends=True)
+            if not line.startswith("hospital-3 =")
+        )
+    )
+    lines.clear()
+    coordinator_of(folder, material, settings, LocalPost(folder), tmp_path / "b", lines.append).run(HOSPITALS)
+    assert any("hospital-1 has no key of 'hospital-3'" in line for line in lines)
+
+
+def test_too_few_hospitals_and_unlike_data_end_the_run_with_the_reason(federation, tmp_path):
+    folder, material = federation
+    post = LocalPost(folder)
+    post.away = {"hospital-1", "hospital-2"}
+    with pytest.raises(TrainingError, match=r"1 of 3 hospitals take part \(hospital-3\)"):
+        coordinator_of(folder, material, settings_of(), post, tmp_path / "a").run(HOSPITALS)
+
+    def other_classes(kind, round, name, request, answer):
+        if kind == "join" and name == "hospital-3":
+            fields = protocol.decode_answer("join", name, answer)
+            return protocol.encode_answer({**fields, "classes": ["nv", "mel"]})
+        return answer
+
+    post = LocalPost(folder)
+    post.tamper = other_classes
+    with pytest.raises(TrainingError, match="hospital-3 and hospital-1 differ in classes"):
+        coordinator_of(folder, material, settings_of(), post, tmp_path / "b").run(HOSPITALS)
+
+
+def test_nothing_but_sums_can_be_found_in_what_passes_the_coordinator(federation, tmp_path):
+    """Search all messages for a known update, as floats and as fixed-point words of either width."""
+    folder, material = federation
+    seen = {}
+    for protection in ("plaintext", "smpc", "he"):
+        post = LocalPost(folder)
+        settings = settings_of(protection=protection, rounds=1, strategy="fedavg")
+        coordinator_of(folder, material, settings, post, tmp_path / protection).run(HOSPITALS)
+        seen[protection] = b"".join(
+            request.body + request.server + answer for _, _, _, request, answer in post.log
+        )
+        if protection == "plaintext":
+            answer = next(a for k, r, n, _, a in post.log if (k, n) == ("train", "hospital-1"))
+            message = protocol.decode_answer("train", "hospital-1", answer)["messages"]["aggregator"]
+            floats = np.frombuffer(message[-4 * 4000 - 4 : -4], "<f4").astype(np.float64)
+    patterns = patterns_of(floats, 3)
+    assert any(pattern in seen["plaintext"] for pattern in patterns)
+    for protection in ("smpc", "he"):
+        assert not any(pattern in seen[protection] for pattern in patterns), protection
+
+
+def test_a_second_sum_over_others_is_refused_and_a_repeated_request_changes_nothing(federation, tmp_path):
+    folder, material = federation
+    post = LocalPost(folder)
+    settings = settings_of(protection="smpc", rounds=1)
+    coordinator = coordinator_of(folder, material, settings, post, tmp_path / "out")
+    requests = {}
+
+    def stop(kind, round, name, request, answer):
+        requests[kind, round, name] = request
+        if kind == "evaluate":
+            raise Killed
+        return answer
+
+    post.tamper = stop
+    with pytest.raises(Killed):
+        coordinator.run(HOSPITALS)
+    site = post.sites["hospital-2"]
+    request = requests["combine", 1, "hospital-2"]
+    first = next(a for k, r, n, _, a in post.log if (k, r, n) == ("combine", 1, "hospital-2"))
+    assert site.answer(request.body) == first
+    kind, fields = protocol.decode_request(request.body)
+    fewer = {**fields, "senders": fields["senders"][:2]}
+    with pytest.raises(ProtectionError, match="added up round 1 already"):
+        protocol.decode_answer("combine", "x", site.answer(protocol.encode_request(kind, fewer)))
+    alone = {**fields, "senders": fields["senders"][:1]}
+    with pytest.raises(ProtectionError, match="at least 2 hospitals, the sum of round 1 has 1"):
+        protocol.decode_answer("combine", "x", site.answer(protocol.encode_request(kind, alone)))
+    other = {**fields, "round": 9, "messages": {"hospital-1": fields["messages"]["hospital-2"]}}
+    with pytest.raises(ProtectionError, match="does not play hospital-1"):
+        protocol.decode_answer("combine", "x", site.answer(protocol.encode_request(kind, other)))
+    train = requests["train", 1, "hospital-2"]
+    kind, fields = protocol.decode_request(train.body)
+    lonely = protocol.encode_request(kind, {**fields, "participants": ["hospital-2"]})
+    with pytest.raises(ProtectionError, match="round 1 has 1"):
+        protocol.decode_answer("train", "x", site.answer(lonely, train.server))
+    with pytest.raises(SkinflError, match="not a model state"):
+        changed = protocol.encode_request(kind, {**fields, "round": 2})
+        protocol.decode_answer("train", "x", site.answer(changed, b"short"))
+    stale = protocol.encode_request(kind, {**fields, "run": "0" * 32})
+    with pytest.raises(ProtectionError, match="has not joined run 00000000"):
+        protocol.decode_answer("train", "x", site.answer(stale, train.server))
+    strange = protocol.encode_request(kind, {**fields, "run": "../../etc"})
+    with pytest.raises(ProtectionError, match="no name of a run"):
+        protocol.decode_answer("train", "x", site.answer(strange, train.server))
+
+
+def test_hospitals_that_were_told_different_settings_do_not_share_keys(federation, tmp_path):
+    folder, material = federation
+    post = LocalPost(folder)
+
+    def tell_another_story(kind, round, name, request, answer):
+        if kind == "join" and name == "hospital-3":
+            _, fields = protocol.decode_request(request.body)
+            other = {**fields, "settings": {**fields["settings"], "clip": 1.0}}
+            return post.sites[name].answer(protocol.encode_request("join", other))
+        return answer
+
+    post.tamper = tell_another_story
+    with pytest.raises(TrainingError, match="sealed for another run, hospital or other settings"):
+        coordinator_of(folder, material, settings_of(protection="smpc"), post, tmp_path / "out").run(
+            HOSPITALS
+        )
