@@ -140,6 +140,7 @@ class Pool:
         except Refused:
             self._registered.pop(name, None)
             raise
+        self._touch(name)
         return name
 
     async def infer(self, name: str, image: Sequence[bytes]) -> bytes:
@@ -150,8 +151,7 @@ class Pool:
             raise Refused(
                 "client", 404, "unknown-keys", "its keys are not held here, or no longer: send them again"
             )
-        self._registered[name] = registered._replace(used=time.monotonic())
-        self._registered.move_to_end(name)
+        self._touch(name)
         return await self._ask(registered.worker, "image", name, image)
 
     async def infer_batch(self, pixels: Sequence[bytes]) -> List[bytes]:
@@ -167,6 +167,12 @@ class Pool:
         """End all processes."""
         for worker in self.workers:
             worker.close()
+
+    def _touch(self, name: str) -> None:
+        """Note that keys are in use, unless they went meanwhile."""
+        if name in self._registered:
+            self._registered[name] = self._registered[name]._replace(used=time.monotonic())
+            self._registered.move_to_end(name)
 
     def _held(self) -> Dict[int, int]:
         held = {id(worker): 0 for worker in self.workers}

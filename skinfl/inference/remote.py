@@ -22,6 +22,8 @@ from skinfl.inference.prepare import Served
 
 #: seconds between tries where the server is busy
 _WAIT = (0.5, 1.0, 2.0, 4.0)
+#: how often keys are sent for one image before giving up
+_REGISTRATIONS = 6
 
 
 class ServerError(SkinflError):
@@ -108,15 +110,16 @@ class RemoteModel:
         if self._client is None:
             self._client = LatencyClient(self.info.latency)
         encrypted = self._client.encrypt(image)
-        if not self._keys:
-            self._register()
-        answer = self._post_image(encrypted)
-        if answer is None:  # the server forgot the keys
-            self._register()
+        for _ in range(_REGISTRATIONS):
+            if not self._keys:
+                self._register()
             answer = self._post_image(encrypted)
-        if answer is None:
+            if answer is not None:
+                break
+            self._keys = ""  # the server has forgotten them
+        else:
             raise ServerError(
-                f"{self._url} forgets keys at once: it serves more clients than it was set up for"
+                f"{self._url} forgets keys at once: it serves too many clients, try again later"
             )
         return self._client.decrypt(unpack(answer, "answer", fingerprint, "server")["answer"])
 

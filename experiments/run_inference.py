@@ -1,0 +1,60 @@
+"""Diagnose encrypted test images: train shortly, or take a trained model, and compare with plain answers."""
+
+from pathlib import Path
+from typing import Any, Dict, Optional
+
+import typer
+
+from skinfl.cli import Request, experiment, train_and_report
+
+
+def main(
+    request: Request,
+    trained: Optional[Path] = typer.Option(None, help="model file to take instead of training one"),
+    images: int = typer.Option(200, min=0, help="test images to diagnose; 0 for all"),
+    batch: bool = typer.Option(False, help="encrypt all images together instead of one by one"),
+) -> None:
+    """Diagnose encrypted test images and compare with plain answers: logits, accuracy, seconds, bytes."""
+    from skinfl.assembly import load_material
+    from skinfl.inference.evaluation import compare_with_plain, images_to_test
+    from skinfl.models import load_model
+    from skinfl.report.files import write_json
+
+    if trained is None:
+        train_and_report(request)
+        trained = request.out / "model.npz"
+    stored = load_model(trained)
+    test = images_to_test(stored, load_material(request.settings).test, images)
+    result = compare_with_plain(stored, test, batch=batch)
+    write_json(request.out / "inference.json", result)
+    show(result)
+    typer.echo(f"figures: {request.out / 'inference.json'}")
+
+
+def show(result: Dict[str, Any]) -> None:
+    """Print what a reader wants to know first."""
+    plain, encrypted = result["plain"], result["encrypted"]
+    note = " (synthetic)" if result["synthetic"] else ""
+    typer.echo(f"{result['images']} encrypted test images of {result['data']}{note}, {result['mode']} mode")
+    for name in plain:
+        typer.echo(f"  {name}: {encrypted[name]:.4f}, plain {plain[name]:.4f}")
+    typer.echo(
+        f"  logits: off by at most {result['logit_error_max']:.4f}, "
+        f"{result['rel_logit_error_max']:.2%} of the largest; same class in {result['argmax_agreement']:.2%}"
+    )
+    if result["mode"] == "latency":
+        typer.echo(
+            f"  an image: server {result['server_ms_median']:.0f} ms, client "
+            f"{result['client_encrypt_ms']:.0f} + {result['client_decrypt_ms']:.0f} ms; "
+            f"{result['upload_bytes'] / 1e3:.0f} kB up, "
+            f"{result['download_bytes'] / 1e3:.0f} kB down; keys once {result['keys_bytes'] / 1e6:.1f} MB"
+        )
+    else:
+        typer.echo(
+            f"  an image: server {result['ms_per_image']:.1f} ms, "
+            f"{result['upload_bytes_per_image'] / 1e3:.1f} kB up"
+        )
+
+
+if __name__ == "__main__":
+    experiment("inference", main, {"protection": "plaintext"})
