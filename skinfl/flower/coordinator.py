@@ -27,6 +27,7 @@ from skinfl.federation.update import StateLayout, has_batchnorm
 from skinfl.flower.gathering import Joined, agree, gather
 from skinfl.flower.options import Options
 from skinfl.flower.post import Post
+from skinfl.flower.traffic import CountedPost
 from skinfl.flower.transport import Limits, RemoteTransport
 from skinfl.models.store import save_model
 from skinfl.protection.keys import private_bytes, read_key_file, write_key_file
@@ -53,7 +54,7 @@ class Coordinator:
         self._settings = settings
         self._options = options
         self._out = out
-        self._post = post
+        self._post = CountedPost(post)
         self._say = say
         self._describe = describe
 
@@ -165,6 +166,7 @@ class Coordinator:
         result["data"] = {"name": None, "images": None, "synthetic": None, "leaked_lesions": None}
         result["data"]["classes"] = joined.first["classes"]
         result["partition"] = None
+        result["traffic"] = self._post.kinds
         write_json(self._out / RESULT, result)
         assembly.layout.write(assembly.model, progress.server.model)
         blank = joined.blank()

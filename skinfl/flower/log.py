@@ -45,8 +45,7 @@ def _line(event: Event) -> str:
         return f"summed {', '.join(event.senders) or 'nobody'}"
     if isinstance(event, RoundFinished):
         metrics = event.record["metrics"]
-        found = (
-            "no common test set" if metrics is None else f"balanced accuracy {metrics['balanced_accuracy']}"
-        )
-        return f"finished, {found}"
+        if metrics is None:
+            return "finished"
+        return f"finished: balanced accuracy {metrics['balanced_accuracy']:.4f}"
     raise TypeError(f"unknown event {type(event).__name__}")

@@ -61,6 +61,8 @@ class LocalDeployment:
     """The processes of a provisioned federation (the folder that ``skinfl provision`` made).
 
     ``patience`` is how many seconds each process has to become ready. Logs go to ``logs/NAME.log``.
+    ``environment`` is added to the processes' own. With ``simulation`` the SuperLink runs all hospitals
+    itself, in Flower's simulation engine, and no SuperNode is started.
 
     Use it as a context manager::
 
@@ -69,11 +71,21 @@ class LocalDeployment:
             deployment.wait(deployment.submit(app, {"rounds": 3}), timeout=600)
     """
 
-    def __init__(self, federation: Path, logs: Path, *, patience: float = 60.0):
+    def __init__(
+        self,
+        federation: Path,
+        logs: Path,
+        *,
+        patience: float = 60.0,
+        simulation: bool = False,
+        environment: Optional[Mapping[str, str]] = None,
+    ):
         self.federation = Path(federation).resolve()
         self.coordinator = read_coordinator(self.federation / "coordinator")
         self.logs = Path(logs).resolve()
         self._patience = patience
+        self._simulation = simulation
+        self._extra = dict(environment or {})
         self._mark = secrets.token_hex(16)
         self._processes: Dict[str, subprocess.Popen] = {}
         self._ports = dict(zip(self.coordinator.hospitals, free_ports(len(self.coordinator.hospitals))))
@@ -100,12 +112,15 @@ class LocalDeployment:
     def start(self) -> None:
         """Start the SuperLink, admit the hospitals, and start all SuperNodes."""
         self.start_superlink()
+        if self._simulation:
+            return
         self.register()
         self.start_supernodes(self.coordinator.hospitals)
 
     def start_superlink(self) -> None:
         """Start the SuperLink and wait until it answers over TLS."""
-        self._start("superlink", "--folder", str(self.coordinator.path), "--listen", _LOOPBACK)
+        options = ["--simulation"] if self._simulation else []
+        self._start("superlink", "--folder", str(self.coordinator.path), "--listen", _LOOPBACK, *options)
         self._await("superlink", self._superlink_answers)
 
     def register(self, names: Optional[Sequence[str]] = None) -> None:
@@ -168,19 +183,32 @@ class LocalDeployment:
             raise ProcessError(f"flwr {' '.join(commands[0][:2])} failed: {_last_line(done.stdout)}")
         return done.stdout
 
-    def submit(self, app: Path, run_config: Mapping[str, Any]) -> str:
-        """Start a run of the app in the checkout ``app`` and return Flower's number of it."""
-        values = " ".join(f"{key}={_toml(value)}" for key, value in run_config.items())
-        options = ["--run-config", values] if values else []
+    def submit(
+        self,
+        app: Path,
+        run_config: Mapping[str, Any],
+        federation_config: Optional[Mapping[str, Any]] = None,
+    ) -> str:
+        """Start a run of the app in the checkout ``app`` and return Flower's number of it.
+
+        ``federation_config`` says how a simulation is run, e.g. ``{"num-supernodes": 100}``.
+        """
+        options: List[str] = []
+        for flag, given in (("--run-config", run_config), ("--federation-config", federation_config)):
+            values = " ".join(f"{key}={_toml(value)}" for key, value in (given or {}).items())
+            options += [flag, values] if values else []
         printed = self.flwr("run", str(app), CONNECTION, "--format", "json", *options)
         return str(_json(printed)["run-id"])
 
-    def wait(self, run: str, timeout: float) -> str:
+    def wait(self, run: str, timeout: float, show: Callable[[str], None] = lambda line: None) -> str:
         """Wait until a run has finished and return its status, ``"finished:completed"`` if all went well.
 
-        The server app's log goes to ``logs/run.log``. Raises :class:`ProcessError` where it takes longer.
+        The server app's log goes to ``logs/run.log`` and line by line to ``show``. Raises
+        :class:`ProcessError` where it takes longer.
         """
-        with open(self.log("run"), "ab") as log:
+        deadline = time.monotonic() + timeout
+        with open(self.log("run"), "ab") as log, open(self.log("run"), encoding="utf-8") as lines:
+            lines.seek(0, os.SEEK_END)
             follower = subprocess.Popen(
                 [*_FLWR, json.dumps([["log", run, CONNECTION, "--stream"]])],
                 env=self._environment(self.coordinator.flower_home),
@@ -188,15 +216,20 @@ class LocalDeployment:
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
-        try:
-            follower.wait(timeout)
-        except subprocess.TimeoutExpired:
-            raise ProcessError(
-                f"run {run} did not finish within {timeout:.0f} s: see {self.log('run')}"
-            ) from None
-        finally:
-            follower.kill()
-            follower.wait()
+            try:
+                ended = False
+                while not ended:
+                    ended = follower.poll() is not None
+                    for line in lines:
+                        show(line.rstrip("\n"))
+                    if time.monotonic() > deadline:
+                        raise ProcessError(
+                            f"run {run} did not finish within {timeout:.0f} s: see {self.log('run')}"
+                        )
+                    time.sleep(0.2)
+            finally:
+                follower.kill()
+                follower.wait()
         self._check("superlink")
         return self.status(run)
 
@@ -252,7 +285,7 @@ class LocalDeployment:
         return self._processes[name]
 
     def _environment(self, home: Path) -> Dict[str, str]:
-        environment = flower_environment(home, os.environ)
+        environment = flower_environment(home, {**os.environ, **self._extra})
         environment[MARK] = self._mark
         root = str(Path(__file__).resolve().parents[2])
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))

@@ -51,7 +51,7 @@ def _is_local(scope: dict) -> bool:
     return address.is_loopback or bool(server and client[0] == server[0])
 
 
-def arguments(folder: CoordinatorFolder, listen: str, port: int) -> List[str]:
+def arguments(folder: CoordinatorFolder, listen: str, port: int, simulation: bool = False) -> List[str]:
     """Return the command line of ``flower-superlink``."""
     return [
         "flower-superlink",
@@ -61,8 +61,8 @@ def arguments(folder: CoordinatorFolder, listen: str, port: int) -> List[str]:
         *("--ssl-certfile", str(folder.certificate)),
         *("--ssl-keyfile", str(folder.key)),
         *("--database", str(folder.database)),
-        "--enable-supernode-auth",
         "--disable-runtime-dependency-installation",
+        "--simulation" if simulation else "--enable-supernode-auth",
     ]
 
 
@@ -77,7 +77,9 @@ def write_connection(folder: CoordinatorFolder, port: int) -> None:
     )
 
 
-def serve(folder: CoordinatorFolder, listen: str, port: int, parent: int = 0) -> None:
+def serve(
+    folder: CoordinatorFolder, listen: str, port: int, parent: int = 0, simulation: bool = False
+) -> None:
     """Become the SuperLink; does not return."""
     prepare(folder.flower_home)
     write_connection(folder, port)
@@ -94,7 +96,7 @@ def serve(folder: CoordinatorFolder, listen: str, port: int, parent: int = 0) ->
 
     superlink.create_app = create_fenced_app
     stop_with(parent)
-    sys.argv = arguments(folder, listen, port)
+    sys.argv = arguments(folder, listen, port, simulation)
     flower_superlink()
 
 
@@ -105,10 +107,12 @@ def main(argv: Optional[List[str]] = None) -> None:
     parser.add_argument("--listen", help="address to listen on, instead of coordinator.toml's")
     parser.add_argument("--port", type=int, help="port, instead of coordinator.toml's")
     parser.add_argument("--parent", type=int, default=0, help="end when this process does")
+    parser.add_argument("--simulation", action="store_true", help="run all hospitals here, in one engine")
     given = parser.parse_args(argv)
     try:
         folder = read_coordinator(given.folder)
-        serve(folder, given.listen or folder.listen, given.port or folder.port, given.parent)
+        listen, port = given.listen or folder.listen, given.port or folder.port
+        serve(folder, listen, port, given.parent, given.simulation)
     except SkinflError as error:
         fail(error)
 

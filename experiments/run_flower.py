@@ -1,0 +1,44 @@
+"""Train on Flower: a SuperLink and SuperNodes on this machine, with TLS and authentication."""
+
+from pathlib import Path
+
+import typer
+
+from skinfl.assembly import load_material
+from skinfl.cli import experiment
+from skinfl.flags import Request
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+
+
+def main(
+    request: Request,
+    simulation: bool = typer.Option(False, help="run all hospitals in Flower's simulation engine"),
+    timeout: float = typer.Option(86400.0, help="seconds after which the run is given up"),
+) -> None:
+    """Train on Flower: a SuperLink and SuperNodes on this machine, with TLS and authentication.
+
+    Everything it starts is stopped, whatever happens.
+    """
+    from skinfl.flower.experiment import flower_settings, run_experiment
+
+    settings = flower_settings(request.settings)
+    result = run_experiment(
+        settings,
+        load_material(settings),
+        request.out,
+        CHECKOUT,
+        simulation=simulation,
+        resume=request.resume,
+        timeout=timeout,
+        show=lambda line: print(line) if line.startswith("run ") else None,
+    )
+    final, memory = result["final"], result["memory"]["peak_bytes"]
+    print(f"final: accuracy {final['accuracy']:.3f}, balanced accuracy {final['balanced_accuracy']:.3f}")
+    if memory is not None:
+        print(f"memory of all processes: at most {memory / 2**20:.0f} MiB")
+    print(f"report: {request.out / 'report.html'}")
+
+
+if __name__ == "__main__":
+    experiment("flower", main, {})

@@ -1,0 +1,103 @@
+"""What more hospitals cost: ``python -m skinfl.flower.scaling --hospitals 10,30,100``.
+
+Runs Flower's simulation engine once for each number of hospitals, with the same data, and prints the
+table of docs/scaling.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Sequence
+
+from skinfl.assembly import load_material
+from skinfl.console import fail
+from skinfl.errors import SkinflError
+from skinfl.flower.experiment import run_experiment
+from skinfl.report.files import write_json
+from skinfl.settings import Settings
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+_HEADER = (
+    "| hospitals | asked per round | set-up s | set-up MB through the coordinator | round s | "
+    "MB up per hospital and round | MB through the coordinator per round | memory MiB |"
+)
+
+
+def measure(settings: Settings, out: Path, app: Path) -> Dict[str, Any]:
+    """Run one simulation and return a row of the table; sizes in bytes, times in seconds."""
+    result = run_experiment(settings, load_material(settings), out, app, simulation=True, show=_quiet)
+    traffic = result["traffic"]
+    setup = [traffic[kind] for kind in ("join", "statistics") if kind in traffic]
+    sums = traffic.get("combine", traffic.get("open", _NOTHING))
+    # one of the exchanges that add up belongs to the statistics
+    share = result["rounds"] / max(1, sums["exchanges"])
+    rounds = result["rounds"]
+    moved = traffic["train"]["bytes_up"] + traffic["train"]["bytes_down"]
+    moved += share * (sums["bytes_up"] + sums["bytes_down"])
+    return {
+        "hospitals": result["hospitals"],
+        "asked": traffic["train"]["messages"] // rounds,
+        "setup_s": sum(kind["seconds"] for kind in setup),
+        "setup_bytes": sum(kind["bytes_up"] + kind["bytes_down"] for kind in setup),
+        "round_s": (traffic["train"]["seconds"] + share * sums["seconds"]) / rounds,
+        "up_bytes": result["bytes"]["up_per_hospital_per_round"],
+        "coordinator_bytes": moved / rounds,
+        "memory_bytes": result["memory"]["peak_bytes"],
+    }
+
+
+def table(rows: Sequence[Dict[str, Any]]) -> str:
+    """Return rows as a Markdown table."""
+    lines = [_HEADER, "|" + " ---: |" * 8]
+    for row in rows:
+        memory = "-" if row["memory_bytes"] is None else f"{row['memory_bytes'] / 2**20:.0f}"
+        lines.append(
+            f"| {row['hospitals']} | {row['asked']} | {row['setup_s']:.0f} | {row['setup_bytes'] / 1e6:.2f} | "
+            f"{row['round_s']:.1f} | {row['up_bytes'] / 1e6:.2f} | {row['coordinator_bytes'] / 1e6:.2f} | "
+            f"{memory} |"
+        )
+    return "\n".join(lines)
+
+
+_NOTHING = {"exchanges": 1, "messages": 0, "bytes_up": 0, "bytes_down": 0, "seconds": 0.0}
+
+
+def _quiet(line: str) -> None:
+    pass
+
+
+def main(argv: Optional[List[str]] = None) -> None:
+    """Read the command line, measure, print."""
+    parser = argparse.ArgumentParser(prog="python -m skinfl.flower.scaling", description=__doc__)
+    parser.add_argument("--hospitals", default="10,30,100", help="numbers of hospitals, by comma")
+    parser.add_argument("--asked", type=int, default=10, help="hospitals asked in each round")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of each run")
+    parser.add_argument("--protection", default="smpc", help="smpc (three parties), he or plaintext")
+    parser.add_argument("--data", default="synthetic", help="as for skinfl train")
+    parser.add_argument("--out", type=Path, default=Path("runs") / "scaling", help="folder to write to")
+    given = parser.parse_args(argv)
+    rows = []
+    try:
+        for count in (int(n) for n in given.hospitals.split(",")):
+            settings = Settings(
+                data=given.data,
+                hospitals=count,
+                partition="iid",
+                protection=given.protection,
+                parties="3" if given.protection == "smpc" else None,
+                rounds=given.rounds,
+                sample=min(1.0, given.asked / count),
+                local_epochs=1,
+                evaluate_every=given.rounds,
+            )
+            rows.append(measure(settings, given.out / str(count), CHECKOUT))
+            print(table(rows[-1:]), flush=True)
+        write_json(given.out / "scaling.json", rows)
+        print("\n" + table(rows))
+    except SkinflError as error:
+        fail(error)
+
+
+if __name__ == "__main__":
+    main()
