@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 from importlib.metadata import PackageNotFoundError, version
 
@@ -122,6 +123,24 @@ def test_a_hospital_may_be_missing_and_no_party_may(protection):
     del combined["party-2"]
     with pytest.raises(ProtectionError, match="no answer from party-2"):
         roles.opener.open(combined, EXCHANGE)
+
+
+def held(library, party):
+    """Return how many objects a party's machine holds."""
+    gc.collect()
+    if hasattr(library, "workers"):
+        return library.workers[party].objects_count()
+    return len(library.clients[party].store)
+
+
+def test_machines_keep_no_share_once_the_sum_is_fetched(protection):
+    library = protection().set_up(("p", "q"))
+    before = held(library, "p")
+    pointers = [library.keep("p", np.arange(5)) for _ in range(3)]
+    assert held(library, "p") == before + 3
+    assert library.add(pointers).tolist() == [0, 3, 6, 9, 12]
+    del pointers
+    assert held(library, "p") == before
 
 
 def test_messages_of_another_setup_or_altered_ones_are_refused(protection):

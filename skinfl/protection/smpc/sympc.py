@@ -46,8 +46,8 @@ class SympcLibrary(Library):
 
     def __init__(self, parties: Tuple[str, ...], precision: int):
         self._config = Config(encoder_base=2, encoder_precision=precision)
-        self._clients = {party: _machine(party) for party in parties}
-        self._session = Session(parties=list(self._clients.values()), config=self._config)
+        self.clients = {party: _machine(party) for party in parties}
+        self._session = Session(parties=list(self.clients.values()), config=self._config)
         SessionManager.setup_mpc(self._session)
         self._ids = {party: self._session.rank_to_uuid[rank] for rank, party in enumerate(parties)}
 
@@ -63,7 +63,9 @@ class SympcLibrary(Library):
     def keep(self, party: str, share: np.ndarray) -> Any:
         share_tensor = self._share(share)
         share_tensor.session_uuid = self._ids[party]
-        return share_tensor.send(self._clients[party])
+        pointer = share_tensor.send(self.clients[party])
+        pointer.gc_enabled = True  # or the machine would keep the share when the pointer is gone
+        return pointer
 
     def add(self, pointers: Sequence[Any]) -> np.ndarray:
         return reduce(operator.add, pointers).get().tensor.numpy()
