@@ -10,8 +10,8 @@ from typing import Any, Dict, Mapping, Tuple
 from skinfl.errors import SettingsError, nearest
 from skinfl.settings import Settings, from_mapping, read_toml
 
-#: settings that belong to a simulation of the data's spread, which hospitals' own data does not need
-_SIMULATION_ONLY = ("workers", "dropout")
+#: settings of virtual workers, which hospitals with machines and data of their own have no use for
+_VIRTUAL_ONLY = ("workers", "dropout", "protocol")
 
 
 @dataclass(frozen=True)
@@ -67,11 +67,7 @@ def read_run_config(run_config: Mapping[str, Any]) -> Tuple[Settings, Options]:
         if name in options:
             options[name] = float(options[name])
     found = from_mapping(settings)
-    for name in _SIMULATION_ONLY:
+    for name in _VIRTUAL_ONLY:
         if getattr(found, name) != getattr(Settings(), name):
             raise SettingsError(f"{name} is for virtual workers: leave it out of a Flower run")
-    if found.protocol != "grouped":
-        raise SettingsError(
-            f"protocol = {found.protocol!r} is for virtual workers: leave it out of a Flower run"
-        )
     return found, Options(**options)

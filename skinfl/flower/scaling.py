@@ -52,11 +52,17 @@ def table(rows: Sequence[Dict[str, Any]]) -> str:
     lines = [_HEADER, "|" + " ---: |" * 8]
     for row in rows:
         memory = "-" if row["memory_bytes"] is None else f"{row['memory_bytes'] / 2**20:.0f}"
-        lines.append(
-            f"| {row['hospitals']} | {row['asked']} | {row['setup_s']:.0f} | {row['setup_bytes'] / 1e6:.2f} | "
-            f"{row['round_s']:.1f} | {row['up_bytes'] / 1e6:.2f} | {row['coordinator_bytes'] / 1e6:.2f} | "
-            f"{memory} |"
-        )
+        cells = [
+            row["hospitals"],
+            row["asked"],
+            f"{row['setup_s']:.0f}",
+            f"{row['setup_bytes'] / 1e6:.2f}",
+            f"{row['round_s']:.1f}",
+            f"{row['up_bytes'] / 1e6:.2f}",
+            f"{row['coordinator_bytes'] / 1e6:.2f}",
+            memory,
+        ]
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines)
 
 
