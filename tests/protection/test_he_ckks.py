@@ -141,6 +141,12 @@ def test_what_does_not_fit_is_refused_at_setup():
         build_protection("he", clip=1e9).setup(hospitals(100))
 
 
+def test_a_hundred_hospitals_add_exactly():
+    values = {name: np.round(v * 1024) / 1024 for name, v in vectors(100).items()}
+    result = run_round(build_protection("he", he_scheme="ckks-vector"), values)
+    assert result.opened.total.tolist() == result.plain.tolist()
+
+
 def test_uploads_are_seeded():
     layout = Layout([Segment("w", 2048 * 8)])
     protection = build_protection("he", he_scheme="ckks-vector")
