@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import gc
 import importlib.util
+import os
+import subprocess
+import sys
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -168,3 +172,13 @@ def test_impossible_options_are_refused(protection):
     assert protection(clip=8.0).fingerprint != protection().fingerprint
     assert "all 3 parties" in protection().aggregator_sees
     assert "all hospitals" in protection(parties="hospitals").aggregator_sees
+
+
+def test_the_benchmark_shows_both_beside_each_other():
+    script = Path(__file__).resolve().parents[2] / "benchmarks" / "libraries.py"
+    command = [sys.executable, str(script), "--params", "200", "--hospitals", "3", "--repeats", "1"]
+    environment = {**os.environ, "PYTHONPATH": str(script.parents[1])}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    rows = [line.split()[0] for line in done.stdout.splitlines() if "same to the last bit" in line]
+    assert rows == ["smpc", *(kind.name for kind in INSTALLED)]
