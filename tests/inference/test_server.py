@@ -246,6 +246,8 @@ def spoiled(rng, message):
     """Return the message with a few bytes changed, cut, or put where they do not belong."""
     message = bytearray(message)
     for _ in range(rng.choice([1, 1, 2, 10])):
+        if not message:
+            break
         at = rng.choice([rng.randrange(min(400, len(message))), rng.randrange(len(message))])
         kind = rng.randrange(4)
         if kind == 0:
