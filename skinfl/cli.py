@@ -164,7 +164,7 @@ def split(
 
 app.add_typer(data_commands.app, name="data")
 inference_commands.register(app)
-if sys.version_info >= (3, 10):  # Flower's own lower limit
+if sys.version_info >= (3, 11):  # Flower's own lower limit
     from skinfl.flower import commands as flower_commands
 
     flower_commands.register(app)

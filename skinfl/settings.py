@@ -71,7 +71,7 @@ class Settings:
     strategy: str = _setting(
         "Training", "fedavg", "federated strategy", choices=("fedavg", "fedprox", "fednova", "scaffold")
     )
-    rounds: int = _setting("Training", 10, "number of rounds", low=1)
+    rounds: int = _setting("Training", 6, "number of rounds", low=1)
     local_epochs: int = _setting("Training", 2, "passes over a hospital's data per round", low=1)
     batch_size: int = _setting("Training", 16, "images per step", low=2)
     optimiser: str = _setting("Training", "sgd", "optimiser at the hospital", choices=("sgd", "adam"))
