@@ -21,6 +21,7 @@ from typing import Dict, List, NamedTuple, Sequence, Tuple
 from skinfl.errors import SettingsError, nearest
 from skinfl.flower import certificates
 from skinfl.flower.folders import COORDINATOR_FILE, HOSPITAL_FILE
+from skinfl.protection.keys import readable
 
 DEFAULT_PORT = 8000
 #: the SuperNode's own port, reached only from the hospital's machine
@@ -235,7 +236,9 @@ def _write_hospital(
     sealing_keys: Dict[str, str],
 ) -> None:
     protections = ", ".join(f'"{protection}"' for protection in limits.protections)
-    keys = "\n".join(f'{other} = "{key}"' for other, key in sealing_keys.items())
+    keys = "\n".join(
+        f'# {readable(bytes.fromhex(key))}\n{other} = "{key}"' for other, key in sealing_keys.items()
+    )
     _write_text(
         folder / HOSPITAL_FILE,
         f"""# What hospital {name} takes part in. The coordinator cannot change anything here.
@@ -254,7 +257,8 @@ maximum_parameters = {limits.maximum_parameters}
 # refuse to let an update out in any other way
 protections = [{protections}]
 
-# every hospital's public key: shares and keys are sealed to these
+# every hospital's public key: shares and keys are sealed to these. Above each, its fingerprint: compare
+# yours with what the others have, by telephone.
 [sealing_keys]
 {keys}
 """,
