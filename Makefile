@@ -8,7 +8,7 @@ DEMO_FLAGS ?=
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --upgrade pip
-	$(VENV)/bin/python -m pip install --quiet -e ".[dev,flower,serve]"
+	$(VENV)/bin/python -m pip install --quiet -e ".[dev,serve]"
 	touch $@
 
 demo: $(VENV)/.installed
