@@ -60,13 +60,16 @@ class Ckks:
     """A CKKS context of ``degree`` with primes of ``bits``; the last prime is for key switching only.
 
     Levels count from 0, all primes, upwards. Raises :class:`~skinfl.errors.ProtectionError` for
-    parameters below 128 bits of security.
+    parameters below 128 bits of security, or that SEAL does not take.
     """
 
     def __init__(self, degree: int, bits: Sequence[int]):
         self.degree = degree
         self.slots = degree // 2
-        self.context = seal.ckks_context(degree, bits)
+        try:
+            self.context = seal.ckks_context(degree, bits)
+        except (RuntimeError, ValueError) as error:
+            raise ProtectionError(f"SEAL refuses primes of {list(bits)} bits: {error}") from error
         self.evaluator = sealapi.Evaluator(self.context)
         self.encoder = sealapi.CKKSEncoder(self.context)
         #: primes of a fresh ciphertext; rescaling removes the last

@@ -36,9 +36,9 @@ def serve(
 
     The server never sees an image or an answer. See docs/inference.md for what each side learns.
     """
-    from skinfl.inference import server
     from skinfl.inference.pool import Limits
     from skinfl.inference.prepare import prepare
+    from skinfl.inference.server import create_app, listen
     from skinfl.models import load_model
 
     if (tls_certificate is None) != (tls_key is None):
@@ -54,13 +54,13 @@ def serve(
         raise SettingsError(
             f"--workers {workers} --port {port} is impossible: give 0 or more, and 1 to 65535"
         )
-    app = server.create_app(
+    app = create_app(
         prepare(load_model(model), batches=batches),
         workers=workers or os.cpu_count() or 1,
         limits=Limits(clients=clients, key_lifetime=key_lifetime, compute_timeout=timeout),
         body_timeout=body_timeout,
     )
-    server.serve(
+    listen(
         app,
         host,
         port,

@@ -70,7 +70,7 @@ class LatencySpec(NamedTuple):
             and 1 <= self.copies
             and self.copies * grid * grid <= self.degree // 4
             and len(self.bits) >= 2
-            and 10 <= self.input_bits < sum(self.bits[:-1])
+            and 10 <= self.input_bits <= 40
             and 0 < self.logit_range < 2**60
             and len(self.rotations) <= 256
             and all(0 < step < self.degree // 2 for step in self.rotations)
@@ -123,7 +123,7 @@ class BatchSpec(NamedTuple):
             and 2 <= self.image_size <= 1024
             and self.classes >= 2
             and len(self.bits) >= 2
-            and 10 <= self.input_bits < sum(self.bits[:-1])
+            and 10 <= self.input_bits <= 40
         )
         if not sound:
             raise ProtectionError(

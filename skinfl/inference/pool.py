@@ -18,6 +18,8 @@ from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Dict, List, NamedTuple, Sequence
 
+import msgpack
+
 from skinfl.errors import ProtectionError
 from skinfl.inference.messages import Refused
 from skinfl.inference.worker import Job, Reply
@@ -66,7 +68,7 @@ class Worker:
         self._connection = ours
         try:
             ours.send(self._job)
-            ready = ours.poll(START_TIMEOUT) and ours.recv() == "ready"
+            ready = ours.poll(START_TIMEOUT) and ours.recv_bytes() == b"ready"
         except (EOFError, OSError):
             ready = False
         if not ready:
@@ -78,7 +80,7 @@ class Worker:
             self._connection.send(request)
             if not self._connection.poll(timeout):
                 raise _Lost(f"no answer within {timeout:g} s")
-            return self._connection.recv()
+            return Reply(*msgpack.unpackb(self._connection.recv_bytes(), raw=False))
         except (OSError, EOFError, _Lost) as error:
             self._stop()
             self.generation += 1
@@ -185,7 +187,7 @@ class Pool:
             raise Refused("client", 503, "busy", "too many requests are waiting: try again in a second")
         try:
             reply = await worker.call(self._limits.compute_timeout, *request)
-        except _Lost as error:
+        except (_Lost, ProtectionError) as error:
             raise Refused("client", 504, "lost", f"its evaluation was given up: {error}") from error
         if reply.code:
             raise Refused("client", 404 if reply.code == "unknown-keys" else 400, reply.code, reply.value)

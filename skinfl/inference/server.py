@@ -209,7 +209,7 @@ class _Metrics:
         return "\n".join(lines) + "\n"
 
 
-def serve(
+def listen(
     app: FastAPI,
     host: str,
     port: int,

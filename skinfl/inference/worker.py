@@ -13,6 +13,8 @@ import time
 from multiprocessing.connection import Connection
 from typing import Any, Dict, NamedTuple, Tuple
 
+import msgpack
+
 from skinfl.errors import ProtectionError
 from skinfl.inference.ckks import Keys
 from skinfl.inference.network import Bounds, Collapsed
@@ -34,7 +36,8 @@ class Reply(NamedTuple):
     """A result, or why there is none.
 
     ``code`` is empty for a result, else ``"invalid"`` or ``"unknown-keys"``, and ``value`` the reason;
-    ``rss`` is the process's memory in bytes.
+    ``rss`` is the process's memory in bytes. It travels as msgpack: whoever takes over a worker by what it
+    reads must not get further.
     """
 
     code: str
@@ -50,12 +53,12 @@ def main(descriptor: int) -> None:
 
 
 def run(connection: Any, job: Job) -> None:
-    """Say ``"ready"``, then answer requests ``(operation, *arguments)`` until ``connection`` closes."""
+    """Say ``ready``, then answer requests ``(operation, *arguments)`` until ``connection`` closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's to handle
     keys: Dict[str, Keys] = {}
     circuit = make_circuit(job)
     _limit_memory(job, circuit.spec)
-    connection.send("ready")
+    connection.send_bytes(b"ready")
     while True:
         try:
             operation, *arguments = connection.recv()
@@ -68,7 +71,8 @@ def run(connection: Any, job: Job) -> None:
             code, value = "unknown-keys", "its keys are not held here, or no longer: send them again"
         except (ProtectionError, MemoryError) as error:
             code, value = "invalid", str(error) or "it takes too much memory"
-        connection.send(Reply(code, value, time.perf_counter() - start, _memory()[1]))
+        reply = Reply(code, value, time.perf_counter() - start, _memory()[1])
+        connection.send_bytes(msgpack.packb(reply, use_bin_type=True))
 
 
 class _UnknownKeys(Exception):

@@ -133,3 +133,5 @@ def test_bytes_that_are_no_ciphertext_are_refused(party, slots):
 def test_insecure_parameters_are_refused():
     with pytest.raises(ProtectionError, match="128-bit"):
         Ckks(8192, (58, 49, 54, 58))
+    with pytest.raises(ProtectionError, match="SEAL refuses"):
+        Ckks(8192, (2, 61, 61))

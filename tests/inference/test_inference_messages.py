@@ -83,7 +83,7 @@ def test_fingerprints_differ_with_every_field():
         {"rotations": list(range(1, 300))},
         {"copies": 11},
         {"period": 7},
-        {"input_bits": 200},
+        {"input_bits": 41},
         {"logit_range": None},
         {"unknown": 1},
     ],

@@ -1,0 +1,230 @@
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import typer
+from PIL import Image
+from typer.testing import CliRunner
+
+from skinfl.data.dataset import LesionDataset
+from skinfl.errors import DataError, MissingExtra, ModelError, SettingsError
+from skinfl.inference.commands import NO_DEVICE, register
+from skinfl.inference.evaluation import agreement, compare_with_plain, images_to_test
+from skinfl.inference.preprocess import probabilities, read_images
+from skinfl.models import build_model, load_model, save_model
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+CLASSES = ("akiec", "bcc", "mel")
+SIZE = 8
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A model file and three images."""
+    folder = tmp_path_factory.mktemp("diagnosis")
+    torch.manual_seed(5)
+    description = {"in_channels": 1, "image_size": SIZE, "classes": 3, "doconv": True}
+    model = build_model("skinnet", **description)
+    with torch.no_grad():
+        model.output.weight.mul_(30)
+    save_model(
+        folder / "model.npz",
+        model,
+        name="skinnet",
+        class_names=CLASSES,
+        normalisation_mean=[0.5],
+        normalisation_std=[0.25],
+        **description,
+    )
+    rng = np.random.RandomState(0)
+    for i in range(3):
+        Image.fromarray(rng.randint(0, 256, (30, 20, 3)).astype(np.uint8)).save(str(folder / f"{i}.png"))
+    return folder
+
+
+@pytest.fixture
+def run():
+    app = typer.Typer()
+    register(app)
+
+    def run(*arguments):
+        result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result
+
+    return run
+
+
+def plain_lines(folder):
+    """What the network itself says, one line an image."""
+    stored = load_model(folder / "model.npz")
+    lines = []
+    for i in range(3):
+        image = Image.open(str(folder / f"{i}.png")).convert("RGB").resize((SIZE, SIZE), Image.BILINEAR)
+        pixels = (np.asarray(image.convert("L")) / 255.0 - 0.5) / 0.25
+        with torch.no_grad():
+            shares = torch.softmax(stored.model(torch.tensor(pixels[None, None]).float()), 1)[0].numpy()
+        best = int(shares.argmax())
+        lines.append((folder / f"{i}.png", CLASSES[best], float(shares[best])))
+    return lines
+
+
+def check_output(output, folder):
+    printed = output.strip().splitlines()
+    assert printed[-1] == NO_DEVICE
+    for line, (path, best, share) in zip(printed, plain_lines(folder)):
+        name, rest = line.split(": ", 1)
+        assert name == str(path)
+        first, percent = rest.split(", ")[0].split(" ")
+        assert first == best
+        assert float(percent.rstrip("%")) / 100 == pytest.approx(share, abs=0.01)
+
+
+@pytest.mark.parametrize("flags", [(), ("--batch",)])
+def test_local_diagnosis_is_the_networks(run, folder, flags):
+    images = [folder / f"{i}.png" for i in range(3)]
+    result = run("diagnose", *images, "--local", "--model", folder / "model.npz", *flags)
+    check_output(result.output, folder)
+
+
+@pytest.mark.parametrize(
+    "arguments,word",
+    [
+        (("diagnose", "x.png"), "say who evaluates"),
+        (("diagnose", "x.png", "--local"), "--local and --model belong together"),
+        (("diagnose", "x.png", "--server", "http://x", "--local", "--model", "m"), "say who evaluates"),
+        (("diagnose", "x.png", "--server", "http://x", "--model", "m"), "belong together"),
+    ],
+)
+def test_contradictory_flags_are_refused(run, arguments, word):
+    with pytest.raises(SettingsError, match=word):
+        run(*arguments)
+
+
+def test_bad_files_are_refused(run, folder):
+    model = ("--local", "--model", folder / "model.npz")
+    with pytest.raises(DataError, match=r"nothing\.png does not exist"):
+        run("diagnose", folder / "nothing.png", *model)
+    (folder / "text.png").write_text("no image")
+    with pytest.raises(DataError, match=r"text\.png"):
+        run("diagnose", folder / "text.png", *model)
+    with pytest.raises(ModelError, match="no model at"):
+        run("diagnose", folder / "0.png", "--local", "--model", folder / "nothing.npz")
+
+
+def test_bad_settings_of_the_server_are_refused(run, folder):
+    pytest.importorskip("fastapi")
+    model = ("--model", folder / "model.npz")
+    for flags, word in [
+        (("--tls-certificate", "c.pem"), "belong together"),
+        (("--tls-certificate", "c.pem", "--tls-key", "k.pem"), r"c\.pem does not exist"),
+        (("--clients", "0"), "--clients 0 is impossible"),
+        (("--timeout", "-1"), "--timeout -1"),
+        (("--port", "0"), "--port 0"),
+    ]:
+        with pytest.raises(SettingsError, match=word):
+            run("serve", *model, *flags)
+    with pytest.raises(ModelError, match="no model at"):
+        run("serve", "--model", folder / "nothing.npz")
+
+
+@pytest.mark.parametrize("package", ["fastapi", "httpx"])
+def test_a_missing_package_names_the_extra(run, folder, monkeypatch, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.delitem(sys.modules, "skinfl.inference.server", raising=False)
+    with pytest.raises(MissingExtra, match=rf"{package}.*skinfl\[serve\]"):
+        if package == "fastapi":
+            run("serve", "--model", folder / "model.npz")
+        else:
+            run("diagnose", folder / "0.png", "--server", "http://127.0.0.1:1")
+
+
+def test_serve_and_diagnose_across_processes(run, folder):
+    pytest.importorskip("fastapi")
+    httpx = pytest.importorskip("httpx")
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-c", "from skinfl.cli import main; main()", "serve", "--workers", "1"]
+    server = subprocess.Popen(
+        [*command, "--model", str(folder / "model.npz"), "--port", str(port)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        deadline = time.time() + 120
+        while time.time() < deadline:
+            try:
+                if httpx.get(url + "/health").status_code == 200:
+                    break
+            except httpx.HTTPError:
+                time.sleep(0.1)
+        result = run("diagnose", *[folder / f"{i}.png" for i in range(3)], "--server", url)
+        check_output(result.output, folder)
+    finally:
+        server.send_signal(signal.SIGINT)
+        server.wait(30)
+
+
+def test_images_are_read_as_training_reads_them(folder):
+    paths = [folder / "0.png", folder / "1.png"]
+    colour = read_images(paths, channels=3, image_size=10, mean=(0.1, 0.2, 0.3), std=(1.0, 2.0, 4.0))
+    image = Image.open(str(paths[1])).resize((10, 10), Image.BILINEAR)
+    expected = (np.asarray(image) / 255.0 - [0.1, 0.2, 0.3]) / [1.0, 2.0, 4.0]
+    assert colour.shape == (2, 3, 10, 10)
+    assert np.abs(colour[1] - expected.transpose(2, 0, 1)).max() < 1e-6
+
+
+def test_probabilities_of_large_logits():
+    assert probabilities(np.array([[1000.0, 1000.0], [0.0, np.log(3)]])).tolist() == [
+        [0.5, 0.5],
+        pytest.approx([0.25, 0.75]),
+    ]
+
+
+def test_agreement_by_hand():
+    expected = np.array([[1.0, 2.0], [3.0, 2.9], [0.0, -4.0]])
+    found = np.array([[1.1, 2.0], [2.9, 3.0], [0.0, -4.2]])
+    figures = agreement(found, expected)
+    assert figures["logit_error_max"] == pytest.approx(0.2)
+    assert figures["rel_logit_error_max"] == pytest.approx(0.05)
+    assert figures["rel_logit_error_max_by_image"] == pytest.approx(0.05)
+    assert figures["argmax_agreement"] == pytest.approx(2 / 3)
+    assert figures["disagreement_margin_max"] == pytest.approx(0.1)
+    assert agreement(expected, expected)["disagreement_margin_max"] is None
+
+
+def dataset(n, channels=1):
+    images = np.random.RandomState(1).randint(0, 256, (n, SIZE, SIZE, channels)).astype(np.uint8)
+    return LesionDataset(
+        "made", images, np.arange(n) % 3, CLASSES, list("abcdefgh")[:n], list("abcdefgh")[:n]
+    )
+
+
+@pytest.mark.parametrize("batch", [False, True])
+def test_encrypted_and_plain_metrics_are_compared(folder, batch):
+    stored = load_model(folder / "model.npz")
+    result = compare_with_plain(stored, dataset(8), batch=batch)
+    assert result["images"] == 8
+    assert result["encrypted"]["accuracy"] == result["plain"]["accuracy"]
+    assert result["rel_logit_error_max"] < 0.01
+    assert result["mode"] == ("batch" if batch else "latency")
+
+
+def test_test_images_are_evenly_spread_and_those_of_the_model(folder):
+    stored = load_model(folder / "model.npz")
+    assert images_to_test(stored, dataset(8), 4).image_ids.tolist() == ["a", "c", "e", "g"]
+    assert len(images_to_test(stored, dataset(8), 0)) == len(images_to_test(stored, dataset(8), 99)) == 8
+    with pytest.raises(ModelError, match="takes 1 channels of 8 pixels"):
+        images_to_test(stored, dataset(8, channels=3), 0)
