@@ -11,7 +11,8 @@ from flwr.serverapp import Grid
 from skinfl.flower import protocol
 from skinfl.flower.post import NoAnswer, Post, Reply, Request
 
-_WHO_SECONDS = 60.0
+#: a simulation may take minutes to get going
+_WHO_SECONDS = 300.0
 _POLL_SECONDS = 0.25
 #: how often the grid is asked which nodes are connected
 _LOOK_SECONDS = 2.0

@@ -10,20 +10,16 @@ pytest.importorskip("flwr", reason="needs the extra [flower]")
 from flower_helpers import (
     HOSPITALS,
     LocalPost,
-    approved_federation,
     await_text,
     coordinator_of,
     federation_of,
     final_model,
     run_config,
     settings_of,
-    small_material,
-    snapshot,
     virtual_progress,
 )
 
 from skinfl.federation.checkpoint import load_checkpoint
-from skinfl.flower.processes import LocalDeployment
 from skinfl.run import CHECKPOINT
 
 pytestmark = pytest.mark.slow
@@ -31,32 +27,13 @@ pytestmark = pytest.mark.slow
 TRAINING = "Receiving: query.train message"
 
 
-@pytest.fixture(scope="module")
-def material():
-    return small_material()
-
-
-@pytest.fixture(scope="module")
-def app(tmp_path_factory):
-    return snapshot(tmp_path_factory.mktemp("app"))
-
-
-@pytest.fixture(scope="module")
-def deployment(tmp_path_factory, app, material):
-    root = tmp_path_factory.mktemp("faults")
-    federation = approved_federation(root / "federation", app, material)
-    with LocalDeployment(federation, root / "logs") as running:
-        running.start()
-        yield running
-    assert running.running() == []
-
-
-def start(deployment, app, material, settings, out, **options):
+def start(running, settings, out, **options):
     """Submit a run with fresh logs at the hospitals; return its number and its folder."""
+    deployment = running.deployment
     for name in HOSPITALS:
         deployment.log(name).write_text("")
-    config = run_config(deployment.federation, material, settings, out, **options)
-    return deployment.submit(app, config), deployment.coordinator.path / out
+    config = run_config(deployment.federation, running.material, settings, out, **options)
+    return deployment.submit(running.app, config), deployment.coordinator.path / out
 
 
 def records_of(out):
@@ -74,22 +51,22 @@ def model_without(tmp_path, material, settings, lost):
     return final_model(tmp_path / "out")
 
 
-def test_a_hospital_killed_in_a_round_that_comes_back_loses_nothing(deployment, app, material):
+def test_a_hospital_killed_in_a_round_that_comes_back_loses_nothing(running):
+    deployment = running.deployment
     settings = settings_of(protection="smpc", smpc_scheme="shamir")
-    run, out = start(deployment, app, material, settings, "comes-back")
+    run, out = start(running, settings, "comes-back")
     await_text(deployment.log("hospital-3"), TRAINING)
     deployment.kill("hospital-3")
     deployment.start_supernodes(["hospital-3"])
     assert deployment.wait(run, timeout=240) == "finished:completed"
     assert [r["trained"] for r in records_of(out)] == [list(HOSPITALS)] * 2
-    np.testing.assert_array_equal(final_model(out), virtual_progress(settings, material).server.model)
+    np.testing.assert_array_equal(final_model(out), virtual_progress(settings, running.material).server.model)
 
 
-def test_a_hospital_killed_for_good_is_left_out_and_shamir_opens_without_its_party(
-    deployment, app, material, tmp_path
-):
+def test_a_hospital_killed_for_good_is_left_out_and_shamir_opens_without_its_party(running, tmp_path):
+    deployment = running.deployment
     settings = settings_of(protection="smpc", smpc_scheme="shamir")
-    run, out = start(deployment, app, material, settings, "killed", sum_timeout=8)
+    run, out = start(running, settings, "killed", sum_timeout=8)
     await_text(deployment.log("hospital-3"), TRAINING)
     deployment.kill("hospital-3")
     try:
@@ -100,14 +77,15 @@ def test_a_hospital_killed_for_good_is_left_out_and_shamir_opens_without_its_par
     assert [r["trained"] for r in records] == [list(HOSPITALS[:2])] * 2
     assert "hospital-3" in records[0]["left_out"]
     lost = {"train": 1, "combine": 1}
-    np.testing.assert_array_equal(final_model(out), model_without(tmp_path, material, settings, lost))
+    np.testing.assert_array_equal(final_model(out), model_without(tmp_path, running.material, settings, lost))
 
 
 def test_a_party_that_never_answers_ends_additive_sharing_with_its_name_and_the_run_resumes(
-    deployment, app, material, tmp_path
+    running, tmp_path
 ):
+    deployment = running.deployment
     settings = settings_of(protection="smpc", smpc_scheme="additive")
-    run, out = start(deployment, app, material, settings, "hangs", sum_timeout=8)
+    run, out = start(running, settings, "hangs", sum_timeout=8)
     await_text(out / "rounds.jsonl", '"round": 1')
     deployment.signal("hospital-3", signal.SIGSTOP)
     try:
@@ -116,21 +94,22 @@ def test_a_party_that_never_answers_ends_additive_sharing_with_its_name_and_the_
         deployment.signal("hospital-3", signal.SIGCONT)
     assert "hospital-3 did not add up the shares in time" in deployment.log("run").read_text()
     assert len(records_of(out)) == 1
-    run, _ = start(deployment, app, material, settings, "hangs", resume=True)
+    run, _ = start(running, settings, "hangs", resume=True)
     assert deployment.wait(run, timeout=240) == "finished:completed"
     # the sum that was begun without hospital-3 is finished without it
     assert [r["trained"] for r in records_of(out)] == [list(HOSPITALS), list(HOSPITALS[:2])]
     lost = {"train": 2}
-    np.testing.assert_array_equal(final_model(out), model_without(tmp_path, material, settings, lost))
+    np.testing.assert_array_equal(final_model(out), model_without(tmp_path, running.material, settings, lost))
 
 
-def test_a_killed_server_is_started_again_and_the_run_resumes_from_its_checkpoint(deployment, app, material):
+def test_a_killed_server_is_started_again_and_the_run_resumes_from_its_checkpoint(running):
+    deployment = running.deployment
     settings = settings_of(protection="he")
-    run, out = start(deployment, app, material, settings, "server")
+    run, out = start(running, settings, "server")
     await_text(out / "rounds.jsonl", '"round": 1')
     deployment.kill("superlink")
     deployment.start_superlink()
-    run, _ = start(deployment, app, material, settings, "server", resume=True)
+    run, _ = start(running, settings, "server", resume=True)
     assert deployment.wait(run, timeout=240) == "finished:completed"
     assert [r["trained"] for r in records_of(out)] == [list(HOSPITALS)] * 2
-    np.testing.assert_array_equal(final_model(out), virtual_progress(settings, material).server.model)
+    np.testing.assert_array_equal(final_model(out), virtual_progress(settings, running.material).server.model)

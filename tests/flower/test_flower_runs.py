@@ -10,7 +10,6 @@ pytest.importorskip("flwr", reason="needs the extra [flower]")
 
 from flower_helpers import (
     HOSPITALS,
-    approved_federation,
     final_model,
     patterns_of,
     run_config,
@@ -20,8 +19,9 @@ from flower_helpers import (
     virtual_progress,
 )
 
+from skinfl.errors import MissingExtra, SettingsError
 from skinfl.federation.audit import Audit
-from skinfl.flower.processes import LocalDeployment
+from skinfl.flower.experiment import flower_settings, run_experiment
 
 
 class Watch(threading.Thread):
@@ -52,7 +52,7 @@ class Watch(threading.Thread):
 
 
 @pytest.mark.slow
-def test_all_protections_equal_the_virtual_workers_and_leave_no_update_in_the_database(tmp_path, monkeypatch):
+def test_all_protections_equal_the_virtual_workers_and_leave_no_update_in_the_database(running, monkeypatch):
     contributions = {}
 
     def note(self, hospital, round, contribution):
@@ -61,35 +61,87 @@ def test_all_protections_equal_the_virtual_workers_and_leave_no_update_in_the_da
 
     call = Audit.__call__
     monkeypatch.setattr(Audit, "__call__", note)
-    material = small_material()
+    deployment, material = running.deployment, running.material
     settings = settings_of(rounds=1, strategy="fedavg", batchnorm="average")
     expected = {
         p: virtual_progress(settings.replace(protection=p), material) for p in ("smpc", "he", "plaintext")
     }
     patterns = patterns_of(contributions["hospital-2", 1][:4000], 3)
 
-    app = snapshot(tmp_path)
-    federation = approved_federation(tmp_path / "federation", app, material)
-    with LocalDeployment(federation, tmp_path / "logs") as deployment:
-        deployment.start()
-        for protection, progress in expected.items():
-            watch = Watch(deployment.coordinator.database, patterns[:60])
-            watch.start()
-            config = run_config(federation, material, settings.replace(protection=protection), protection)
-            run = deployment.submit(app, config)
-            status = deployment.wait(run, timeout=240)
-            watch.end()
-            log = deployment.log("run").read_text()
-            assert status == "finished:completed", log[-2000:]
-            out = federation / "coordinator" / protection
-            np.testing.assert_array_equal(final_model(out), progress.server.model)
-            result = json.loads((out / "result.json").read_text())
-            assert result["workers"].startswith("flower 1.")
-            assert result["final"] == progress.records[-1]["metrics"]
-            assert set(result["hospital_final"]) == {"hospital-1", "hospital-2"}
-            assert watch.bytes_seen > 100_000
-            assert bool(watch.found) == (protection == "plaintext"), (protection, watch.found)
-            assert f"run {run} round 1: hospital-2 trained" in log
-            for name in HOSPITALS:
-                assert f"run {run} round 1: {name} answers train" in deployment.log(name).read_text()
-    assert deployment.running() == []
+    for protection, progress in expected.items():
+        watch = Watch(deployment.coordinator.database, patterns[:60])
+        watch.start()
+        chosen = settings.replace(protection=protection)
+        config = run_config(deployment.federation, material, chosen, protection)
+        run = deployment.submit(running.app, config)
+        status = deployment.wait(run, timeout=240)
+        watch.end()
+        log = deployment.log("run").read_text()
+        assert status == "finished:completed", log[-2000:]
+        out = deployment.coordinator.path / protection
+        np.testing.assert_array_equal(final_model(out), progress.server.model)
+        result = json.loads((out / "result.json").read_text())
+        assert result["workers"].startswith("flower 1.")
+        assert result["final"] == progress.records[-1]["metrics"]
+        assert set(result["hospital_final"]) == {"hospital-1", "hospital-2"}
+        assert watch.bytes_seen > 100_000
+        assert bool(watch.found) == (protection == "plaintext"), (protection, watch.found)
+        assert f"run {run} round 1: hospital-2 trained" in log
+        for name in HOSPITALS:
+            assert f"run {run} round 1: {name} answers train" in deployment.log(name).read_text()
+
+
+@pytest.mark.slow
+def test_an_experiment_leaves_what_a_virtual_run_leaves_and_stops_everything(tmp_path):
+    material = small_material()
+    settings = flower_settings(settings_of(protection="smpc", rounds=1, parties=None))
+    assert settings.parties == "hospitals"
+    lines = []
+    result = run_experiment(
+        settings, material, tmp_path / "out", snapshot(tmp_path), timeout=240, show=lines.append
+    )
+    np.testing.assert_array_equal(
+        final_model(tmp_path / "out"), virtual_progress(settings, material).server.model
+    )
+    assert result["data"]["images"] == len(material.dataset)
+    assert set(result["partition"]) == set(HOSPITALS)
+    assert result["memory"]["peak_bytes"] > 100 * 2**20
+    assert any("round 1: summed" in line for line in lines)
+    for name in (
+        "result.json",
+        "rounds.jsonl",
+        "model.npz",
+        "report.html",
+        "config.toml",
+        "logs/superlink.log",
+    ):
+        assert (tmp_path / "out" / name).is_file(), name
+    assert len(list((tmp_path / "out" / "figures").glob("*.png"))) >= 3
+
+
+@pytest.mark.slow
+def test_the_simulation_engine_gives_the_same_model(tmp_path):
+    pytest.importorskip("ray", reason="needs the extra [simulation]")
+    material = small_material()
+    settings = settings_of(protection="smpc", rounds=2, parties="2")
+    result = run_experiment(
+        settings, material, tmp_path / "out", snapshot(tmp_path), simulation=True, timeout=400, show=str
+    )
+    np.testing.assert_array_equal(
+        final_model(tmp_path / "out"), virtual_progress(settings, material).server.model
+    )
+    assert result["workers"].endswith("simulation")
+
+
+def test_an_experiment_says_what_is_missing(tmp_path, monkeypatch):
+    monkeypatch.setattr("skinfl.flower.experiment.importlib.util.find_spec", lambda name: None)
+    with pytest.raises(MissingExtra, match=r"ray: pip install 'skinfl\[simulation\]'"):
+        run_experiment(settings_of(), None, tmp_path, tmp_path, simulation=True)
+    with pytest.raises(SettingsError, match="no Flower run to go on with"):
+        run_experiment(settings_of(), None, tmp_path, tmp_path, resume=True)
+
+
+def test_many_hospitals_have_three_of_them_add_up():
+    assert flower_settings(settings_of(protection="smpc", hospitals=100, parties=None)).parties == "3"
+    assert flower_settings(settings_of(protection="smpc", parties="2")).parties == "2"
+    assert flower_settings(settings_of(protection="he", parties=None)).parties is None
