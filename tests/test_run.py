@@ -21,7 +21,15 @@ from skinfl.models.store import load_model
 from skinfl.run import CHECKPOINT, run
 from skinfl.settings import Settings
 
-SMALL = {"data": "toy", "hospitals": 3, "partition": "iid", "rounds": 2, "batch_size": 8, "image_size": 12}
+SMALL = {
+    "data": "toy",
+    "hospitals": 3,
+    "partition": "iid",
+    "rounds": 2,
+    "batch_size": 8,
+    "image_size": 12,
+    "workers": "virtual",
+}
 
 
 def go(out, listeners=(), resume=False, **changes):
