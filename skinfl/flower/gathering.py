@@ -101,7 +101,8 @@ def agree(settings: Settings, joined: Joined, private: bytes) -> Agreed:
     sealed: Dict[str, Dict[str, Any]] = {}
     for name in joined.members.hospitals:
         keys_to = {peer: a["sealed"][name] for peer, a in joined.answers.items() if name in a["sealed"]}
-        sealed[name] = {"keys": keys_to, "common": joined.first["common"].get(name, b"")}
+        common = joined.first["common"].get(name, b"")
+        sealed[name] = {"keys": keys_to, "public": public, "common": common}
     first = joined.first
     return Agreed(
         joined.members,

@@ -47,7 +47,9 @@ def join(folder: HospitalFolder, fields: Dict[str, Any], mark: str, train: Lesio
     public = public_bytes(private)
     common = keying_of(settings, members).new_common() if folder.name == members.hospitals[0] else None
     long_lived = {name: folder.sealing_keys[name] for name in members.hospitals}
-    sealed = keys.seal(folder.name, folder.sealing_key(), long_lived, fields["run"], mark, public, common)
+    sealed = keys.seal(
+        folder.name, folder.sealing_key(), long_lived, members, fields["run"], mark, public, common
+    )
     answer = protocol.encode_answer(
         {
             "classes": list(train.classes),

@@ -11,16 +11,18 @@ Protocol, once per run:
 
 1. Each hospital makes a fresh X25519 key pair. Under homomorphic encryption the first hospital also
    makes the common encryption key and the key that sums are sealed to.
-2. It seals its public key (and the common keys, if it made them) to each other hospital's long-lived
-   key, bound to the run, both names and the digest of the request.
-3. The coordinator hands each hospital what was sealed to it.
+2. It seals its public key to the long-lived key of each hospital that will seal to it or open what it
+   seals: those that play parties, or if it plays one itself, all. What is sealed is bound to the run,
+   both names and the digest of the request. The common keys go to all, if it made them.
+3. The coordinator hands each hospital what was sealed to it. The keys of hospitals that it has nothing to
+   do with come in the clear: they only enter the fingerprint, which differs if anyone is told others.
 """
 
 from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from typing import Any, Dict, Mapping, NamedTuple, Optional, Sequence, Tuple, Type
+from typing import Any, Dict, FrozenSet, Mapping, NamedTuple, Optional, Sequence, Tuple, Type
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
@@ -61,31 +63,40 @@ class Sealed(NamedTuple):
     common: Dict[str, bytes]
 
 
+def needed(name: str, members: Members) -> FrozenSet[str]:
+    """Return the hospitals whose fresh keys hospital ``name`` must know to be theirs.
+
+    It works both ways: hospital a needs b's exactly where b needs a's.
+    """
+    hosts = frozenset(members.parties.values())
+    return (frozenset(members.hospitals) if name in hosts else hosts) - {name}
+
+
 def seal(
     name: str,
     private: bytes,
     long_lived: Mapping[str, bytes],
+    members: Members,
     run: str,
     mark: str,
     fresh: bytes,
     common: Optional[CommonKeys],
 ) -> Sealed:
-    """Seal hospital ``name``'s fresh public key, and the common keys, to each other hospital.
+    """Seal hospital ``name``'s fresh public key to those that need it, the common keys to all others.
 
     ``private`` is its long-lived key, ``long_lived`` are everyone's public ones; ``mark`` is the digest
     of the request to join.
     """
     key = _private(private)
-    others = {peer: public for peer, public in long_lived.items() if peer != name}
     sealed = {}
-    for peer, public in others.items():
-        writer = Channel(key, public).writer(_header(run, mark, name, peer))
+    for peer in needed(name, members):
+        writer = Channel(key, long_lived[peer]).writer(_header(run, mark, name, peer))
         writer.write(fresh)
         sealed[peer] = writer.finish()
     if common is None:
         return Sealed(sealed, {})
     own = seal_keys(common, holder=name, private=key, hospitals=long_lived, run=_bound(run, mark))
-    return Sealed(sealed, {peer: own[peer] for peer in others})
+    return Sealed(sealed, {peer: message for peer, message in own.items() if peer != name})
 
 
 def unseal_key(

@@ -49,11 +49,12 @@ def open_run(folder: HospitalFolder, run: str, sealed: Dict[str, Any]) -> Run:
     own = unpack_keys(held)
     members = keys.Members(tuple(joined["hospitals"]), joined["parties"])
     if sealed:
+        if set(sealed) != {"keys", "public", "common"}:
+            raise MessageError("coordinator", "what the others sealed is not complete")
         own = _agree(folder, own, run, members, joined["mark"], sealed)
         store.write("keys", pack_keys(own))
-    missing = [name for name in members.hospitals if name not in own.public_keys]
-    if missing:
-        raise ProtectionError(f"{folder.name} has not been given the key of {missing[0]} yet")
+    if len(own.public_keys) < len(members.hospitals):
+        raise ProtectionError(f"{folder.name} has not been given the other hospitals' keys yet")
     settings = from_mapping(joined["settings"])
     layouts = {name: Layout(segments) for name, segments in joined["layouts"].items()}
     return Run(store, run, settings, members, joined["coordinator_key"], joined["unit"], own, layouts)
@@ -106,10 +107,14 @@ def _agree(
     """Return the keys with those that the other hospitals sealed to this one."""
     public, common, private = dict(own.public_keys), own.common, folder.sealing_key()
     long_lived = {name: folder.sealing_keys[name] for name in members.hospitals}
-    for peer, message in sealed["keys"].items():
-        if peer not in members.hospitals or peer == folder.name:
-            raise MessageError(str(peer), "it takes no part in this run")
-        public[peer] = keys.unseal_key(folder.name, private, peer, long_lived[peer], run, mark, message)
+    must = keys.needed(folder.name, members)
+    for peer in (name for name in members.hospitals if name != folder.name):
+        given = sealed["keys" if peer in must else "public"].get(peer)
+        if not isinstance(given, bytes):
+            raise MessageError(peer, f"its key for {folder.name} is missing")
+        if peer in must:
+            given = keys.unseal_key(folder.name, private, peer, long_lived[peer], run, mark, given)
+        public[peer] = given
     if sealed["common"]:
         holder = members.hospitals[0]
         common = keys.unseal_common(folder.name, private, holder, long_lived, run, mark, sealed["common"])

@@ -367,3 +367,49 @@ def test_hospitals_that_were_told_different_settings_do_not_share_keys(federatio
         coordinator_of(folder, material, settings_of(protection="smpc"), post, tmp_path / "out").run(
             HOSPITALS
         )
+
+
+def test_fresh_keys_are_sealed_between_hospitals_and_parties_only(federation, tmp_path):
+    folder, material = federation
+    for protection, parties, pairs in (("smpc", "hospitals", 6), ("smpc", "2", 6), ("he", None, 0)):
+        post = LocalPost(folder)
+        settings = settings_of(protection=protection, parties=parties, rounds=1)
+        out = tmp_path / f"{protection}-{parties}"
+        coordinator_of(folder, material, settings, post, out).run(HOSPITALS)
+        joined = [protocol.decode_answer("join", n, a) for k, _, n, _, a in post.log if k == "join"]
+        assert sum(len(answer["sealed"]) for answer in joined) == pairs
+        assert [len(answer["common"]) for answer in joined] == ([2, 0, 0] if protection == "he" else [0] * 3)
+
+
+@pytest.mark.parametrize("what", ["keys", "public", "missing"])
+def test_a_coordinator_that_swaps_keys_is_found_out(federation, tmp_path, what):
+    folder, material = federation
+    settings = settings_of(protection="smpc", parties="2", rounds=1)
+    post = LocalPost(folder)
+    sites = dict(post.sites)
+
+    class Swapping:
+        def __init__(self, site):
+            self.answer_truly = site.answer
+
+        def answer(self, request, server=b""):
+            kind, fields = protocol.decode_request(request)
+            if kind != "join" and fields["sealed"]:
+                sealed = fields["sealed"]
+                if what == "missing":
+                    fields["sealed"] = {"keys": {}}
+                elif what == "keys":
+                    sealed["keys"]["hospital-1"] = sealed["keys"]["hospital-2"]
+                else:
+                    sealed["public"]["hospital-2"] = bytes(32)
+                request = protocol.encode_request(kind, fields)
+            return self.answer_truly(request, server)
+
+    # hospital-3 plays no party: it authenticates the two that do, and gets no other hospital's key sealed
+    post.sites["hospital-3"] = Swapping(sites["hospital-3"])
+    coordinator = coordinator_of(folder, material, settings, post, tmp_path / "out")
+    if what == "public":  # it needs no other key; the fingerprints agree, as hospital-2's comes sealed
+        coordinator.run(HOSPITALS)
+    else:
+        with pytest.raises(TrainingError, match="sealed for another run|not complete"):
+            coordinator.run(HOSPITALS)
