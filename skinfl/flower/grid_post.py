@@ -16,8 +16,6 @@ _WHO_SECONDS = 300.0
 _POLL_SECONDS = 0.25
 #: how often the grid is asked which nodes are connected
 _LOOK_SECONDS = 2.0
-#: how long a hospital that lost its connection may take to come back; a service manager restarts it
-_RETURN_SECONDS = 15.0
 #: Flower's code for a node that is not connected
 _NODE_UNAVAILABLE = 5
 
@@ -31,10 +29,15 @@ class _Sent(NamedTuple):
 
 
 class GridPost(Post):
-    """Carries requests over ``grid``. ``hospitals`` are the names by their place in a simulation."""
+    """Carries requests over ``grid``.
 
-    def __init__(self, grid: Grid, hospitals: Sequence[str]):
+    ``hospitals`` are the names by their place in a simulation. One that loses its connection has
+    ``return_timeout`` seconds to come back: a service manager restarts it.
+    """
+
+    def __init__(self, grid: Grid, hospitals: Sequence[str], return_timeout: float):
         self._grid = grid
+        self._return_timeout = return_timeout
         self._hospitals = tuple(hospitals)
         self._names: Dict[int, str] = {}
 
@@ -67,7 +70,7 @@ class GridPost(Post):
         while waiting and time.monotonic() < deadline:
             for name, reply in self._collect(sent, waiting):
                 if reply is None:
-                    gone[name] = time.monotonic() + _RETURN_SECONDS
+                    gone[name] = time.monotonic() + self._return_timeout
                 else:
                     del waiting[name]
                     yield name, reply

@@ -11,6 +11,7 @@ from skinfl.errors import SettingsError, nearest
 from skinfl.settings import Settings, from_mapping, read_toml
 
 #: settings of virtual workers, which hospitals with machines and data of their own have no use for
+_SECONDS = ("connect_timeout", "round_timeout", "sum_timeout", "return_timeout")
 _VIRTUAL_ONLY = ("workers", "dropout", "protocol")
 
 
@@ -20,8 +21,11 @@ class Options:
 
     ``out``: the run's folder, relative to the coordinator's. ``resume``: go on from its checkpoint.
     ``unit``: the public number of images that has weight one; no hospital may hold more.
-    ``minimum_hospitals``: start with no fewer. ``party_hospitals``: who plays the parties of secret
-    sharing, where not all do. ``test_data``: the coordinator's own test set, if it has one.
+    ``minimum_hospitals``: start with no fewer. ``connect_timeout`` is for hospitals before the first
+    round, ``round_timeout`` for one that trains, ``sum_timeout`` for one that adds up shares or opens a
+    sum, ``return_timeout`` for one that lost its connection, to come back within the round.
+    ``party_hospitals``: who plays the parties of secret sharing, where not all do. ``test_data``: the
+    coordinator's own test set, if it has one.
     """
 
     out: str = ""
@@ -31,6 +35,7 @@ class Options:
     connect_timeout: float = 120.0
     round_timeout: float = 600.0
     sum_timeout: float = 120.0
+    return_timeout: float = 15.0
     party_hospitals: Tuple[str, ...] = ()
     test_data: str = ""
 
@@ -38,7 +43,7 @@ class Options:
         for name, low in (("unit", 1), ("minimum_hospitals", 2)):
             if getattr(self, name) < low:
                 raise SettingsError(f"{name} = {getattr(self, name)}: must be at least {low}")
-        for name in ("connect_timeout", "round_timeout", "sum_timeout"):
+        for name in _SECONDS:
             if not getattr(self, name) > 0:
                 raise SettingsError(f"{name} = {getattr(self, name)}: must be more than 0 seconds")
 
@@ -63,7 +68,7 @@ def read_run_config(run_config: Mapping[str, Any]) -> Tuple[Settings, Options]:
     if "party_hospitals" in options:
         listed = str(options["party_hospitals"]).split(",")
         options["party_hospitals"] = tuple(name.strip() for name in listed if name.strip())
-    for name in ("connect_timeout", "round_timeout", "sum_timeout"):
+    for name in _SECONDS:
         if name in options:
             options[name] = float(options[name])
     found = from_mapping(settings)

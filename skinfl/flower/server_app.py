@@ -52,7 +52,7 @@ def _train(grid: Grid, context: Context) -> None:
         settings.replace(hospitals=len(folder.hospitals)),
         options,
         out,
-        GridPost(grid, folder.hospitals),
+        GridPost(grid, folder.hospitals, options.return_timeout),
         say=_say,
         describe=f"flower {version('flwr')}, {kind}",
     )

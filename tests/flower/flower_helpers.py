@@ -146,11 +146,11 @@ def run_config(federation, material, settings, out, **options):
     return {**values, **{key.replace("_", "-"): value for key, value in options.items()}}
 
 
-def await_text(path, text, seconds=120.0):
-    """Wait until a file holds ``text``."""
+def await_text(path, text, seconds=120.0, count=1):
+    """Wait until a file holds ``text`` so many times."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        if path.is_file() and text in path.read_text("utf-8", "replace"):
+        if path.is_file() and path.read_text("utf-8", "replace").count(text) >= count:
             return
         time.sleep(0.05)
     raise AssertionError(f"{text!r} did not appear in {path}")

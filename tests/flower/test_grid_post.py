@@ -66,13 +66,13 @@ def answer(number, message, said):
 def quick(monkeypatch):
     for name in ("_task_id", "_run_id", "_node_id"):  # what a process of Flower is told at its start
         monkeypatch.setattr(TaskIdentity, name, 1)
-    for name, seconds in (("_POLL_SECONDS", 0.001), ("_LOOK_SECONDS", 0.003), ("_RETURN_SECONDS", 0.05)):
+    for name, seconds in (("_POLL_SECONDS", 0.001), ("_LOOK_SECONDS", 0.003)):
         monkeypatch.setattr(grid_post, name, seconds)
 
 
 def ask(grid, names=("a", "b"), timeout=0.5, **options):
     requests = {name: Request(name.encode(), b"model") for name in names}
-    return dict(GridPost(grid, ("x", "y")).ask("train", 3, requests, timeout, **options))
+    return dict(GridPost(grid, ("x", "y"), 0.05).ask("train", 3, requests, timeout, **options))
 
 
 def connect_at_look(grid, count):
@@ -155,7 +155,7 @@ def test_other_errors_are_passed_on():
 
 def test_connected_waits_for_those_wanted_and_gives_up():
     grid = FakeGrid({1: ("a", "0")}, lambda grid, m: b"x")
-    post = GridPost(grid, ())
+    post = GridPost(grid, (), 0.05)
     assert post.connected(("a",), 0.0) == ("a",)
     assert post.connected(("b", "a"), 0.02) == ("a",)
 
@@ -166,4 +166,4 @@ def test_nodes_without_a_registered_name_are_asked_for_it():
         return {1: {"place": 1}, 2: {"name": "z"}, 3: 2}[message.metadata.dst_node_id]
 
     grid = FakeGrid({1: ("", "0"), 2: ("", "0"), 3: ("", "0")}, introduce)
-    assert GridPost(grid, ("x", "y")).connected(("x", "y", "z"), 0.0) == ("y", "z")
+    assert GridPost(grid, ("x", "y"), 0.05).connected(("x", "y", "z"), 0.0) == ("y", "z")

@@ -411,5 +411,5 @@ def test_a_coordinator_that_swaps_keys_is_found_out(federation, tmp_path, what):
     if what == "public":  # it needs no other key; the fingerprints agree, as hospital-2's comes sealed
         coordinator.run(HOSPITALS)
     else:
-        with pytest.raises(TrainingError, match="sealed for another run|not complete"):
+        with pytest.raises(TrainingError, match=r"sealed for another run|not complete"):
             coordinator.run(HOSPITALS)

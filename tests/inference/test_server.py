@@ -406,7 +406,9 @@ def test_tls_with_an_authority_of_ones_own(served, tmp_path):
     running = Running(served._replace(info=served.info._replace(batch=None)), tls=tls)
     try:
         images = random_images(NETWORK, 1)
-        found = RemoteModel(running.url, certificates=tls[0]).logits(images)
+        remote = RemoteModel(running.url, certificates=tls[0])
+        found = remote.logits(images)
+        remote.close()  # a server waits long for the other end of a TLS connection
         assert np.abs(found - NETWORK.logits(images)).max() < 0.05
         with pytest.raises(ServerError, match="certificate"):
             RemoteModel(running.url)
