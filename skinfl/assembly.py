@@ -161,10 +161,11 @@ def assemble(settings: Settings, material: Material, checkpoint: Optional[Checkp
     # One process plays all roles here, so that a run can be repeated: stochastic rounding as well.
     seeded = {"rounding_seed": seeds.derive(settings.seed, "rounding")} if settings.he_scheme == "bfv" else {}
     protection = protection_of(settings, **(seeded if settings.protection == "he" else {}))
+    network = build_network(settings.workers)
     roles = protection.setup(tuple(train_sets))
+    roles = roles._replace(aggregators=network.host(roles.aggregators))
     audit = Audit()
 
-    network = build_network(settings.workers)
     agents: Dict[str, HospitalAgent] = {}
     for name, train_set in train_sets.items():
         agents[name] = HospitalAgent(

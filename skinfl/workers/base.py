@@ -8,9 +8,10 @@ and logged at the worker.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, Callable, Dict, List, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Sequence, Tuple
 
 from skinfl.data.dataset import LesionDataset
+from skinfl.protection.base import AggregatorSide
 
 #: an operation takes the data set it is applied to, and what the caller sends along
 Operation = Callable[..., Any]
@@ -71,3 +72,7 @@ class Network(ABC):
     @abstractmethod
     def search(self, *tags: str) -> Dict[str, List[Pointer]]:
         """Return pointers by worker name; workers that hold nothing with all of ``tags`` are left out."""
+
+    def host(self, parties: Mapping[str, AggregatorSide]) -> Dict[str, AggregatorSide]:
+        """Return the aggregating parties, those that this library can run moved to workers of their own."""
+        return dict(parties)

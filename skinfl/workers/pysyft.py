@@ -212,7 +212,6 @@ class PySyftNetwork(Network):
         return {name: pointers for name, pointers in found.items() if pointers}
 
     def host(self, parties: Mapping[str, AggregatorSide]) -> Dict[str, AggregatorSide]:
-        """Return the parties with those that add secret shares moved to workers of their own."""
         from skinfl.workers.pysyft_parties import hosted
 
         return {name: hosted(party) for name, party in parties.items()}

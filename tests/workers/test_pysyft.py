@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import random
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from skinfl.workers import build_network
 
 try:
     from skinfl.workers.pysyft_hook import add_worker, forget_worker, torch_hook
+    from skinfl.workers.pysyft_parties import PySyftAdditiveParty
 except SettingsError as error:
     pytest.skip(str(error), allow_module_level=True)
 
@@ -141,14 +143,24 @@ def trained(settings):
     return assembly.federation.progress.server.model, assembly.workers
 
 
-@pytest.mark.parametrize("strategy", ["fedavg", "scaffold"])
-def test_training_on_pysyft_workers_equals_local_training_bit_for_bit(toy, strategy):
+@pytest.mark.parametrize(
+    ("strategy", "protection"), [("fedavg", "plaintext"), ("scaffold", "plaintext"), ("fedavg", "smpc")]
+)
+def test_training_on_pysyft_workers_equals_local_training_bit_for_bit(toy, monkeypatch, strategy, protection):
+    sums = Counter()
+    add = PySyftAdditiveParty.add
+    monkeypatch.setattr(
+        PySyftAdditiveParty, "add", lambda party, *rest: (sums.update([party.name]), add(party, *rest))[1]
+    )
     small = {"data": "toy", "hospitals": 3, "partition": "iid", "rounds": 2, "batch_size": 16}
     settings = Settings(image_size=12, local_epochs=1, momentum=0.0, strategy=strategy, **small)
+    settings = settings.replace(protection=protection)
     local, _ = trained(settings.replace(workers="virtual"))
     remote, workers = trained(settings.replace(workers="pysyft"))
     assert workers == "pysyft 0.2.9"
     assert np.array_equal(local, remote)
+    # the statistics and two rounds, each added up at three parties' workers
+    assert sorted(sums.values()) == ([3, 3, 3] if protection == "smpc" else [])
 
 
 def test_pysyfts_own_remote_training_equals_local_training_bit_for_bit():
