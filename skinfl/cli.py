@@ -131,6 +131,25 @@ def scale_and_report(request: Request, seeds: int) -> None:
     _console.print(f"figures: {request.out / 'scale.json'}", markup=False, highlight=False, soft_wrap=True)
 
 
+def variants_and_report(request: Request, variants: str, seeds: int) -> None:
+    """Train under several protections and seeds; print and draw what each costs."""
+    from skinfl.report.files import write_json
+    from skinfl.report.plots import draw_variants
+    from skinfl.variants import curves, measure, variants_table
+
+    names = [v.strip() for v in variants.split(",") if v.strip()]
+    _use_threads(request.settings)
+    rows: List[Dict[str, Any]] = []
+    with loading(_console) as progress:
+        for row in measure(request.settings, names, seeds, progress):
+            rows.append(row)
+            write_json(request.out / "variants.json", rows)  # each costs minutes: none is lost
+    _console.print(variants_table(rows))
+    accuracies = {key: curves(rows, key) for key in ("accuracy", "balanced_accuracy")}
+    figure = draw_variants(request.out / "variants.png", accuracies)
+    _console.print(f"figure: {figure}", markup=False, highlight=False, soft_wrap=True)
+
+
 def _interrupted(out: Path) -> None:
     print(f"interrupted: finished rounds are kept, go on with --resume {out}", file=sys.stderr)
     raise SystemExit(130)

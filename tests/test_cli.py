@@ -177,6 +177,35 @@ def test_the_two_ends_of_the_scale_are_printed(toy, monkeypatch, capsys, tmp_pat
         assert word in printed
 
 
+def test_variants_are_measured_against_plaintext(toy, monkeypatch, capsys, tmp_path):
+    pytest.importorskip("tenseal")
+    out = tmp_path / "v"
+    flags = [*SMALL, "--seeds", "2", "--variants", "smpc,he-bfv-8", "--out", str(out)]
+    monkeypatch.setattr(sys, "argv", ["variants", *flags])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(ROOT / "experiments" / "variants.py"), run_name="__main__")
+    assert not stop.value.code
+    rows = json.loads((out / "variants.json").read_text())
+    names = ["plaintext", "smpc", "he-bfv-8"]
+    assert [(row["seed"], row["variant"]) for row in rows] == [(s, n) for s in (0, 1) for n in names]
+    plain, smpc, bfv = rows[:3]
+    assert smpc["accuracy"] == plain["accuracy"]
+    assert 0 < smpc["share"] < 1 and abs(smpc["upload"] - 1) < 0.2
+    assert len(bfv["accuracy"]) == len(plain["accuracy"]) == 1
+    printed = capsys.readouterr().out
+    assert "he-bfv-8" in printed and (out / "variants.png").stat().st_size > 1000
+
+
+def test_an_unknown_variant_is_refused_with_the_nearest_name(toy, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(
+        sys, "argv", ["variants", *SMALL, "--variants", "he-bfv-9", "--out", str(tmp_path / "v")]
+    )
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(ROOT / "experiments" / "variants.py"), run_name="__main__")
+    assert stop.value.code == 2
+    assert "he-bfv-8" in capsys.readouterr().err
+
+
 def test_data_commands(monkeypatch, capsys, tmp_path):
     assert skinfl(monkeypatch, "data", "list") == 0
     assert "doi.org/10.7910/DVN/DBW86T" in capsys.readouterr().out

@@ -62,6 +62,27 @@ def draw_comparison(folder: PathLike, comparison: Mapping[str, Any]) -> Dict[str
     }
 
 
+def draw_variants(path: PathLike, metrics: Mapping[str, Mapping[str, np.ndarray]]) -> Path:
+    """Draw each metric over rounds, a line a variant: the mean over seeds, and a band of all seeds.
+
+    ``metrics`` are ``{metric: {variant: (seeds, rounds)}}``; rounds not evaluated are NaN.
+    """
+    with _figure(path, 1, len(metrics)) as (figure, axes):
+        for axis, (key, variants) in zip(axes[0], metrics.items()):
+            for k, (name, values) in enumerate(variants.items()):
+                shown = ~np.isnan(values).any(axis=0)
+                number, values = np.flatnonzero(shown) + 1, values[:, shown]
+                colour = PALETTE[k % len(PALETTE)]
+                axis.plot(number, values.mean(axis=0), color=colour, label=_names([name])[0])
+                axis.fill_between(number, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.15)
+            axis.set_title(wording.METRIC_LABELS[key])
+            axis.set_xlabel("round")
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, min_n_ticks=1))
+        axes[0, -1].legend(**BESIDE)
+        figure.tight_layout()
+    return Path(path)
+
+
 def training_curves(rounds: Sequence[Mapping[str, Any]], path: PathLike) -> Path:
     """Draw loss, accuracy, balanced accuracy and macro F1 over rounds.
 
