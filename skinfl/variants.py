@@ -1,4 +1,4 @@
-"""What protecting costs in accuracy, time and bytes: the same training under several protections and seeds."""
+"""What protecting costs in accuracy, time and bytes: the same training under several protections."""
 
 from __future__ import annotations
 
