@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Tuple
 
-import click
 import typer
 from rich.console import Console
 
@@ -23,6 +22,8 @@ from skinfl.settings import Settings
 if TYPE_CHECKING:
     from skinfl.assembly import Material
 
+#: the base of all usage errors; newer versions of typer raise those of a click of their own
+_UsageError = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
 # torch and what builds on it are imported where a command needs them, so that --help is quick.
 app = typer.Typer(
     add_completion=False,
@@ -210,11 +211,11 @@ def execute(command: typer.Typer) -> None:
     arguments = sys.argv[1:]
     try:
         status = typer.main.get_command(command)(arguments or None, standalone_mode=False)
-    except click.exceptions.Exit as stop:
+    except typer.Exit as stop:
         status = stop.exit_code
-    except click.Abort:
+    except typer.Abort:
         status = 130
-    except click.ClickException as error:
+    except _UsageError as error:
         fail(f"{error.format_message()} (--help lists what there is)")
     except SkinflError as error:
         fail(error)

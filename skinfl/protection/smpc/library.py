@@ -23,7 +23,7 @@ from skinfl.errors import MessageError, ProtectionError, SettingsError
 from skinfl.protection import keys, wire
 from skinfl.protection.base import Exchange, HospitalSide, Opened, OpenerSide, Protected, Protection, Roles
 from skinfl.protection.options import check_clip, check_precision
-from skinfl.protection.roles import Party, Terms, begin_update, check_hospitals, read_sums
+from skinfl.protection.roles import MINIMUM_SENDERS, Party, Terms, begin_update, check_hospitals, read_sums
 from skinfl.protection.sealing import Channel, Link, Writer
 from skinfl.protection.words import (
     FixedPointWords,
@@ -38,7 +38,6 @@ CAPACITY = (1 << 63) - 1
 DEFAULT_PARTIES = 3
 DEFAULT_PRECISION = 16
 DEFAULT_CLIP = 64.0
-MINIMUM_SENDERS = 2
 _WORD = np.dtype("<i8")
 
 
