@@ -1,21 +1,27 @@
 # Two commands for a new user: `make demo` and `make test`. Both make .venv when it is not there.
 PYTHON ?= python3
 VENV ?= .venv
+EXTRAS ?= dev,serve
 DEMO_FLAGS ?=
+TESTS ?=
 
-.PHONY: demo test coverage lint clean
+.PHONY: demo test test-flower coverage lint clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --upgrade pip
-	$(VENV)/bin/python -m pip install --quiet -e ".[dev,serve]"
+	$(VENV)/bin/python -m pip install --quiet -e ".[$(EXTRAS)]"
 	touch $@
 
 demo: $(VENV)/.installed
 	$(VENV)/bin/python experiments/compare.py --out runs/demo-$$(date +%Y%m%d-%H%M%S) $(DEMO_FLAGS)
 
 test: $(VENV)/.installed
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest $(TESTS)
+
+# In an environment of its own: Flower holds some packages back at older versions.
+test-flower:
+	$(MAKE) --no-print-directory test VENV=$(VENV)-flower EXTRAS=dev,serve,flower TESTS=tests/flower
 
 coverage: $(VENV)/.installed
 	$(VENV)/bin/python -m pytest --cov --cov-report=term-missing:skip-covered
@@ -28,4 +34,4 @@ lint: $(VENV)/.installed
 	    --exclude-regex 'skinfl/flower/' skinfl experiments benchmarks tests
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-flower build *.egg-info .pytest_cache .ruff_cache .hypothesis
