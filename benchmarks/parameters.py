@@ -5,11 +5,12 @@ python benchmarks/parameters.py
 
 from __future__ import annotations
 
+from skinfl.errors import ProtectionError
 from skinfl.protection import build_protection
 from skinfl.protection.he import bfv, ckks
 from skinfl.protection.quantise import BITS, QuantisedWords
 
-HOSPITALS = (2, 5, 10, 30, 100, 1000)
+HOSPITALS = (2, 5, 10, 30, 100, 1000, 10000)
 SHARING = ({"ring": 32}, {"ring": 64}, {"smpc_scheme": "shamir", "ring": 32})
 
 
@@ -24,8 +25,13 @@ def main() -> None:
     for hospitals in HOSPITALS:
         cells = [str(hospitals)]
         cells += [str(build_protection("smpc", **options).precision_for(hospitals)) for options in SHARING]
-        found, precision = ckks.choose_parameters(hospitals=hospitals, clip=64.0, precision=None, degree=None)
-        cells.append(f"{chain(found.degree, [found.prime_bits])}, {precision}")
+        try:
+            found, precision = ckks.choose_parameters(
+                hospitals=hospitals, clip=64.0, precision=None, degree=None
+            )
+            cells.append(f"{chain(found.degree, [found.prime_bits])}, {precision}")
+        except ProtectionError:
+            cells.append("does not fit")
         for bits in BITS:
             largest = QuantisedWords(bits, None).largest
             packed = bfv.choose_parameters(hospitals=hospitals, largest=largest, degree=None)

@@ -1,6 +1,7 @@
 """Messages, run configuration, hospitals' folders of data, and the small parts around them."""
 
 import dataclasses
+import runpy
 import sys
 import time
 
@@ -16,7 +17,6 @@ from skinfl.flower.environment import flower_environment, simulated_federation, 
 from skinfl.flower.memory import MemoryWatch
 from skinfl.flower.options import Options, read_run_config
 from skinfl.flower.parts import hand_out, write_dataset
-from skinfl.flower.scaling import table
 from skinfl.flower.simulation import prepare_simulation
 from skinfl.flower.store import Answer, RunStore
 from skinfl.protection import build_protection
@@ -217,6 +217,7 @@ def test_memory_is_watched():
 def test_the_scaling_table_is_markdown():
     row = {"hospitals": 10, "asked": 10, "setup_s": 2.4, "setup_bytes": 1_500_000, "round_s": 3.25}
     row.update({"up_bytes": 2e6, "coordinator_bytes": 3e6, "memory_bytes": 2**30})
+    table = runpy.run_path(str(ROOT / "benchmarks" / "flower_scaling.py"))["table"]
     lines = table([row, {**row, "memory_bytes": None}]).splitlines()
     assert lines[2] == "| 10 | 10 | 2 | 1.50 | 3.2 | 2.00 | 3.00 | 1024 |"
     assert lines[3].endswith("| - |")

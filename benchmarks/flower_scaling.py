@@ -1,7 +1,9 @@
-"""What more hospitals cost: ``python -m skinfl.flower.scaling --hospitals 10,30,100``.
+"""Measure what more hospitals cost on Flower, as Markdown.
 
-Runs Flower's simulation engine once for each number of hospitals, with the same data, and prints the
-table of docs/scaling.md.
+    python benchmarks/flower_scaling.py [--hospitals 10,30,100] [--protection smpc] [--data PATH]
+
+Runs Flower's simulation engine once for each number of hospitals, with the same data shared out more and
+more thinly. Needs the extra ``simulation``.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from skinfl.flower.experiment import run_experiment
 from skinfl.report.files import write_json
 from skinfl.settings import Settings
 
-CHECKOUT = Path(__file__).resolve().parents[2]
+CHECKOUT = Path(__file__).resolve().parent.parent
 _HEADER = (
     "| hospitals | asked per round | set-up s | set-up MB through the coordinator | round s | "
     "MB up per hospital and round | MB through the coordinator per round | memory MiB |"
@@ -75,7 +77,7 @@ def _quiet(line: str) -> None:
 
 def main(argv: Optional[List[str]] = None) -> None:
     """Read the command line, measure, print."""
-    parser = argparse.ArgumentParser(prog="python -m skinfl.flower.scaling", description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--hospitals", default="10,30,100", help="numbers of hospitals, by comma")
     parser.add_argument("--asked", type=int, default=10, help="hospitals asked in each round")
     parser.add_argument("--rounds", type=int, default=3, help="rounds of each run")
