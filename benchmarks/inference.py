@@ -1,6 +1,6 @@
 """Measure diagnosis on encrypted images, one by one and by the thousand, beside TenSEAL's tutorial way.
 
-    python benchmarks/inference.py [--model FILE --data PATH] [--batch-images N ...] [--json FILE]
+    python benchmarks/inference.py [--model FILE] [--data PATH] [--batch-images N ...] [--json FILE]
 
 The network is the model file's, on test images of its data; without one, the paper's network is trained
 shortly on ``--data`` (default: the synthetic set; ``--grey`` turns colour images grey first).
@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import resource
+import sys
 import time
 from pathlib import Path
 from typing import Any, Dict
@@ -62,6 +63,7 @@ def grey(dataset: LesionDataset) -> LesionDataset:
 
 def trained(material: Material, epochs: int) -> StoredModel:
     """Train the paper's network with Adam on all training images in one place."""
+    torch.set_num_threads(1)  # on so small a network a second one only waits for the first
     train = material.dataset.subset(material.split.train)
     channels, size, _ = train.image_shape
     normalisation = normalisation_from_sums(pixel_sums(train.images))
@@ -137,6 +139,35 @@ def tutorial_way(network: Collapsed, images: np.ndarray) -> Dict[str, Any]:
     }
 
 
+def chart(result: Dict[str, Any], path: Path) -> None:
+    """Draw the server's time for so many images, in batches and one by one."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    counts = [point["images"] for point in result["batch_curve"]]
+    batch = [point["server_s"] for point in result["batch_curve"]]
+    single = result["latency"]["server_ms_median"] / 1e3
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.2))
+    for axis, per_image, label in (
+        (axes[0], False, "seconds on the server"),
+        (axes[1], True, "milliseconds per image"),
+    ):
+        for values, name in ((batch, "in batches"), ([single * n for n in counts], "one by one")):
+            shown = [1e3 * v / n for v, n in zip(values, counts)] if per_image else values
+            axis.plot(counts, shown, marker="o", markersize=3, label=name)
+        axis.set(xscale="log", yscale="log", xlabel="images", ylabel=label)
+        axis.legend(frameon=False)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
 def peak_rss() -> int:
     """Return the most memory this process or one of its helpers had, in bytes."""
     return 1024 * max(
@@ -154,11 +185,14 @@ def main() -> None:
     parser.add_argument("--batch-images", type=int, nargs="*", default=[4096], help="images in batches")
     parser.add_argument("--reference-images", type=int, default=3, help="images the reference is timed on")
     parser.add_argument("--json", type=Path, help="file to write the figures to")
+    parser.add_argument("--chart", type=Path, help="draw the time for so many images to this file")
     arguments = parser.parse_args()
 
+    say(f"data: {arguments.data}")
     material = load_material(Settings(data=arguments.data))
     if arguments.grey:
         material = material._replace(dataset=grey(material.dataset))
+    say("network")
     stored = load_model(arguments.model) if arguments.model else trained(material, arguments.epochs)
     network = prepare(stored).network
     bounds = probe_bounds(network, stored.mean, stored.std)
@@ -169,9 +203,11 @@ def main() -> None:
         return images[np.arange(count) % len(images)]
 
     result: Dict[str, Any] = {"data": material.dataset.name, "channels": stored.in_channels}
+    say(f"{arguments.images} images one by one")
     result["latency"] = measure_latency(network, bounds, normalised(arguments.images)).figures
     curve = []
     for count in sorted(arguments.batch_images):
+        say(f"{count} images in batches")
         result["batch"] = measure_batch(network, bounds, normalised(count)).figures
         result["batch"]["peak_rss_bytes"] = peak_rss()
         curve.append({"images": count, "server_s": result["batch"]["server_s"]})
@@ -179,10 +215,13 @@ def main() -> None:
     if arguments.reference_images:
         rng = numpy_rng(0, "reference images")
         images = rng.normal(size=(arguments.reference_images, 1, 28, 28))
+        say("the tutorial's way")
         result["reference"] = tutorial_way(reference_network(28), images)
     print(json.dumps(result, indent=2))
     if arguments.json:
         write_json(arguments.json, result)
+    if arguments.chart:
+        chart(result, arguments.chart)
 
 
 if __name__ == "__main__":

@@ -18,11 +18,13 @@ like any other.
 from __future__ import annotations
 
 import math
-import multiprocessing
 import os
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Iterator, List, Sequence, Tuple
 
+import msgpack
 import numpy as np
 from threadpoolctl import threadpool_limits
 
@@ -30,6 +32,7 @@ from skinfl.errors import MessageError, ModelError, ProtectionError
 from skinfl.inference.ckks import Ckks, read
 from skinfl.inference.network import Bounds, Collapsed
 from skinfl.inference.parameters import BatchSpec
+from skinfl.inference.processes import python
 from skinfl.inference.residues import from_residues, residues
 from skinfl.protection.he import seal
 from skinfl.protection.he.seal import sealapi
@@ -42,8 +45,8 @@ INPUT_BITS, CONV_BITS, HIDDEN_BITS = 20, 14, 15
 OUTPUT_BITS = (8, 15)
 #: columns of residues that are multiplied together: what keeps a block in the processor's cache
 BLOCK = 128
-#: ciphertexts that a process reads at once
-CHUNK = 16
+#: exit status of a process that was given something else than fresh ciphertexts
+_REFUSED = 3
 
 
 class BatchCircuit:
@@ -102,14 +105,17 @@ class BatchCircuit:
 
     def ingest(self, pixels: Sequence[bytes]) -> np.ndarray:
         """Read ciphertexts into residues: uint32, shape (pixels, 2, primes, degree)."""
-        chunks = [pixels[i : i + CHUNK] for i in range(0, len(pixels), CHUNK)]
         if self._workers == 1:
-            return np.concatenate([_read_chunk(chunk) for chunk in chunks])
-        found = np.empty((len(pixels), 2, len(self._ckks.primes), DEGREE), np.uint32)
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(self._workers, mp_context=context) as pool:
-            for i, chunk in enumerate(pool.map(_read_chunk, chunks)):
-                found[i * CHUNK : i * CHUNK + len(chunk)] = chunk
+            return _read(pixels)
+        found = np.empty((len(pixels), *_shape(self._ckks)), np.uint32)
+        edges = np.linspace(0, len(pixels), self._workers + 1).astype(int)
+
+        def read_part(start: int, stop: int) -> None:
+            found[start:stop] = _read_elsewhere(pixels[start:stop])
+
+        with ThreadPoolExecutor(self._workers) as pool:
+            for _ in pool.map(read_part, edges[:-1], edges[1:]):
+                pass
         return found
 
     def linear(self, pixels: np.ndarray) -> np.ndarray:
@@ -254,11 +260,16 @@ def _reduce(values: np.ndarray, prime: int) -> None:
     values -= quotient
 
 
-def _read_chunk(blobs: Sequence[bytes]) -> np.ndarray:
-    """Return the residues of fresh ciphertexts; runs in a process of its own, as SEAL's binding is serial."""
+def _shape(ckks: Ckks) -> Tuple[int, int, int]:
+    """Return the shape of a fresh ciphertext's residues."""
+    return 2, len(ckks.primes), DEGREE
+
+
+def _read(blobs: Sequence[bytes]) -> np.ndarray:
+    """Return the residues of fresh ciphertexts: uint32, shape (ciphertexts, 2, primes, degree)."""
     ckks = Ckks(DEGREE, BITS)
-    found = []
-    for blob in blobs:
+    found = np.empty((len(blobs), *_shape(ckks)), np.uint32)
+    for blob, place in zip(blobs, found):
         ciphertext = read(sealapi.Ciphertext(), ckks.context, blob)
         fresh = (
             ciphertext.size() == 2
@@ -268,5 +279,30 @@ def _read_chunk(blobs: Sequence[bytes]) -> np.ndarray:
         )
         if not fresh:
             raise ProtectionError("not a freshly encrypted pixel: its level, size or scale is another")
-        found.append(residues(ciphertext).astype(np.uint32))
-    return np.array(found)
+        place[:] = residues(ciphertext)
+    return found
+
+
+def _read_elsewhere(blobs: Sequence[bytes]) -> np.ndarray:
+    """Return what :func:`_read` does, from a process of its own: SEAL's binding holds Python's lock."""
+    done = subprocess.run(
+        **python("from skinfl.inference.batch import serve_reading; serve_reading()"),
+        input=msgpack.packb(list(blobs), use_bin_type=True),
+        stdout=subprocess.PIPE,
+    )
+    if done.returncode == _REFUSED:
+        raise ProtectionError(done.stdout.decode())
+    if done.returncode:
+        raise ProtectionError(f"a process that reads ciphertexts ended with status {done.returncode}")
+    return np.frombuffer(done.stdout, np.uint32).reshape(len(blobs), *_shape(Ckks(DEGREE, BITS)))
+
+
+def serve_reading() -> None:
+    """Read ciphertexts from standard input, write their residues to standard output."""
+    blobs = msgpack.unpackb(sys.stdin.buffer.read(), raw=False)
+    try:
+        found = _read(blobs)
+    except ProtectionError as error:
+        sys.stdout.write(str(error))
+        raise SystemExit(_REFUSED) from None
+    sys.stdout.buffer.write(found)

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
-import os
 import secrets
 import subprocess
-import sys
 import time
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +20,7 @@ import msgpack
 
 from skinfl.errors import ProtectionError
 from skinfl.inference.messages import Refused
+from skinfl.inference.processes import python
 from skinfl.inference.worker import Job, Reply
 
 #: seconds that a new process may take to be ready
@@ -53,16 +52,11 @@ class Worker:
         self._start()
 
     def _start(self) -> None:
-        # Not multiprocessing's own way, which would import the caller's main module, and with it torch,
-        # into a process that has no use for either.
         ours, theirs = multiprocessing.Pipe()
-        command = f"from skinfl.inference.worker import main; main({theirs.fileno()})"
-        path = os.pathsep.join(folder or os.getcwd() for folder in sys.path)
         self._process = subprocess.Popen(
-            [sys.executable, "-c", command],
+            **python(f"from skinfl.inference.worker import main; main({theirs.fileno()})"),
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": path},
         )
         theirs.close()
         self._connection = ours

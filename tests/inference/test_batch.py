@@ -124,12 +124,25 @@ def test_residues_go_out_and_in_unchanged(polynomials):
     array = residues(ciphertext)
     assert array.shape == (polynomials, 2, 4096)
     assert all((array[:, i] < prime).all() for i, prime in enumerate(ckks.primes))
+    for place in ((0, 0, 0), (1, 1, 7), (polynomials - 1, 1, 4095)):
+        assert array[place] == ciphertext[int(np.ravel_multi_index(place, array.shape))]
     again = from_residues(array, ckks, 0, ciphertext.scale)
     assert np.array_equal(residues(again), array)
     plain = sealapi.Plaintext()
     sealapi.Decryptor(ckks.context, secret).decrypt(again, plain)
     expected = values if polynomials == 2 else values**2
     assert np.abs(np.array(ckks.encoder.decode_double(plain)) - expected).max() < 1e-2
+
+
+@pytest.mark.parametrize("blob", [b"", b"\0" * 120])
+def test_another_form_of_serialisation_is_refused(monkeypatch, blob):
+    ckks = Ckks(4096, (30, 30, 40))
+    values = np.zeros((2, 2, 4096), np.uint64)
+    values[:, :, 0] = 1
+    ciphertext = from_residues(values, ckks, 0, 2.0**20)
+    monkeypatch.setattr("skinfl.inference.residues.seal.dump", lambda _: blob)
+    with pytest.raises(ProtectionError, match="serialises otherwise"):
+        residues(ciphertext)
 
 
 def test_residues_beyond_their_prime_are_refused():
