@@ -45,6 +45,7 @@ def _material(settings: Settings) -> Material:
         f"{len(split.test)} to test, lesions in both: {split.leaked_lesions}",
         markup=False,
         highlight=False,
+        soft_wrap=True,
     )
     if split.protocol != "grouped":
         _console.print(f"split: {split.protocol!r}, which lets lesions leak from training into the test set")

@@ -14,11 +14,12 @@ Pixels lie in the slots as :mod:`skinfl.inference.packing` says.
    partial sum leaves the server. A row of zeros follows the logits: see :mod:`skinfl.inference.client`.
 
 There is no rescaling between a linear map and the square after it: the chain of primes is 52, 54, 52 bits
-and 60 for key switching, 218 together, the most that is 128-bit secure at degree 8192. With the scales
-below, the output layer's weights get 17 bits for logits up to 256, and one less for each doubling of that
-range. The prime for key switching is larger than the others, because SEAL's digits lie in 0..q and not
-around 0: times the key's error, their mean q/2 is a geometric series in X, and so a hundredfold error in
-slot 0, where X = exp(i pi / N) is nearly 1. It falls with the ratio of that prime to the others.
+and 60 for key switching, 218 together, the most that is 128-bit secure at degree 8192. What the logits'
+bound leaves is shared out between the weights of the hidden and the output layer, whose rounding is most of
+the error: for logits up to 64 they get 19 and 17 bits. The prime for key switching is larger than the
+others, because SEAL's digits lie in 0..q and not around 0: times the key's error, their mean q/2 is a
+geometric series in X, and so a hundredfold error in slot 0, where X = exp(i pi / N) is nearly 1. It falls
+with the ratio of that prime to the others.
 
 Trust model. The server is honest but curious: it computes the right circuit, and sees ciphertexts under
 a key it does not have. It learns the parameters, when and how often it is asked, nothing of the image. The
@@ -45,9 +46,11 @@ from skinfl.protection.he.seal import sealapi
 
 DEGREE = 8192
 BITS = (52, 54, 52, 60)
-#: binary logarithms of the scales; the output's is what the logits' bound leaves room for
-INPUT_BITS, CONV_BITS, HIDDEN_BITS = 20, 17, 18
-#: below the first, an answer is too coarse; above the second, more buys nothing
+#: binary logarithms of the scales of pixels and of the convolution's weights
+INPUT_BITS, CONV_BITS = 19, 18
+#: least and most of the hidden layer's, and of the output's: below, an answer is too coarse; above, more
+#: buys nothing
+HIDDEN_BITS = (17, 20)
 OUTPUT_BITS = (11, 20)
 
 
@@ -79,25 +82,27 @@ class LatencyCircuit:
         self._conv_bias = self.ckks.encode(self._layout.spread(network.conv_bias), 0, scale)
         self._scale1 = scale**2 / primes[-1]
 
-        scale = self._scale1 * 2.0**HIDDEN_BITS
+        # The logits' scale is that of the squares, scale1² 4^hidden_bits / prime, times 2^output_bits.
+        room = math.log2(primes[0] / 2) - math.log2(self._scale1**2 / primes[-2])
+        hidden_bits, output_bits = _weight_bits(room - math.log2(bounds.logits))
+        if output_bits < OUTPUT_BITS[0]:
+            most = 2 ** (room - 2 * hidden_bits - OUTPUT_BITS[0])
+            raise ModelError(
+                f"logits reach {bounds.logits:.3g}, the ciphertext has room for {most:.3g}: "
+                "train with weight decay"
+            )
+
+        scale = self._scale1 * 2.0**hidden_bits
         if 4 * (bounds.second * scale) ** 2 > primes[0] * primes[1] / 2:
             raise ModelError(
                 f"hidden units reach {bounds.second:.3g}, beyond the ciphertext: train with weight decay"
             )
-        self._hidden = SlotMap(self.ckks, self._hidden_terms(network), 1, 2.0**HIDDEN_BITS)
+        self._hidden = SlotMap(self.ckks, self._hidden_terms(network), 1, 2.0**hidden_bits)
         self._folds1 = _doublings(self._rows, slots)
         self._hidden_bias = self.ckks.encode(
             np.tile(self._complex_rows(network.hidden_bias[:, None])[:, 0], slots // self._rows), 1, scale
         )
         self._scale2 = scale**2 / primes[-2]
-
-        room = math.log2(primes[0] / 2 / self._scale2)
-        output_bits = min(OUTPUT_BITS[1], math.floor(room - math.log2(bounds.logits)))
-        if output_bits < OUTPUT_BITS[0]:
-            raise ModelError(
-                f"logits reach {bounds.logits:.3g}, the ciphertext has room for "
-                f"{2 ** (room - OUTPUT_BITS[0]):.3g}: train with weight decay"
-            )
         scale = self._scale2 * 2.0**output_bits
         self._output = SlotMap(self.ckks, self._output_terms(network), 2, 2.0**output_bits)
         self._folds2 = _doublings(self._period, self._rows)
@@ -117,7 +122,7 @@ class LatencyCircuit:
             degree=DEGREE,
             bits=BITS,
             input_bits=INPUT_BITS,
-            logit_range=2.0 ** (room - output_bits),
+            logit_range=2.0 ** (room - 2 * hidden_bits - output_bits),
             rotations=tuple(sorted({step % slots for step in steps} - {0})),
         ).check()
 
@@ -225,6 +230,16 @@ class LatencyCircuit:
         evaluator.relinearize_inplace(real, keys.relin)
         real.scale = self._scale2
         return real
+
+
+def _weight_bits(spare: float) -> Tuple[int, int]:
+    """Return the binary logarithms of the hidden and output weights' scales.
+
+    ``spare`` is what twice the first and the second may take together. Rounding the hidden weights costs
+    more than rounding the output's by some two bits: there are more of them.
+    """
+    hidden_bits = min(max(math.floor((spare + 2) / 3), HIDDEN_BITS[0]), HIDDEN_BITS[1])
+    return hidden_bits, min(OUTPUT_BITS[1], math.floor(spare - 2 * hidden_bits))
 
 
 def _babies(rows: int) -> int:
