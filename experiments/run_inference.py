@@ -4,8 +4,10 @@ from pathlib import Path
 from typing import Any, Dict, Optional
 
 import typer
+from rich.console import Console
 
 from skinfl.cli import Request, experiment, train_and_report
+from skinfl.console import loading
 
 
 def main(
@@ -25,7 +27,8 @@ def main(
         trained = request.out / "model.npz"
     stored = load_model(trained)
     test = images_to_test(stored, load_material(request.settings).test, images)
-    result = compare_with_plain(stored, test, batch=batch)
+    with loading(Console()) as progress:
+        result = compare_with_plain(stored, test, batch=batch, progress=progress)
     write_json(request.out / "inference.json", result)
     show(result)
     typer.echo(f"figures: {request.out / 'inference.json'}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Any, Dict, List, NamedTuple
+from typing import Any, Callable, Dict, List, NamedTuple, Optional
 
 import numpy as np
 
@@ -19,6 +19,9 @@ from skinfl.inference.prepare import prepare
 from skinfl.inference.preprocess import probabilities
 from skinfl.models import StoredModel
 from skinfl.report.metrics import evaluate_predictions
+
+#: called with how many are done, of how many, and what is being done
+Progress = Callable[[int, int, str], None]
 
 
 class Measured(NamedTuple):
@@ -51,7 +54,9 @@ def agreement(found: np.ndarray, expected: np.ndarray) -> Dict[str, Any]:
     }
 
 
-def measure_latency(network: Collapsed, bounds: Bounds, images: np.ndarray) -> Measured:
+def measure_latency(
+    network: Collapsed, bounds: Bounds, images: np.ndarray, progress: Optional[Progress] = None
+) -> Measured:
     """Evaluate normalised images, shape (n, channels, size, size), one after another in this process.
 
     The server's time is from an image's bytes to the answer's bytes; ``server_processor_ms_median`` is the
@@ -65,7 +70,7 @@ def measure_latency(network: Collapsed, bounds: Bounds, images: np.ndarray) -> M
     keys = circuit.keys(galois, relin)
     times: Dict[str, List[float]] = {"encrypt": [], "server": [], "processor": [], "decrypt": []}
     logits = []
-    for image in images:
+    for done, image in enumerate(images, 1):
         start = time.perf_counter()
         upload = client.encrypt(image)
         encrypted, processor = time.perf_counter(), time.process_time()
@@ -76,6 +81,8 @@ def measure_latency(network: Collapsed, bounds: Bounds, images: np.ndarray) -> M
         times["encrypt"].append(encrypted - start)
         times["server"].append(evaluated - encrypted)
         times["decrypt"].append(time.perf_counter() - evaluated)
+        if progress is not None:
+            progress(done, len(images), "images diagnosed")
     found = np.array(logits)
     figures = {
         "server_ms_median": 1e3 * float(np.median(times["server"])),
@@ -93,7 +100,9 @@ def measure_latency(network: Collapsed, bounds: Bounds, images: np.ndarray) -> M
     return Measured(found, figures)
 
 
-def measure_batch(network: Collapsed, bounds: Bounds, images: np.ndarray) -> Measured:
+def measure_batch(
+    network: Collapsed, bounds: Bounds, images: np.ndarray, progress: Optional[Progress] = None
+) -> Measured:
     """Evaluate normalised images by batches in this process and its helpers.
 
     The time per image is the server's, from a batch's bytes to its answer's bytes; ``server_processor_s`` is
@@ -116,6 +125,8 @@ def measure_batch(network: Collapsed, bounds: Bounds, images: np.ndarray) -> Mea
         spent["encrypt"] += encrypted - start
         spent["server"] += evaluated - encrypted
         spent["decrypt"] += time.perf_counter() - evaluated
+        if progress is not None:
+            progress(first + len(part), len(images), "images diagnosed")
         upload += sum(map(len, pixels))
         download += sum(map(len, answer))
     found = np.concatenate(logits)
@@ -155,12 +166,14 @@ def images_to_test(stored: StoredModel, test: LesionDataset, most: int) -> Lesio
     return test.subset(np.linspace(0, len(test), count, endpoint=False).astype(int))
 
 
-def compare_with_plain(stored: StoredModel, test: LesionDataset, *, batch: bool) -> Dict[str, Any]:
+def compare_with_plain(
+    stored: StoredModel, test: LesionDataset, *, batch: bool, progress: Optional[Progress] = None
+) -> Dict[str, Any]:
     """Classify test images encrypted and plain; return both sides' metrics and the costs."""
     served = prepare(stored, batches=batch)
     images = to_batch(test.images, Normalisation(stored.mean, stored.std)).numpy().astype(np.float64)
     measure = measure_batch if batch else measure_latency
-    measured = measure(served.network, served.bounds, images)
+    measured = measure(served.network, served.bounds, images, progress)
     metrics = {
         way: evaluate_predictions(probabilities(logits), test.labels, stored.class_names)
         for way, logits in (("plain", served.network.logits(images)), ("encrypted", measured.logits))
