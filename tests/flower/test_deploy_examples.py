@@ -46,7 +46,7 @@ def test_the_compose_file_runs_the_packages_modules_without_privileges():
     assert (DEPLOY.parent / services["hospital"]["build"]["dockerfile"]).is_file()
 
 
-@pytest.mark.parametrize("module", ["superlink", "supernode", "approve", "scaling"])
+@pytest.mark.parametrize("module", ["superlink", "supernode", "approve"])
 def test_modules_that_the_documents_name_explain_themselves(module):
     command = [sys.executable, "-m", f"skinfl.flower.{module}", "--help"]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, cwd=str(ROOT))
