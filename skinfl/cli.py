@@ -89,7 +89,7 @@ def compare_and_report(request: Request, protections: str) -> None:
     from skinfl.compare import compare
     from skinfl.report.table import print_comparison
 
-    names = tuple(p.strip() for p in protections.split(",") if p.strip())
+    names = _listed(protections)
     for name in names:
         request.settings.replace(protection=name)  # refuses an unknown name before anything runs
     material = _material(request.settings)
@@ -139,17 +139,21 @@ def variants_and_report(request: Request, variants: str, seeds: int) -> None:
     from skinfl.report.plots import draw_variants
     from skinfl.variants import curves, measure, variants_table
 
-    names = [v.strip() for v in variants.split(",") if v.strip()]
     _use_threads(request.settings)
     rows: List[Dict[str, Any]] = []
     with loading(_console) as progress:
-        for row in measure(request.settings, names, seeds, progress):
+        for row in measure(request.settings, _listed(variants), seeds, progress):
             rows.append(row)
             write_json(request.out / "variants.json", rows)  # each costs minutes: none is lost
     _console.print(variants_table(rows))
     accuracies = {key: curves(rows, key) for key in ("accuracy", "balanced_accuracy")}
     figure = draw_variants(request.out / "variants.png", accuracies)
     _console.print(f"figure: {figure}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _listed(text: str) -> Tuple[str, ...]:
+    """Return what stands between commas."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 def _interrupted(out: Path) -> None:

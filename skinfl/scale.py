@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Dict, List
 
 import numpy as np
 from rich.table import Table
 
-from skinfl.assembly import Material, assemble, load_material
+from skinfl.assembly import Assembly, Material, assemble, load_material
 from skinfl.baselines import centralised, local_only
+from skinfl.data.sources import Progress
 from skinfl.federation.events import RoundFinished
 from skinfl.settings import Settings
 
 ENDS = ("centralised", "federated", "local-only")
 
 
-def scale(
-    settings: Settings, seeds: int, progress: Optional[Callable[[int, int, str], None]] = None
-) -> List[Dict[str, Any]]:
+def scale(settings: Settings, seeds: int, progress: Progress = None) -> List[Dict[str, Any]]:
     """Return one row a seed: the seed and the balanced accuracy on the common test set of each end."""
     rows = []
     for seed in range(settings.seed, settings.seed + seeds):
@@ -34,16 +33,18 @@ def scale(
     return rows
 
 
-def _federated(
-    settings: Settings, material: Material, progress: Optional[Callable[[int, int, str], None]]
-) -> float:
-    metrics = None
-    for event in assemble(settings, material).federation.run():
-        if isinstance(event, RoundFinished):
-            metrics = event.record["metrics"] or metrics
-            if progress is not None:
-                progress(event.round, settings.rounds, f"federated ({settings.strategy})")
-    return metrics["balanced_accuracy"]
+def run_through(settings: Settings, material: Material, label: str, progress: Progress = None) -> Assembly:
+    """Run a federation to its end, leaving nothing on disk; its records are what it is run for."""
+    assembly = assemble(settings, material)
+    for event in assembly.federation.run():
+        if isinstance(event, RoundFinished) and progress is not None:
+            progress(event.round, settings.rounds, label)
+    return assembly
+
+
+def _federated(settings: Settings, material: Material, progress: Progress) -> float:
+    assembly = run_through(settings, material, f"federated ({settings.strategy})", progress)
+    return assembly.federation.progress.records[-1]["metrics"]["balanced_accuracy"]
 
 
 def scale_table(rows: List[Dict[str, Any]]) -> Table:

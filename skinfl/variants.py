@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence
+from typing import Any, Dict, Iterator, List, Mapping, Sequence
 
 import numpy as np
 from rich.table import Table
 
-from skinfl.assembly import assemble, load_material
+from skinfl.assembly import load_material
+from skinfl.data.sources import Progress
 from skinfl.errors import SettingsError, nearest
-from skinfl.federation.events import RoundFinished
+from skinfl.scale import run_through
 from skinfl.settings import Settings
 
 REFERENCE = "plaintext"
@@ -25,10 +26,7 @@ Row = Dict[str, Any]
 
 
 def measure(
-    settings: Settings,
-    variants: Sequence[str],
-    seeds: int,
-    progress: Optional[Callable[[int, int, str], None]] = None,
+    settings: Settings, variants: Sequence[str], seeds: int, progress: Progress = None
 ) -> Iterator[Row]:
     """Yield one row for each seed and variant, plaintext first, as soon as it is measured.
 
@@ -42,10 +40,8 @@ def measure(
     for seed in range(settings.seed, settings.seed + seeds):
         material = load_material(settings.replace(seed=seed), progress)
         for name in (REFERENCE, *(v for v in variants if v != REFERENCE)):
-            assembly = assemble(settings.replace(seed=seed, **VARIANTS[name]), material)
-            for event in assembly.federation.run():
-                if isinstance(event, RoundFinished) and progress is not None:
-                    progress(event.round, settings.rounds, f"seed {seed}, {name}")
+            chosen = settings.replace(seed=seed, **VARIANTS[name])
+            assembly = run_through(chosen, material, f"seed {seed}, {name}", progress)
             records = assembly.federation.progress.records
             yield {
                 "seed": seed,

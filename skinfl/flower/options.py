@@ -10,8 +10,8 @@ from typing import Any, Dict, Mapping, Tuple
 from skinfl.errors import SettingsError, nearest
 from skinfl.settings import Settings, from_mapping, read_toml
 
-#: settings of virtual workers, which hospitals with machines and data of their own have no use for
 _SECONDS = ("connect_timeout", "round_timeout", "sum_timeout", "return_timeout")
+#: settings of virtual workers, which hospitals with machines and data of their own have no use for
 _VIRTUAL_ONLY = ("workers", "dropout", "protocol")
 
 

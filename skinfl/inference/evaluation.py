@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Any, Callable, Dict, List, NamedTuple, Optional
+from typing import Any, Dict, List, NamedTuple
 
 import numpy as np
 
 from skinfl.data.dataset import LesionDataset
+from skinfl.data.sources import Progress
 from skinfl.data.transforms import Normalisation, to_batch
 from skinfl.errors import ModelError
 from skinfl.inference.batch import BatchCircuit, BatchClient
@@ -19,9 +20,6 @@ from skinfl.inference.prepare import prepare
 from skinfl.inference.preprocess import probabilities
 from skinfl.models import StoredModel
 from skinfl.report.metrics import evaluate_predictions
-
-#: called with how many are done, of how many, and what is being done
-Progress = Callable[[int, int, str], None]
 
 
 class Measured(NamedTuple):
@@ -55,7 +53,7 @@ def agreement(found: np.ndarray, expected: np.ndarray) -> Dict[str, Any]:
 
 
 def measure_latency(
-    network: Collapsed, bounds: Bounds, images: np.ndarray, progress: Optional[Progress] = None
+    network: Collapsed, bounds: Bounds, images: np.ndarray, progress: Progress = None
 ) -> Measured:
     """Evaluate normalised images, shape (n, channels, size, size), one after another in this process.
 
@@ -101,7 +99,7 @@ def measure_latency(
 
 
 def measure_batch(
-    network: Collapsed, bounds: Bounds, images: np.ndarray, progress: Optional[Progress] = None
+    network: Collapsed, bounds: Bounds, images: np.ndarray, progress: Progress = None
 ) -> Measured:
     """Evaluate normalised images by batches in this process and its helpers.
 
@@ -167,7 +165,7 @@ def images_to_test(stored: StoredModel, test: LesionDataset, most: int) -> Lesio
 
 
 def compare_with_plain(
-    stored: StoredModel, test: LesionDataset, *, batch: bool, progress: Optional[Progress] = None
+    stored: StoredModel, test: LesionDataset, *, batch: bool, progress: Progress = None
 ) -> Dict[str, Any]:
     """Classify test images encrypted and plain; return both sides' metrics and the costs."""
     served = prepare(stored, batches=batch)

@@ -36,18 +36,23 @@ def residues(ciphertext: Any) -> np.ndarray:
     Raises :class:`~skinfl.errors.ProtectionError` where SEAL's serialisation is of another form.
     """
     shape = (ciphertext.size(), ciphertext.coeff_modulus_size(), ciphertext.poly_modulus_degree())
-    blob = seal.dump(ciphertext)
+    content = _content(seal.dump(ciphertext))
     count = shape[0] * shape[1] * shape[2]
-    content = b""
-    if len(blob) > _HEADER.size:
-        magic, start, _, compression, _, size = _HEADER.unpack_from(blob)
-        if (magic, size) == (_MAGIC, len(blob)) and compression in (_UNCOMPRESSED, _ZSTANDARD):
-            content = blob[start:]
-            if compression == _ZSTANDARD:
-                content = zstandard.ZstdDecompressor().decompressobj().decompress(content)
     if len(content) != _FRONT + 8 * count:
         raise ProtectionError("this build of SEAL serialises otherwise: take TenSEAL from its wheels")
     return np.frombuffer(content, "<u8", count, _FRONT).reshape(shape)
+
+
+def _content(blob: bytes) -> bytes:
+    """Return what follows SEAL's header, uncompressed; nothing where the header is of another form."""
+    if len(blob) < _HEADER.size:
+        return b""
+    magic, start, _, compression, _, size = _HEADER.unpack_from(blob)
+    if (magic, size) != (_MAGIC, len(blob)):
+        return b""
+    if compression == _ZSTANDARD:
+        return zstandard.ZstdDecompressor().decompressobj().decompress(blob[start:])
+    return blob[start:] if compression == _UNCOMPRESSED else b""
 
 
 def from_residues(values: np.ndarray, ckks: Ckks, level: int, scale: float) -> Any:
