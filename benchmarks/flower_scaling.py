@@ -74,10 +74,17 @@ def _quiet(line: str) -> None:
     pass
 
 
+def numbers(text: str) -> List[int]:
+    """Return whole numbers that stand between commas; argparse makes one line of what is none."""
+    return [int(part) for part in text.split(",")]
+
+
 def main(argv: Optional[List[str]] = None) -> None:
     """Read the command line, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--hospitals", default="10,30,100", help="numbers of hospitals, by comma")
+    parser.add_argument(
+        "--hospitals", type=numbers, default=[10, 30, 100], help="numbers of hospitals, by comma"
+    )
     parser.add_argument("--asked", type=int, default=10, help="hospitals asked in each round")
     parser.add_argument("--rounds", type=int, default=3, help="rounds of each run")
     parser.add_argument("--protection", default="smpc", help="smpc (three parties), he or plaintext")
@@ -85,26 +92,26 @@ def main(argv: Optional[List[str]] = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("runs") / "scaling", help="folder to write to")
     given = parser.parse_args(argv)
     rows = []
-    try:
-        for count in (int(n) for n in given.hospitals.split(",")):
-            settings = Settings(
-                data=given.data,
-                hospitals=count,
-                partition="iid",
-                protection=given.protection,
-                parties="3" if given.protection == "smpc" else None,
-                rounds=given.rounds,
-                sample=min(1.0, given.asked / count),
-                local_epochs=1,
-                evaluate_every=given.rounds,
-            )
-            rows.append(measure(settings, given.out / str(count), CHECKOUT))
-            print(table(rows[-1:]), flush=True)
-        write_json(given.out / "scaling.json", rows)
-        print("\n" + table(rows))
-    except SkinflError as error:
-        fail(error)
+    for count in given.hospitals:
+        settings = Settings(
+            data=given.data,
+            hospitals=count,
+            partition="iid",
+            protection=given.protection,
+            parties="3" if given.protection == "smpc" else None,
+            rounds=given.rounds,
+            sample=min(1.0, given.asked / count),
+            local_epochs=1,
+            evaluate_every=given.rounds,
+        )
+        rows.append(measure(settings, given.out / str(count), CHECKOUT))
+        print(table(rows[-1:]), flush=True)
+    write_json(given.out / "scaling.json", rows)
+    print("\n" + table(rows))
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except SkinflError as error:
+        fail(error)

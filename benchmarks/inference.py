@@ -28,8 +28,10 @@ import torch
 from PIL import Image
 
 from skinfl.assembly import Material, load_material
+from skinfl.console import fail
 from skinfl.data.dataset import LesionDataset
 from skinfl.data.transforms import Normalisation, normalisation_from_sums, pixel_sums, to_batch
+from skinfl.errors import SkinflError
 from skinfl.inference.evaluation import agreement, images_to_test, measure_batch, measure_latency
 from skinfl.inference.network import Collapsed
 from skinfl.inference.prepare import prepare, probe_bounds
@@ -225,4 +227,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except SkinflError as error:
+        fail(error)

@@ -24,6 +24,7 @@ from typing import Any, Dict, List
 import httpx
 import numpy as np
 
+from skinfl.console import fail
 from skinfl.errors import SkinflError
 from skinfl.inference.prepare import prepare
 from skinfl.inference.remote import RemoteModel
@@ -131,4 +132,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except SkinflError as error:
+        fail(error)

@@ -6,12 +6,13 @@ federation must not have (all data in one place) and are for comparison only.
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, NamedTuple, Optional
+from typing import Any, Dict, NamedTuple
 
 import numpy as np
 
 from skinfl.assembly import Material, initial_model, local_plan
 from skinfl.data.dataset import LesionDataset
+from skinfl.data.sources import Progress
 from skinfl.data.transforms import normalisation_from_sums, pixel_sums
 from skinfl.federation.evaluation import evaluate
 from skinfl.federation.local import train
@@ -28,18 +29,14 @@ class Baseline(NamedTuple):
     by_hospital: Dict[str, Dict[str, Any]]
 
 
-def centralised(
-    settings: Settings, material: Material, progress: Optional[Callable[[int, int, str], None]] = None
-) -> Baseline:
+def centralised(settings: Settings, material: Material, progress: Progress = None) -> Baseline:
     """Train on all hospitals' training images in one place."""
     pooled = material.dataset.subset(material.split.train)
     metrics = _train_alone(settings, pooled, material.test, "centralised", progress)
     return Baseline("centralised", metrics, {})
 
 
-def local_only(
-    settings: Settings, material: Material, progress: Optional[Callable[[int, int, str], None]] = None
-) -> Baseline:
+def local_only(settings: Settings, material: Material, progress: Progress = None) -> Baseline:
     """Train a network at each hospital on its own images; ``metrics`` are the mean over hospitals."""
     test = material.test
     by_hospital = {
@@ -60,7 +57,7 @@ def _train_alone(
     dataset: LesionDataset,
     test: LesionDataset,
     name: str,
-    progress: Optional[Callable[[int, int, str], None]],
+    progress: Progress,
 ) -> Dict[str, Any]:
     model = initial_model(settings, dataset)
     layout = StateLayout(model)
