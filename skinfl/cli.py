@@ -14,7 +14,7 @@ from rich.console import Console
 
 from skinfl import __version__, data_commands
 from skinfl.console import RunDisplay, fail, loading
-from skinfl.errors import SkinflError
+from skinfl.errors import SettingsError, SkinflError
 from skinfl.flags import Request, settings_command
 from skinfl.inference import commands as inference_commands
 from skinfl.settings import Settings
@@ -125,12 +125,13 @@ def scale_and_report(request: Request, seeds: int) -> None:
     from skinfl.report.files import write_json
     from skinfl.scale import scale, scale_table
 
+    found = _new(request.out / "scale.json")
     _use_threads(request.settings)
     with loading(_console) as progress:
         rows = scale(request.settings, seeds, progress)
-    write_json(request.out / "scale.json", rows)
+    write_json(found, rows)
     _console.print(scale_table(rows))
-    _console.print(f"figures: {request.out / 'scale.json'}", markup=False, highlight=False, soft_wrap=True)
+    _console.print(f"figures: {found}", markup=False, highlight=False, soft_wrap=True)
 
 
 def variants_and_report(request: Request, variants: str, seeds: int) -> None:
@@ -139,16 +140,24 @@ def variants_and_report(request: Request, variants: str, seeds: int) -> None:
     from skinfl.report.plots import draw_variants
     from skinfl.variants import curves, measure, variants_table
 
+    found = _new(request.out / "variants.json")
     _use_threads(request.settings)
     rows: List[Dict[str, Any]] = []
     with loading(_console) as progress:
         for row in measure(request.settings, _listed(variants), seeds, progress):
             rows.append(row)
-            write_json(request.out / "variants.json", rows)  # each costs minutes: none is lost
+            write_json(found, rows)  # each costs minutes: none is lost
     _console.print(variants_table(rows))
     accuracies = {key: curves(rows, key) for key in ("accuracy", "balanced_accuracy")}
     figure = draw_variants(request.out / "variants.png", accuracies)
     _console.print(f"figure: {figure}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _new(path: Path) -> Path:
+    """Return ``path``; refuse one that holds figures already, which may have taken hours."""
+    if path.exists():
+        raise SettingsError(f"{path} exists: name another --out")
+    return path
 
 
 def _listed(text: str) -> Tuple[str, ...]:

@@ -195,6 +195,12 @@ def test_variants_are_measured_against_plaintext(toy, monkeypatch, capsys, tmp_p
     printed = capsys.readouterr().out
     assert "he-bfv-8" in printed and (out / "variants.png").stat().st_size > 1000
 
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(ROOT / "experiments" / "variants.py"), run_name="__main__")
+    assert stop.value.code == 2
+    assert "exists: name another --out" in capsys.readouterr().err
+    assert json.loads((out / "variants.json").read_text()) == rows
+
 
 def test_an_unknown_variant_is_refused_with_the_nearest_name(toy, monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(
