@@ -4,7 +4,7 @@
 
 The network is the model file's, on test images of its data; without one, the paper's network is trained
 shortly on ``--data`` (default: the synthetic set; ``--grey`` turns colour images grey first).
-Figures are explained in ``skinfl/inference/evaluation.py``. ``batch`` is the run with most images and
+Figures are explained in ``skinfl/inference/circuit/evaluation.py``. ``batch`` is the run with most images and
 ``batch_curve`` has the server's time for each number of images: a batch takes the same time however full.
 
 The reference is the way of TenSEAL's tutorial 4 ("Encrypted convolution on MNIST"): ``im2col``, then
@@ -27,14 +27,14 @@ import numpy as np
 import torch
 from PIL import Image
 
-from skinfl.assembly import Material, load_material
+from skinfl.assembly import FederatedData, load_federated_data
 from skinfl.console import fail
 from skinfl.data.dataset import LesionDataset
 from skinfl.data.transforms import Normalisation, normalisation_from_sums, pixel_sums, to_batch
 from skinfl.errors import SkinflError
-from skinfl.inference.evaluation import agreement, images_to_test, measure_batch, measure_latency
-from skinfl.inference.network import Collapsed
-from skinfl.inference.prepare import prepare, probe_bounds
+from skinfl.inference.circuit.evaluation import agreement, images_to_test, measure_batch, measure_latency
+from skinfl.inference.circuit.network import Collapsed
+from skinfl.inference.circuit.prepare import prepare, probe_bounds
 from skinfl.models import SkinNet, StoredModel, load_model
 from skinfl.report.files import write_json
 from skinfl.seeds import numpy_rng
@@ -63,7 +63,7 @@ def grey(dataset: LesionDataset) -> LesionDataset:
     )
 
 
-def trained(material: Material, epochs: int) -> StoredModel:
+def trained(material: FederatedData, epochs: int) -> StoredModel:
     """Train the paper's network with Adam on all training images in one place."""
     torch.set_num_threads(1)  # on so small a network a second one only waits for the first
     train = material.dataset.subset(material.split.train)
@@ -191,7 +191,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     say(f"data: {arguments.data}")
-    material = load_material(Settings(data=arguments.data))
+    material = load_federated_data(Settings(data=arguments.data))
     if arguments.grey:
         material = material._replace(dataset=grey(material.dataset))
     say("network")

@@ -26,8 +26,8 @@ import numpy as np
 
 from skinfl.console import fail
 from skinfl.errors import SkinflError
-from skinfl.inference.prepare import prepare
-from skinfl.inference.remote import RemoteModel
+from skinfl.inference.circuit.prepare import prepare
+from skinfl.inference.clinic.remote import RemoteModel
 from skinfl.models import load_model
 from skinfl.report.files import write_json
 from skinfl.seeds import numpy_rng

@@ -176,7 +176,7 @@ def measure_own(name: str, params: int, hospitals: int, repeats: int) -> Dict[st
     vectors = [vector_of(layout, 0)]
     clips = np.full(sum(s.kind != "count" for s in layout.segments), 0.5)
     for side in roles.hospitals.values():
-        side.agree(clips)  # ranges as after a first round
+        side.set_ranges(clips)  # ranges as after a first round
     first = roles.hospitals[names[0]]
     first.progress = Tracker(f"{name}: protecting {params} parameters")
     first.protect(vectors[0], Exchange("memory", 0, layout))
@@ -202,7 +202,7 @@ def measure_own(name: str, params: int, hospitals: int, repeats: int) -> Dict[st
         protection = build_protection(kind, **options, rounding="nearest")
         roles = protection.setup(names)
         for side in roles.hospitals.values():
-            side.agree(clips)
+            side.set_ranges(clips)
     exchange = Exchange("exact", 1, layout)
     messages = {h: roles.hospitals[h].protect(v, exchange).messages for h, v in zip(names, vectors)}
     opened = roles.opener.open(combine(roles, messages, exchange)[0], exchange)

@@ -2,15 +2,15 @@
 
 import typer
 
-from skinfl.cli import Request, experiment, scale_and_report
+from skinfl.cli import Invocation, experiment, scale_and_report
 
 
 def main(
-    request: Request,
+    invocation: Invocation,
     seeds: int = typer.Option(1, min=1, help="how many seeds, from --seed upwards"),
 ) -> None:
     """Train centralised, federated and at each hospital alone, and print the three side by side."""
-    scale_and_report(request, seeds)
+    scale_and_report(invocation, seeds)
 
 
 if __name__ == "__main__":

@@ -2,15 +2,15 @@
 
 import typer
 
-from skinfl.cli import Request, compare_and_report, experiment
+from skinfl.cli import Invocation, compare_and_report, experiment
 
 
 def main(
-    request: Request,
+    invocation: Invocation,
     protections: str = typer.Option("smpc,he", help="protections to compare with plaintext, by comma"),
 ) -> None:
     """Train under plaintext, SMPC and HE with the same seeds and print the three side by side."""
-    compare_and_report(request, protections)
+    compare_and_report(invocation, protections)
 
 
 if __name__ == "__main__":

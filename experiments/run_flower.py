@@ -4,15 +4,15 @@ from pathlib import Path
 
 import typer
 
-from skinfl.assembly import load_material
+from skinfl.assembly import load_federated_data
 from skinfl.cli import experiment
-from skinfl.flags import Request
+from skinfl.flags import Invocation
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 
 
 def main(
-    request: Request,
+    invocation: Invocation,
     simulation: bool = typer.Option(False, help="run all hospitals in Flower's simulation engine"),
     timeout: float = typer.Option(86400.0, help="seconds after which the run is given up"),
 ) -> None:
@@ -20,16 +20,16 @@ def main(
 
     Everything it starts is stopped, whatever happens.
     """
-    from skinfl.flower.experiment import flower_settings, run_experiment
+    from skinfl.flower.local.experiment import flower_settings, run_experiment
 
-    settings = flower_settings(request.settings)
+    settings = flower_settings(invocation.settings)
     result = run_experiment(
         settings,
-        load_material(settings),
-        request.out,
+        load_federated_data(settings),
+        invocation.out,
         CHECKOUT,
         simulation=simulation,
-        resume=request.resume,
+        resume=invocation.resume,
         timeout=timeout,
         show=lambda line: print(line) if line.startswith("run ") else None,
     )
@@ -37,7 +37,7 @@ def main(
     print(f"final: accuracy {final['accuracy']:.3f}, balanced accuracy {final['balanced_accuracy']:.3f}")
     if memory is not None:
         print(f"memory of all processes: at most {memory / 2**20:.0f} MiB")
-    print(f"report: {request.out / 'report.html'}")
+    print(f"report: {invocation.out / 'report.html'}")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
 """Train with homomorphically encrypted updates (HE): the aggregator adds ciphertexts."""
 
-from skinfl.cli import Request, experiment, train_and_report
+from skinfl.cli import Invocation, experiment, train_and_report
 
 
-def main(request: Request) -> None:
+def main(invocation: Invocation) -> None:
     """Train with homomorphically encrypted updates (HE): the aggregator adds ciphertexts."""
-    train_and_report(request)
+    train_and_report(invocation)
 
 
 if __name__ == "__main__":

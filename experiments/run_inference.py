@@ -6,32 +6,32 @@ from typing import Any, Dict, Optional
 import typer
 from rich.console import Console
 
-from skinfl.cli import Request, experiment, train_and_report
+from skinfl.cli import Invocation, experiment, train_and_report
 from skinfl.console import loading
 
 
 def main(
-    request: Request,
+    invocation: Invocation,
     trained: Optional[Path] = typer.Option(None, help="model file to take instead of training one"),
     images: int = typer.Option(200, min=0, help="test images to diagnose; 0 for all"),
     batch: bool = typer.Option(False, help="encrypt all images together instead of one by one"),
 ) -> None:
     """Diagnose encrypted test images and compare with plain answers: logits, accuracy, seconds, bytes."""
-    from skinfl.assembly import load_material
-    from skinfl.inference.evaluation import compare_with_plain, images_to_test
+    from skinfl.assembly import load_federated_data
+    from skinfl.inference.circuit.evaluation import compare_with_plain, images_to_test
     from skinfl.models import load_model
     from skinfl.report.files import write_json
 
     if trained is None:
-        train_and_report(request)
-        trained = request.out / "model.npz"
+        train_and_report(invocation)
+        trained = invocation.out / "model.npz"
     stored = load_model(trained)
-    test = images_to_test(stored, load_material(request.settings).test, images)
+    test = images_to_test(stored, load_federated_data(invocation.settings).test, images)
     with loading(Console()) as progress:
         result = compare_with_plain(stored, test, batch=batch, progress=progress)
-    write_json(request.out / "inference.json", result)
+    write_json(invocation.out / "inference.json", result)
     show(result)
-    typer.echo(f"figures: {request.out / 'inference.json'}")
+    typer.echo(f"figures: {invocation.out / 'inference.json'}")
 
 
 def show(result: Dict[str, Any]) -> None:

@@ -1,11 +1,11 @@
 """Train with secret-shared updates (SMPC): aggregating parties see random shares only."""
 
-from skinfl.cli import Request, experiment, train_and_report
+from skinfl.cli import Invocation, experiment, train_and_report
 
 
-def main(request: Request) -> None:
+def main(invocation: Invocation) -> None:
     """Train with secret-shared updates (SMPC): aggregating parties see random shares only."""
-    train_and_report(request)
+    train_and_report(invocation)
 
 
 if __name__ == "__main__":

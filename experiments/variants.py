@@ -2,18 +2,18 @@
 
 import typer
 
-from skinfl.cli import Request, experiment, variants_and_report
+from skinfl.cli import Invocation, experiment, variants_and_report
 
 
 def main(
-    request: Request,
+    invocation: Invocation,
     variants: str = typer.Option(
         "smpc,he-ckks,he-bfv-16", help="variants to measure beside plaintext, by comma"
     ),
     seeds: int = typer.Option(1, min=1, help="how many seeds, from --seed upwards"),
 ) -> None:
     """Train under several protections and seeds; print accuracy, time and bytes against plaintext's."""
-    variants_and_report(request, variants, seeds)
+    variants_and_report(invocation, variants, seeds)
 
 
 if __name__ == "__main__":

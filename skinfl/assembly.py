@@ -19,7 +19,7 @@ from skinfl.federation.audit import Audit
 from skinfl.federation.checkpoint import Checkpoint
 from skinfl.federation.hospital import HospitalAgent
 from skinfl.federation.local import LocalPlan
-from skinfl.federation.rounds import Federation, Progress, Schedule
+from skinfl.federation.rounds import Federation, RunState, Schedule
 from skinfl.federation.strategies import Strategy, build_strategy
 from skinfl.federation.transport import LocalTransport
 from skinfl.federation.update import StateLayout, has_batchnorm
@@ -29,10 +29,10 @@ from skinfl.protection.build import CHOICES, build_protection
 from skinfl.settings import Settings
 from skinfl.workers import Worker, build_network
 
-LoadProgress = Callable[[int, int, str], None]
+Progress = Callable[[int, int, str], None]
 
 
-class Material(NamedTuple):
+class FederatedData(NamedTuple):
     """What is learnt from, split and shared out; the same for all protections that are compared.
 
     ``partition``: by hospital, the indices of all its photographs, training and test.
@@ -67,7 +67,7 @@ class Assembly(NamedTuple):
     workers: str
 
 
-def load_material(settings: Settings, progress: Optional[LoadProgress] = None) -> Material:
+def load_federated_data(settings: Settings, progress: Optional[Progress] = None) -> FederatedData:
     """Load, split and share out the data; raises :class:`~skinfl.errors.DataError` where that fails."""
     dataset = load(settings.data, image_size=settings.image_size, progress=progress)
     split = train_test_split(
@@ -81,7 +81,7 @@ def load_material(settings: Settings, progress: Optional[LoadProgress] = None) -
         seed=settings.seed,
         train=split.train,
     )
-    return Material(dataset, split, parts)
+    return FederatedData(dataset, split, parts)
 
 
 def initial_model(settings: Settings, dataset: LesionDataset) -> nn.Module:
@@ -136,10 +136,10 @@ def schedule_of(settings: Settings) -> Schedule:
     )
 
 
-def new_progress(strategy: Strategy, model: nn.Module, layout: StateLayout) -> Progress:
-    """Return the progress of a run that has not begun; its name is random, so that no two are alike."""
+def initial_state(strategy: Strategy, model: nn.Module, layout: StateLayout) -> RunState:
+    """Return the state of a run that has not begun; its name is random, so that no two are alike."""
     server = strategy.init(layout.flatten(model), layout)
-    return Progress(secrets.token_hex(16), 0, server, None, {}, ())
+    return RunState(secrets.token_hex(16), 0, server, None, {}, ())
 
 
 def unit_images(largest: int) -> int:
@@ -147,7 +147,9 @@ def unit_images(largest: int) -> int:
     return 1 << max(0, int(largest - 1).bit_length())
 
 
-def assemble(settings: Settings, material: Material, checkpoint: Optional[Checkpoint] = None) -> Assembly:
+def assemble(
+    settings: Settings, material: FederatedData, checkpoint: Optional[Checkpoint] = None
+) -> Assembly:
     """Put hospitals on workers, set up the protection and return the federation.
 
     With ``checkpoint`` it goes on where that was written.
@@ -185,11 +187,11 @@ def assemble(settings: Settings, material: Material, checkpoint: Optional[Checkp
     test_pointers = {name: found[0] for name, found in network.search(tag, "#test").items()}
     transport = LocalTransport(train_pointers, test_pointers, agents, roles)
 
-    progress = new_progress(strategy, model, layout)
+    state = initial_state(strategy, model, layout)
     if checkpoint is not None:
-        if checkpoint.progress.server.model.shape != (layout.size,):
+        if checkpoint.state.server.model.shape != (layout.size,):
             raise SettingsError("the checkpoint holds another network's state: resume with its own settings")
-        progress = checkpoint.progress
+        state = checkpoint.state
         transport.load_state(checkpoint.hospitals)
     federation = Federation(
         transport,
@@ -197,7 +199,7 @@ def assemble(settings: Settings, material: Material, checkpoint: Optional[Checkp
         layout,
         model,
         schedule_of(settings),
-        progress=progress,
+        state=state,
         channels=material.dataset.image_shape[0],
         classes=len(material.dataset.classes),
         test=material.test,

@@ -15,12 +15,12 @@ from rich.console import Console
 from skinfl import __version__, data_commands
 from skinfl.console import RunDisplay, fail, loading
 from skinfl.errors import SettingsError, SkinflError
-from skinfl.flags import Request, settings_command
+from skinfl.flags import Invocation, settings_command
 from skinfl.inference import commands as inference_commands
 from skinfl.settings import Settings
 
 if TYPE_CHECKING:
-    from skinfl.assembly import Material
+    from skinfl.assembly import FederatedData
 
 #: the base of all usage errors; newer versions of typer raise those of a click of their own
 _UsageError = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
@@ -32,12 +32,12 @@ app = typer.Typer(
 _console = Console()
 
 
-def _material(settings: Settings) -> Material:
-    from skinfl.assembly import load_material
+def _material(settings: Settings) -> FederatedData:
+    from skinfl.assembly import load_federated_data
 
     _use_threads(settings)
     with loading(_console) as progress:
-        material = load_material(settings, progress)
+        material = load_federated_data(settings, progress)
     dataset, split = material.dataset, material.split
     note = " (synthetic: drawn, not photographed)" if dataset.synthetic else ""
     _console.print(
@@ -62,17 +62,19 @@ def _use_threads(settings: Settings) -> None:
     torch.set_num_threads(settings.threads)
 
 
-def train_and_report(request: Request) -> None:
+def train_and_report(invocation: Invocation) -> None:
     """Run one training and say what came of it."""
     from skinfl.run import run
 
-    material = _material(request.settings)
-    display = RunDisplay(_console, request.settings.protection)
+    material = _material(invocation.settings)
+    display = RunDisplay(_console, invocation.settings.protection)
     try:
-        outcome = run(request.settings, material, request.out, listeners=[display], resume=request.resume)
+        outcome = run(
+            invocation.settings, material, invocation.out, listeners=[display], resume=invocation.resume
+        )
     except KeyboardInterrupt:
         display.close()
-        _interrupted(request.out)
+        _interrupted(invocation.out)
     finally:
         display.close()
     final = outcome.result["final"]
@@ -84,15 +86,15 @@ def train_and_report(request: Request) -> None:
     _console.print(f"report: {outcome.out / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
 
 
-def compare_and_report(request: Request, protections: str) -> None:
+def compare_and_report(invocation: Invocation, protections: str) -> None:
     """Run plaintext and the other protections, print the table."""
-    from skinfl.compare import compare
     from skinfl.report.table import print_comparison
+    from skinfl.studies.compare import compare
 
     names = _listed(protections)
     for name in names:
-        request.settings.replace(protection=name)  # refuses an unknown name before anything runs
-    material = _material(request.settings)
+        invocation.settings.replace(protection=name)  # refuses an unknown name before anything runs
+    material = _material(invocation.settings)
     displays: List[RunDisplay] = []
 
     def listeners(protection: str) -> Tuple[RunDisplay, ...]:
@@ -103,53 +105,53 @@ def compare_and_report(request: Request, protections: str) -> None:
 
     try:
         comparison = compare(
-            request.settings,
+            invocation.settings,
             material,
-            request.out,
+            invocation.out,
             protections=names,
             listeners=listeners,
-            resume=request.resume,
+            resume=invocation.resume,
         )
     except KeyboardInterrupt:
         displays[-1].close()
-        _interrupted(request.out)
+        _interrupted(invocation.out)
     finally:
         for display in displays:
             display.close()
     print_comparison(comparison, _console)
-    _console.print(f"report: {request.out / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
+    _console.print(f"report: {invocation.out / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
 
 
-def scale_and_report(request: Request, seeds: int) -> None:
+def scale_and_report(invocation: Invocation, seeds: int) -> None:
     """Train centralised, federated and local-only for some seeds, print balanced accuracies."""
     from skinfl.report.files import write_json
-    from skinfl.scale import scale, scale_table
+    from skinfl.studies.scale import scale, scale_table
 
-    found = _new(request.out / "scale.json")
-    _use_threads(request.settings)
+    found = _new(invocation.out / "scale.json")
+    _use_threads(invocation.settings)
     with loading(_console) as progress:
-        rows = scale(request.settings, seeds, progress)
+        rows = scale(invocation.settings, seeds, progress)
     write_json(found, rows)
     _console.print(scale_table(rows))
     _console.print(f"figures: {found}", markup=False, highlight=False, soft_wrap=True)
 
 
-def variants_and_report(request: Request, variants: str, seeds: int) -> None:
+def variants_and_report(invocation: Invocation, variants: str, seeds: int) -> None:
     """Train under several protections and seeds; print and draw what each costs."""
     from skinfl.report.files import write_json
     from skinfl.report.plots import draw_variants
-    from skinfl.variants import curves, measure, variants_table
+    from skinfl.studies.variants import curves, measure, variants_table
 
-    found = _new(request.out / "variants.json")
-    _use_threads(request.settings)
+    found = _new(invocation.out / "variants.json")
+    _use_threads(invocation.settings)
     rows: List[Dict[str, Any]] = []
     with loading(_console) as progress:
-        for row in measure(request.settings, _listed(variants), seeds, progress):
+        for row in measure(invocation.settings, _listed(variants), seeds, progress):
             rows.append(row)
             write_json(found, rows)  # each costs minutes: none is lost
     _console.print(variants_table(rows))
     accuracies = {key: curves(rows, key) for key in ("accuracy", "balanced_accuracy")}
-    figure = draw_variants(request.out / "variants.png", accuracies)
+    figure = draw_variants(invocation.out / "variants.png", accuracies)
     _console.print(f"figure: {figure}", markup=False, highlight=False, soft_wrap=True)
 
 
@@ -172,34 +174,35 @@ def _interrupted(out: Path) -> None:
 
 @app.command()
 @settings_command("train")
-def train(request: Request) -> None:
+def train(invocation: Invocation) -> None:
     """Train under one protection and write a report."""
-    train_and_report(request)
+    train_and_report(invocation)
 
 
 @app.command()
 @settings_command("compare", {"protection": "plaintext"})
 def compare(
-    request: Request,
+    invocation: Invocation,
     protections: str = typer.Option("smpc,he", help="protections to compare with plaintext, by comma"),
 ) -> None:
     """Train under several protections with the same seeds and print them side by side."""
-    compare_and_report(request, protections)
+    compare_and_report(invocation, protections)
 
 
 @data_commands.app.command("split")
 @settings_command("split", groups=("Data", "Hospitals"))
 def split(
-    request: Request, figure: Optional[str] = typer.Option(None, help="PNG file to draw who holds what into")
+    invocation: Invocation,
+    figure: Optional[str] = typer.Option(None, help="PNG file to draw who holds what into"),
 ) -> None:
     """Show who holds what after the split, with its leakage check."""
-    data_commands.show_split(request.settings, figure)
+    data_commands.show_split(invocation.settings, figure)
 
 
 app.add_typer(data_commands.app, name="data")
 inference_commands.register(app)
 if sys.version_info >= (3, 11):  # Flower's own lower limit
-    from skinfl.flower import commands as flower_commands
+    from skinfl.flower.provisioning import commands as flower_commands
 
     flower_commands.register(app)
 

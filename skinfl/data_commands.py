@@ -74,11 +74,11 @@ def check(
 
 def show_split(settings: Settings, figure: Optional[str]) -> None:
     """Print who holds what and the leakage check; draw it into ``figure`` if that is given."""
-    from skinfl.assembly import load_material
+    from skinfl.assembly import load_federated_data
     from skinfl.data import inspect
 
     with loading(console) as progress:
-        found = load_material(settings, progress)
+        found = load_federated_data(settings, progress)
     summary = inspect.summarise_split(found.dataset, found.split, found.partition)
     _say(f"{found.dataset.name}: {len(found.dataset)} images, split by protocol {summary['protocol']!r}")
     _say(_split_table(summary))

@@ -22,7 +22,7 @@ _RUN_FLAGS = {
 }
 
 
-class Request(NamedTuple):
+class Invocation(NamedTuple):
     """What the flags of a command ask for."""
 
     settings: Settings
@@ -33,7 +33,7 @@ class Request(NamedTuple):
 def settings_command(
     name: str, fixed: Optional[Dict[str, Any]] = None, groups: Sequence[str] = ()
 ) -> Callable[[Callable], Callable]:
-    """Turn ``f(request, ...)`` into a command with a flag for each setting.
+    """Turn ``f(invocation, ...)`` into a command with a flag for each setting.
 
     ``fixed`` settings get no flag. ``groups`` limits the flags to these headings (and ``--seed``), for
     commands that write no run.
@@ -47,7 +47,7 @@ def settings_command(
         @functools.wraps(function)
         def command(**values: Any) -> Any:
             extra = {p.name: values.pop(p.name) for p in own}
-            return function(_request(values, fixed, name), **extra)
+            return function(_invocation(values, fixed, name), **extra)
 
         command.__signature__ = inspect.Signature([*own, *shared])
         command.__annotations__ = {p.name: p.annotation for p in [*own, *shared]}
@@ -56,7 +56,7 @@ def settings_command(
     return decorate
 
 
-def _request(values: Dict[str, Any], fixed: Dict[str, Any], name: str) -> Request:
+def _invocation(values: Dict[str, Any], fixed: Dict[str, Any], name: str) -> Invocation:
     config, resume, out = (values.pop(flag, None) for flag in ("config", "resume", "out"))
     given = {**{k: v for k, v in values.items() if v is not None}, **fixed}
     if resume is not None:
@@ -65,12 +65,12 @@ def _request(values: Dict[str, Any], fixed: Dict[str, Any], name: str) -> Reques
                 "--resume takes settings and place from the run: leave out --config and --out"
             )
         folder = Path(resume)
-        return Request(from_mapping({**read_toml(folder / "config.toml"), **given}), folder, True)
+        return Invocation(from_mapping({**read_toml(folder / "config.toml"), **given}), folder, True)
     base = read_toml(Path(config)) if config is not None else {}
     folder = Path(out) if out else Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{name}"
     if (folder / "config.toml").exists():
         raise SettingsError(f"{folder} holds a run already: --resume it, or name another --out")
-    return Request(from_mapping({**base, **given}), folder, False)
+    return Invocation(from_mapping({**base, **given}), folder, False)
 
 
 def _parameters(groups: Sequence[str]) -> List[inspect.Parameter]:

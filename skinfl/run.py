@@ -11,11 +11,11 @@ from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Seq
 import numpy as np
 
 from skinfl import __version__
-from skinfl.assembly import Assembly, Material, assemble
+from skinfl.assembly import Assembly, FederatedData, assemble
 from skinfl.errors import CheckpointError
 from skinfl.federation.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from skinfl.federation.events import Event, Listener, RoundFinished
-from skinfl.federation.rounds import Progress
+from skinfl.federation.rounds import RunState
 from skinfl.models.store import save_model
 from skinfl.report import html, plots
 from skinfl.report.files import write_json, write_text
@@ -41,7 +41,7 @@ class Outcome(NamedTuple):
 
 def run(
     settings: Settings,
-    material: Material,
+    material: FederatedData,
     out: Path,
     *,
     listeners: Sequence[Listener] = (),
@@ -79,25 +79,25 @@ def load_matching(path: Path, settings: Settings) -> Checkpoint:
                 f"{path} was written with {key} = {stored!r}, not {value!r}: "
                 "resume with the same settings, or start a new run in another --out"
             )
-    if checkpoint.progress.round > settings.rounds:
+    if checkpoint.state.round > settings.rounds:
         raise CheckpointError(
-            f"{path} is of round {checkpoint.progress.round}, beyond rounds = {settings.rounds}: ask for more"
+            f"{path} is of round {checkpoint.state.round}, beyond rounds = {settings.rounds}: ask for more"
         )
     return checkpoint
 
 
 def _save(out: Path, settings: Settings, assembly: Assembly) -> None:
-    progress = assembly.federation.progress
-    state = Checkpoint(progress, assembly.transport.state(), dataclasses.asdict(settings))
-    save_checkpoint(out / CHECKPOINT, state)
-    write_text(out / ROUNDS, "".join(json.dumps(record) + "\n" for record in progress.records))
+    state = assembly.federation.state
+    checkpoint = Checkpoint(state, assembly.transport.state(), dataclasses.asdict(settings))
+    save_checkpoint(out / CHECKPOINT, checkpoint)
+    write_text(out / ROUNDS, "".join(json.dumps(record) + "\n" for record in state.records))
 
 
-def _finish(settings: Settings, material: Material, assembly: Assembly, out: Path) -> Outcome:
-    progress = assembly.federation.progress
+def _finish(settings: Settings, material: FederatedData, assembly: Assembly, out: Path) -> Outcome:
+    state = assembly.federation.state
     result = summarise(settings, material, assembly, out.name)
     write_json(out / RESULT, result)
-    assembly.layout.write(assembly.model, progress.server.model)
+    assembly.layout.write(assembly.model, state.server.model)
     channels, size, _ = material.dataset.image_shape
     save_model(
         out / MODEL,
@@ -108,18 +108,18 @@ def _finish(settings: Settings, material: Material, assembly: Assembly, out: Pat
         classes=len(material.dataset.classes),
         class_names=material.dataset.classes,
         doconv=settings.doconv,
-        normalisation_mean=progress.prepared.normalisation.mean,
-        normalisation_std=progress.prepared.normalisation.std,
+        normalisation_mean=state.prepared.normalisation.mean,
+        normalisation_std=state.prepared.normalisation.std,
     )
-    figures = plots.draw_run(out / FIGURES, result, progress.records)
-    html.write_report(out, result, progress.records, figures)
-    return Outcome(result, progress.server.model, out)
+    figures = plots.draw_run(out / FIGURES, result, state.records)
+    html.write_report(out, result, state.records, figures)
+    return Outcome(result, state.server.model, out)
 
 
-def summarise(settings: Settings, material: Material, assembly: Assembly, name: str) -> Dict[str, Any]:
+def summarise(settings: Settings, material: FederatedData, assembly: Assembly, name: str) -> Dict[str, Any]:
     """Return the content of ``result.json``."""
-    progress = assembly.federation.progress
-    last = progress.records[-1]
+    state = assembly.federation.state
+    last = state.records[-1]
     return {
         "name": name,
         "protection": settings.protection,
@@ -128,20 +128,20 @@ def summarise(settings: Settings, material: Material, assembly: Assembly, name: 
         "partition": describe_partition(material),
         "workers": assembly.workers,
         "hospitals": len(material.partition),
-        "rounds": progress.round,
+        "rounds": state.round,
         "final": last["metrics"],
         "hospital_final": last["hospital_metrics"],
         "spread": spread(last["hospital_metrics"]),
-        "bytes": _bytes(progress.records, assembly),
-        "seconds": _seconds(progress.records),
-        "max_abs_difference_from_plaintext_sum": max_difference(progress),
+        "bytes": _bytes(state.records, assembly),
+        "seconds": _seconds(state.records),
+        "max_abs_difference_from_plaintext_sum": max_difference(state),
         "max_abs_difference_note": (
             "the opened sum against the plaintext sum of the same contributions, largest over all rounds: "
             "only a simulation, which holds both, can compare them"
         ),
         "left_out": [
             {"round": r["round"], "hospital": hospital, "reason": reason}
-            for r in progress.records
+            for r in state.records
             for hospital, reason in r["left_out"].items()
         ],
         "protection_details": assembly.protection.describe(),
@@ -151,7 +151,7 @@ def summarise(settings: Settings, material: Material, assembly: Assembly, name: 
     }
 
 
-def describe_data(material: Material) -> Dict[str, Any]:
+def describe_data(material: FederatedData) -> Dict[str, Any]:
     """Return what reports say of the data."""
     dataset, split = material.dataset, material.split
     return {
@@ -166,7 +166,7 @@ def describe_data(material: Material) -> Dict[str, Any]:
     }
 
 
-def describe_partition(material: Material) -> Dict[str, Any]:
+def describe_partition(material: FederatedData) -> Dict[str, Any]:
     """Return how many photographs of each class each hospital holds."""
     classes = material.dataset.classes
     return {
@@ -178,9 +178,9 @@ def describe_partition(material: Material) -> Dict[str, Any]:
     }
 
 
-def max_difference(progress: Progress) -> Optional[float]:
+def max_difference(state: RunState) -> Optional[float]:
     """Return the largest difference from the plaintext sum over all rounds that opened one."""
-    found = [r["max_abs_difference_from_plaintext_sum"] for r in progress.records]
+    found = [r["max_abs_difference_from_plaintext_sum"] for r in state.records]
     return max((d for d in found if d is not None), default=None)
 
 

@@ -12,14 +12,14 @@ import time
 import numpy as np
 import pytest
 
-from skinfl.assembly import load_material
-from skinfl.compare import compare
+from skinfl.assembly import load_federated_data
 from skinfl.errors import CheckpointError, SkinflError
 from skinfl.federation.checkpoint import load_checkpoint
 from skinfl.federation.events import RoundFinished
 from skinfl.models.store import load_model
 from skinfl.run import CHECKPOINT, run
 from skinfl.settings import Settings
+from skinfl.studies.compare import compare
 
 SMALL = {
     "data": "toy",
@@ -34,7 +34,7 @@ SMALL = {
 
 def go(out, listeners=(), resume=False, **changes):
     settings = Settings(**{**SMALL, **changes})
-    return run(settings, load_material(settings), out, listeners=listeners, resume=resume)
+    return run(settings, load_federated_data(settings), out, listeners=listeners, resume=resume)
 
 
 def figures_of(result):
@@ -148,7 +148,7 @@ def test_a_place_that_cannot_be_written_is_refused_before_training(toy, tmp_path
 
 def test_comparison_runs_all_and_measures_the_difference(toy, tmp_path):
     settings = Settings(**SMALL)
-    material = load_material(settings)
+    material = load_federated_data(settings)
     comparison = compare(settings, material, tmp_path, protections=("smpc", "plaintext"))
     assert [r["protection"] for r in comparison["runs"]] == ["plaintext", "smpc"]
     assert comparison["differences"]["plaintext"] == 0.0

@@ -17,7 +17,7 @@ import numpy as np
 
 from skinfl.data.transforms import Normalisation
 from skinfl.errors import CheckpointError
-from skinfl.federation.rounds import Prepared, Progress
+from skinfl.federation.rounds import Prepared, RunState
 from skinfl.federation.strategies.base import ServerState
 from skinfl.report.files import write_bytes
 
@@ -26,22 +26,22 @@ _VERSION = 1
 
 
 class Checkpoint(NamedTuple):
-    """A run after some round: its progress, the hospitals' own state, and its settings."""
+    """A run after some round: its state, the hospitals' own state, and its settings."""
 
-    progress: Progress
+    state: RunState
     hospitals: Dict[str, np.ndarray]
     settings: Dict[str, Any]
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write ``checkpoint`` to ``path``, replacing an older one only when it is complete."""
-    p = checkpoint.progress
+    p = checkpoint.state
     arrays = {f"hospitals/{name}": array for name, array in checkpoint.hospitals.items()}
     arrays["model"] = p.server.model
     if p.server.control is not None:
         arrays["control"] = p.server.control
-    if p.agreed is not None:
-        arrays["agreed"] = p.agreed
+    if p.ranges is not None:
+        arrays["ranges"] = p.ranges
     if p.prepared is not None and p.prepared.class_weights is not None:
         arrays["class_weights"] = p.prepared.class_weights
     header = {
@@ -100,15 +100,15 @@ def _parse(body: bytes) -> Checkpoint:
     if header["normalisation"] is not None:
         mean, std = header["normalisation"]
         prepared = Prepared(Normalisation(tuple(mean), tuple(std)), arrays.get("class_weights"))
-    progress = Progress(
+    state = RunState(
         run=header["run"],
         round=header["round"],
         server=ServerState(arrays["model"], arrays.get("control")),
         prepared=prepared,
         accepted=header["accepted"],
         records=tuple(header["records"]),
-        agreed=arrays.get("agreed"),
+        ranges=arrays.get("ranges"),
     )
     prefix = "hospitals/"
     hospitals = {name[len(prefix) :]: a for name, a in arrays.items() if name.startswith(prefix)}
-    return Checkpoint(progress, hospitals, header["settings"])
+    return Checkpoint(state, hospitals, header["settings"])

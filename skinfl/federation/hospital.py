@@ -34,8 +34,8 @@ class Task(NamedTuple):
     """What a hospital is asked to do in one round.
 
     ``accepted_round`` is the last round in which this hospital's contribution entered the sum; a
-    control that it computed for another round is dropped, since the server never saw it. ``agreed`` is
-    what the protection's last sum says all are to use; see :meth:`HospitalSide.agree`.
+    control that it computed for another round is dropped, since the server never saw it. ``ranges`` is
+    what the protection's last sum says all are to use; see :meth:`HospitalSide.set_ranges`.
     """
 
     run: str
@@ -44,10 +44,10 @@ class Task(NamedTuple):
     normalisation: Normalisation
     class_weights: Optional[np.ndarray]
     accepted_round: int
-    agreed: Optional[np.ndarray] = None
+    ranges: Optional[np.ndarray] = None
 
 
-class Fitted(NamedTuple):
+class ClientUpdate(NamedTuple):
     """What leaves the hospital after training."""
 
     messages: Dict[str, bytes]
@@ -100,14 +100,14 @@ class HospitalAgent:
         exchange = Exchange(run, STATISTICS_ROUND, statistics_layout(channels, len(dataset.classes)))
         return self._side.protect(vector, exchange)
 
-    def train(self, dataset: LesionDataset, task: Task) -> Fitted:
+    def train(self, dataset: LesionDataset, task: Task) -> ClientUpdate:
         """Train on ``dataset`` and return the protected contribution.
 
         Raises :class:`~skinfl.errors.TrainingError` where the loss is not a number.
         """
         self._settle(task.accepted_round)
-        if task.agreed is not None:
-            self._side.agree(task.agreed)
+        if task.ranges is not None:
+            self._side.set_ranges(task.ranges)
         started = time.perf_counter()
         load_private_state(self._model, self._private)
         correction = self._strategy.correction(task.server, self._control)
@@ -135,7 +135,7 @@ class HospitalAgent:
         exchange = Exchange(task.run, task.round, self._strategy.contribution_layout(self._layout))
         protected = self._side.protect(vector, exchange)
         seconds = {"train": trained - started, "protect": time.perf_counter() - trained}
-        return Fitted(protected.messages, result.loss, protected.clipped, seconds)
+        return ClientUpdate(protected.messages, result.loss, protected.clipped, seconds)
 
     def evaluate(self, dataset: LesionDataset, task: Task) -> Dict[str, object]:
         """Return the metrics of the sent model on the hospital's own test images."""

@@ -91,8 +91,8 @@ def train(
     layout.write(model, start)
     loss_function = _Loss(class_weights)
     parameters = [p for p in model.parameters() if p.requires_grad]
-    origin = layout.split(start) if proximal else None
-    offset = None if drift is None else layout.split(drift)
+    origin = layout.parameter_tensors(start) if proximal else None
+    offset = None if drift is None else layout.parameter_tensors(drift)
     labels = torch.from_numpy(dataset.labels)
 
     gradient = None

@@ -26,7 +26,7 @@ from skinfl.federation.events import (
     RoundStarted,
     RunStarted,
 )
-from skinfl.federation.hospital import STATISTICS_ROUND, Fitted, Task, statistics_layout
+from skinfl.federation.hospital import STATISTICS_ROUND, ClientUpdate, Task, statistics_layout
 from skinfl.federation.messages import server_bytes
 from skinfl.federation.strategies.base import ServerState, Strategy
 from skinfl.federation.transport import Transport
@@ -44,7 +44,7 @@ class Prepared(NamedTuple):
     class_weights: Optional[np.ndarray]
 
 
-class Progress(NamedTuple):
+class RunState(NamedTuple):
     """Everything that a run has produced so far; with the hospitals' state, all of a checkpoint."""
 
     run: str
@@ -53,7 +53,7 @@ class Progress(NamedTuple):
     prepared: Optional[Prepared]
     accepted: Dict[str, int]
     records: Tuple[Dict[str, Any], ...]
-    agreed: Optional[np.ndarray] = None
+    ranges: Optional[np.ndarray] = None
 
 
 class Schedule(NamedTuple):
@@ -82,7 +82,7 @@ class Federation:
         model: nn.Module,
         schedule: Schedule,
         *,
-        progress: Progress,
+        state: RunState,
         channels: int,
         classes: int,
         test: Optional[LesionDataset] = None,
@@ -100,22 +100,22 @@ class Federation:
         self._test = test
         self._local_batchnorm = unsynchronised_batchnorm
         self._audit = audit
-        self.progress = progress
+        self.state = state
 
     def run(self) -> Iterator[Event]:
-        """Run the rounds that are left; after each :class:`RoundFinished`, ``progress`` is complete."""
-        first = self.progress.round + 1
+        """Run the rounds that are left; after each :class:`RoundFinished`, ``state`` is complete."""
+        first = self.state.round + 1
         yield RunStarted(first, self._schedule.rounds, self._transport.hospitals)
-        if self.progress.prepared is None:
-            self.progress = self.progress._replace(prepared=self._prepare())
+        if self.state.prepared is None:
+            self.state = self.state._replace(prepared=self._prepare())
         for round in range(first, self._schedule.rounds + 1):
             yield from self._round(round)
 
     def _prepare(self) -> Prepared:
         """Derive normalisation and class weights from sums over all hospitals' training images."""
-        exchange = Exchange(self.progress.run, STATISTICS_ROUND, self._statistics_layout)
+        exchange = Exchange(self.state.run, STATISTICS_ROUND, self._statistics_layout)
         messages, failures = {}, {}
-        for name, answer in self._transport.statistics(self.progress.run).items():
+        for name, answer in self._transport.statistics(self.state.run).items():
             if isinstance(answer, SkinflError):
                 failures[name] = str(answer)
             else:
@@ -133,9 +133,9 @@ class Federation:
     def _round(self, round: int) -> Iterator[Event]:
         asked, vanishing = self._participants(round)
         yield RoundStarted(round, asked)
-        exchange = Exchange(self.progress.run, round, self._contribution)
+        exchange = Exchange(self.state.run, round, self._contribution)
         seconds = {"train": 0.0, "protect": 0.0}
-        fitted: Dict[str, Fitted] = {}
+        fitted: Dict[str, ClientUpdate] = {}
         left_out: Dict[str, str] = {}
         for name, answer in self._transport.train({name: self._task(name, round) for name in asked}):
             if isinstance(answer, SkinflError):
@@ -165,12 +165,12 @@ class Federation:
         if combined.messages:
             opened = self._transport.open(combined, exchange)
             senders = opened.senders
-            total = self._strategy.split(opened.total, self._layout)
+            total = self._strategy.unpack(opened.total, self._layout)
             server = self._strategy.apply(
-                self.progress.server, total, self._layout, len(self._transport.hospitals)
+                self.state.server, total, self._layout, len(self._transport.hospitals)
             )
-            accepted = {**self.progress.accepted, **dict.fromkeys(senders, round)}
-            self.progress = self.progress._replace(server=server, accepted=accepted, agreed=opened.agreed)
+            accepted = {**self.state.accepted, **dict.fromkeys(senders, round)}
+            self.state = self.state._replace(server=server, accepted=accepted, ranges=opened.ranges)
             if self._audit is not None:
                 difference = self._audit.difference(round, opened)
         else:
@@ -199,15 +199,15 @@ class Federation:
             "seconds": seconds,
             "max_abs_difference_from_plaintext_sum": difference,
         }
-        records = (*self.progress.records, record)
-        self.progress = self.progress._replace(round=round, records=records)
+        records = (*self.state.records, record)
+        self.state = self.state._replace(round=round, records=records)
         yield RoundFinished(round, record)
 
     def _task(self, name: str, round: int) -> Task:
-        p = self.progress
+        p = self.state
         accepted = p.accepted.get(name, -1)
         return Task(
-            p.run, round, p.server, p.prepared.normalisation, p.prepared.class_weights, accepted, p.agreed
+            p.run, round, p.server, p.prepared.normalisation, p.prepared.class_weights, accepted, p.ranges
         )
 
     def _participants(self, round: int) -> Tuple[Tuple[str, ...], List[str]]:
@@ -227,11 +227,11 @@ class Federation:
         at_hospitals = self._transport.evaluate(tasks)
         if self._test is None:
             return None, at_hospitals
-        self._layout.write(self._model, self.progress.server.model)
+        self._layout.write(self._model, self.state.server.model)
         common = evaluate(
             self._model,
             self._test,
-            self.progress.prepared.normalisation,
+            self.state.prepared.normalisation,
             batch_statistics=self._local_batchnorm,
         )
         return common, at_hospitals
@@ -241,7 +241,7 @@ class Federation:
         if self._transport.hospitals_open:
             size = sum(map(len, combined.values()))
         else:
-            size = server_bytes(self.progress.server)
+            size = server_bytes(self.state.server)
         return dict.fromkeys(asked, size)
 
 

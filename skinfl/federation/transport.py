@@ -12,7 +12,7 @@ from typing import Any, Dict, Iterable, Iterator, Mapping, NamedTuple, Sequence,
 import numpy as np
 
 from skinfl.errors import MessageError, SkinflError
-from skinfl.federation.hospital import Fitted, HospitalAgent, Task
+from skinfl.federation.hospital import ClientUpdate, HospitalAgent, Task
 from skinfl.protection.base import Exchange, Opened, Protected, Roles
 from skinfl.workers.base import Pointer
 
@@ -40,7 +40,7 @@ class Transport(ABC):
         """Ask all hospitals for the protected sums of pixels and class counts."""
 
     @abstractmethod
-    def train(self, tasks: Mapping[str, Task]) -> Iterator[Tuple[str, Union[Fitted, SkinflError]]]:
+    def train(self, tasks: Mapping[str, Task]) -> Iterator[Tuple[str, Union[ClientUpdate, SkinflError]]]:
         """Have hospitals train, and give each answer as it comes."""
 
     @abstractmethod
@@ -90,7 +90,7 @@ class LocalTransport(Transport):
     def statistics(self, run: str) -> Dict[str, Union[Protected, SkinflError]]:
         return {name: pointer.ask("statistics", run) for name, pointer in self._train.items()}
 
-    def train(self, tasks: Mapping[str, Task]) -> Iterator[Tuple[str, Union[Fitted, SkinflError]]]:
+    def train(self, tasks: Mapping[str, Task]) -> Iterator[Tuple[str, Union[ClientUpdate, SkinflError]]]:
         for name, task in tasks.items():
             try:
                 yield name, self._train[name].ask("train", task)
@@ -141,14 +141,14 @@ def combine_at_parties(
                 received[party].add(hospital)
             except MessageError as error:
                 refused.setdefault(hospital, error.reason)
-    senders = agreed_senders(received.values(), messages)
+    senders = common_senders(received.values(), messages)
     if len(senders) < least:
         return Combined({}, senders, refused)
     combined = {party: side.combine(senders, exchange) for party, side in parties.items()}
     return Combined(combined, senders, refused)
 
 
-def agreed_senders(received: Iterable[set], order: Sequence[str]) -> Tuple[str, ...]:
+def common_senders(received: Iterable[set], order: Sequence[str]) -> Tuple[str, ...]:
     """Return the hospitals that every party received, in the given order."""
     sets = list(received)
     return tuple(name for name in order if all(name in s for s in sets))

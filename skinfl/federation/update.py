@@ -72,7 +72,7 @@ class StateLayout:
                 tensors[e.name].copy_(flat[start : start + e.size].reshape(e.shape))
                 start += e.size
 
-    def split(self, vector: np.ndarray) -> List[torch.Tensor]:
+    def parameter_tensors(self, vector: np.ndarray) -> List[torch.Tensor]:
         """Return the parameters' part of ``vector`` as tensors shaped like the parameters."""
         parts, start = [], 0
         for e in self.parameters:

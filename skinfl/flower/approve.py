@@ -14,7 +14,7 @@ from typing import List, Optional
 
 from skinfl.console import fail
 from skinfl.errors import MissingExtra, SettingsError, SkinflError
-from skinfl.flower.folders import HospitalFolder, read_hospital
+from skinfl.flower.provisioning.folders import HospitalFolder, read_hospital
 
 
 def bundle_digest(app: Path) -> str:

@@ -1,4 +1,4 @@
-"""Flower's client app: hands each message to the hospital's :class:`~skinfl.flower.site.Site`."""
+"""Flower's client app: hands each message to the hospital's :class:`~skinfl.flower.hospital.site.Site`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from flwr.clientapp import ClientApp
 from skinfl.errors import SkinflError
 from skinfl.flower import protocol
 from skinfl.flower.environment import flower_home, simulated_federation, wait_for_federation
-from skinfl.flower.folders import HospitalFolder, read_coordinator, read_hospital
-from skinfl.flower.site import Site
+from skinfl.flower.hospital.site import Site
+from skinfl.flower.provisioning.folders import HospitalFolder, read_coordinator, read_hospital
 
 app = ClientApp()
 

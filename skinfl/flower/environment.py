@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Dict, Mapping
 
 from skinfl.errors import MissingExtra, SettingsError
-from skinfl.flower.folders import COORDINATOR_FILE
+from skinfl.flower.provisioning.folders import COORDINATOR_FILE
 
 #: names the coordinator's folder to the server app
 COORDINATOR_VARIABLE = "SKINFL_COORDINATOR"

@@ -78,36 +78,36 @@ def seal(
     long_lived: Mapping[str, bytes],
     members: Members,
     run: str,
-    mark: str,
+    request_digest: str,
     fresh: bytes,
     common: Optional[CommonKeys],
 ) -> Sealed:
     """Seal hospital ``name``'s fresh public key to those that need it, the common keys to all others.
 
-    ``private`` is its long-lived key, ``long_lived`` are everyone's public ones; ``mark`` is the digest
-    of the request to join.
+    ``private`` is its long-lived key, ``long_lived`` are everyone's public ones; ``request_digest`` is the
+    digest of the request to join.
     """
     key = _private(private)
     sealed = {}
     for peer in needed(name, members):
-        writer = Channel(key, long_lived[peer]).writer(_header(run, mark, name, peer))
+        writer = Channel(key, long_lived[peer]).writer(_header(run, request_digest, name, peer))
         writer.write(fresh)
         sealed[peer] = writer.finish()
     if common is None:
         return Sealed(sealed, {})
-    own = seal_keys(common, holder=name, private=key, hospitals=long_lived, run=_bound(run, mark))
+    own = seal_keys(common, holder=name, private=key, hospitals=long_lived, run=_bound(run, request_digest))
     return Sealed(sealed, {peer: message for peer, message in own.items() if peer != name})
 
 
 def unseal_key(
-    name: str, private: bytes, peer: str, long_lived: bytes, run: str, mark: str, message: bytes
+    name: str, private: bytes, peer: str, long_lived: bytes, run: str, request_digest: str, message: bytes
 ) -> bytes:
     """Return the fresh public key that ``peer`` sealed to hospital ``name``.
 
     Raises :class:`~skinfl.errors.MessageError` for anything else.
     """
     envelope = wire.parse(message)
-    if envelope.header._replace(salt=b"") != _header(run, mark, peer, name):
+    if envelope.header._replace(salt=b"") != _header(run, request_digest, peer, name):
         raise MessageError(peer, "its key was sealed for another run, hospital or other settings")
     key = bytes(Channel(_private(private), long_lived).open(envelope))
     if len(key) != 32:
@@ -121,7 +121,7 @@ def unseal_common(
     holder: str,
     long_lived: Mapping[str, bytes],
     run: str,
-    mark: str,
+    request_digest: str,
     message: bytes,
 ) -> CommonKeys:
     """Return the common keys that ``holder`` sealed to hospital ``name``."""
@@ -131,7 +131,7 @@ def unseal_common(
         private=_private(private),
         holder=holder,
         hospitals=long_lived,
-        run=_bound(run, mark),
+        run=_bound(run, request_digest),
     )
 
 
@@ -279,13 +279,13 @@ def public_of(private: bytes) -> bytes:
     return public_bytes(_private(private))
 
 
-def _header(run: str, mark: str, sender: str, recipient: str) -> wire.Header:
-    return wire.Header("join", "key", mark, run, 0, sender, recipient, "")
+def _header(run: str, request_digest: str, sender: str, recipient: str) -> wire.Header:
+    return wire.Header("join", "key", request_digest, run, 0, sender, recipient, "")
 
 
-def _bound(run: str, mark: str) -> str:
+def _bound(run: str, request_digest: str) -> str:
     """Return a name of the run that no other request to join shares."""
-    return f"{run} {mark}"
+    return f"{run} {request_digest}"
 
 
 def _private(raw: bytes) -> X25519PrivateKey:

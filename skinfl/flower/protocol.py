@@ -35,7 +35,7 @@ _TASK: Dict[str, _Types] = {
     "normalisation": list,
     "class_weights": (list, type(None)),
     "accepted_round": int,
-    "agreed": (bytes, type(None)),
+    "ranges": (bytes, type(None)),
 }
 FIELDS: Dict[str, Dict[str, _Types]] = {
     "join": {
@@ -72,7 +72,7 @@ ANSWERS: Dict[str, Dict[str, _Types]] = {
         "metrics": (dict, type(None)),
     },
     "combine": {"sums": dict, "refused": dict},
-    "open": {"total": bytes, "senders": list, "agreed": (bytes, type(None))},
+    "open": {"total": bytes, "senders": list, "ranges": (bytes, type(None))},
     "evaluate": {"metrics": (dict, type(None))},
 }
 

@@ -11,18 +11,18 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from skinfl.errors import SkinflError
-from skinfl.flower.coordinator import Coordinator, run_folder
+from skinfl.flower.coordinator.coordinator import Coordinator, run_folder
+from skinfl.flower.coordinator.grid_messaging import GridMessaging
+from skinfl.flower.coordinator.log import RunLog
+from skinfl.flower.coordinator.options import read_run_config
 from skinfl.flower.environment import (
     COORDINATOR_VARIABLE,
     FEDERATION_VARIABLE,
     flower_home,
     simulated_federation,
 )
-from skinfl.flower.folders import read_coordinator
-from skinfl.flower.grid_post import GridPost
-from skinfl.flower.log import RunLog
-from skinfl.flower.options import read_run_config
-from skinfl.flower.simulation import prepare_simulation
+from skinfl.flower.local.simulation import prepare_simulation
+from skinfl.flower.provisioning.folders import read_coordinator
 
 app = ServerApp()
 
@@ -52,7 +52,7 @@ def _train(grid: Grid, context: Context) -> None:
         settings.replace(hospitals=len(folder.hospitals)),
         options,
         out,
-        GridPost(grid, folder.hospitals, options.return_timeout),
+        GridMessaging(grid, folder.hospitals, options.return_timeout),
         say=_say,
         describe=f"flower {version('flwr')}, {kind}",
     )

@@ -18,7 +18,7 @@ from typing import Any, Callable, List, Optional
 from skinfl.console import fail
 from skinfl.errors import SkinflError
 from skinfl.flower.environment import COORDINATOR_VARIABLE, prepare, stop_with
-from skinfl.flower.folders import CONNECTION, CoordinatorFolder, read_coordinator
+from skinfl.flower.provisioning.folders import CONNECTION, CoordinatorFolder, read_coordinator
 
 #: what a hospital needs; everything else is for the coordinator's own machine
 PUBLIC_PATHS = ("/v1/fleet/", "/health")

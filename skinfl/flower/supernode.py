@@ -21,7 +21,7 @@ from typing import Any, Callable, List, Optional
 from skinfl.console import fail
 from skinfl.errors import SettingsError, SkinflError
 from skinfl.flower.environment import prepare, stop_with
-from skinfl.flower.folders import HospitalFolder, read_hospital
+from skinfl.flower.provisioning.folders import HospitalFolder, read_hospital
 
 POLL_SECONDS = 0.5
 #: Flower's lower limit; a node counts as gone after twice as long without a sign of life

@@ -36,9 +36,9 @@ def serve(
 
     The server never sees an image or an answer. See docs/inference.md for what each side learns.
     """
-    from skinfl.inference.pool import Limits
-    from skinfl.inference.prepare import prepare
-    from skinfl.inference.server import create_app, listen
+    from skinfl.inference.circuit.prepare import prepare
+    from skinfl.inference.server.app import create_app, listen
+    from skinfl.inference.server.pool import Limits
     from skinfl.models import load_model
 
     if (tls_certificate is None) != (tls_key is None):
@@ -80,20 +80,20 @@ def diagnose(
     batch: bool = typer.Option(False, "--batch", help="encrypt all images together: for hundreds and more"),
 ) -> None:
     """Classify images without showing them: they are encrypted here, and only here are answers read."""
-    from skinfl.inference.preprocess import probabilities, read_images
+    from skinfl.inference.clinic.preprocess import probabilities, read_images
 
     if local == (server is not None):
         raise SettingsError("say who evaluates: --server ADDRESS, or --local --model FILE")
     if local != (model is not None):
         raise SettingsError("--local and --model belong together: give both, or --server alone")
     if local:
-        from skinfl.inference.prepare import prepare
-        from skinfl.inference.remote import LocalModel
+        from skinfl.inference.circuit.prepare import prepare
+        from skinfl.inference.clinic.remote import LocalModel
         from skinfl.models import load_model
 
         evaluator = LocalModel(prepare(load_model(model), batches=batch))
     else:
-        from skinfl.inference.remote import RemoteModel
+        from skinfl.inference.clinic.remote import RemoteModel
 
         evaluator = RemoteModel(server, None if ca is None else str(ca))
     info = evaluator.info

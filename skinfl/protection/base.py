@@ -44,20 +44,20 @@ class Protected(NamedTuple):
 class Opened(NamedTuple):
     """The sum of the senders' vectors: float64, shape ``(layout.size,)``.
 
-    ``agreed``, where a scheme has it, goes to :meth:`HospitalSide.agree` of every hospital before the
+    ``ranges``, where a scheme has it, goes to :meth:`HospitalSide.set_ranges` of every hospital before the
     next round. It is as confidential as the sum.
     """
 
     total: np.ndarray
     senders: Tuple[str, ...]
-    agreed: Optional[np.ndarray] = None
+    ranges: Optional[np.ndarray] = None
 
 
 class HospitalSide(ABC):
     """What a hospital runs. Holds whatever the hospital alone may hold."""
 
     name: str
-    #: if set, called while protecting with (words done, words in all)
+    #: if set, called while protecting with (integers done, integers in all)
     progress: Optional[Callable[[int, int], None]] = None
 
     @abstractmethod
@@ -67,7 +67,7 @@ class HospitalSide(ABC):
         Raises :class:`~skinfl.errors.ProtectionError` for a wrong shape or a value that is not finite.
         """
 
-    def agree(self, agreed: np.ndarray) -> None:  # noqa: B027 - optional by design
+    def set_ranges(self, ranges: np.ndarray) -> None:  # noqa: B027 - optional by design
         """Take over what the last opened sum says all hospitals are to use, e.g. quantisation ranges.
 
         Every hospital must be told before it protects again, also one that sat out the last round: a

@@ -10,7 +10,7 @@ from skinfl.protection.base import Protection
 
 
 class Choice(NamedTuple):
-    """Where a protection's class is, and the names of its options."""
+    """The module that a protection's class is in, the class, and the names of its options."""
 
     module: str
     cls: str
@@ -21,15 +21,19 @@ _ENCODING = ("precision", "clip", "rounding")
 _LIBRARY = ("parties", "precision", "clip")
 #: a new protection is added here; its module is imported only where it is chosen
 CHOICES: Dict[str, Choice] = {
-    "plaintext": Choice("plaintext", "Plaintext"),
-    "smpc": Choice("smpc.protection", "Smpc", ("smpc_scheme", "parties", "threshold", "ring", *_ENCODING)),
+    "plaintext": Choice("skinfl.protection.plaintext", "Plaintext"),
+    "smpc": Choice(
+        "skinfl.protection.smpc.protection",
+        "Smpc",
+        ("smpc_scheme", "parties", "threshold", "ring", *_ENCODING),
+    ),
     "he": Choice(
-        "he.protection",
+        "skinfl.protection.he.protection",
         "He",
         ("he_scheme", "bits", "degree", "rounding_seed", "error_feedback", *_ENCODING),
     ),
-    "sympc": Choice("smpc.sympc", "Sympc", _LIBRARY),
-    "pysyft": Choice("smpc.pysyft", "PySyftSharing", _LIBRARY),
+    "sympc": Choice("skinfl.openmined.sympc_sharing", "Sympc", _LIBRARY),
+    "pysyft": Choice("skinfl.openmined.pysyft_sharing", "PySyftSharing", _LIBRARY),
 }
 
 
@@ -54,5 +58,5 @@ def build_protection(name: str, **options: Any) -> Protection:
     scheme = given.pop(f"{name}_scheme", None)
     if scheme is not None:
         given["scheme"] = scheme
-    module = import_module(f"skinfl.protection.{choice.module}")
+    module = import_module(choice.module)
     return getattr(module, choice.cls)(**given)

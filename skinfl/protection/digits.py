@@ -16,13 +16,15 @@ class Digits:
     """Integers of magnitude at most ``largest`` as ``count`` non-negative digits below ``base``.
 
     The integers are first shifted up by ``largest``. Digits of several numbers are summed place by
-    place in words that have room for ``base - 1`` times the number of summands; nothing is carried
+    place in integers that have room for ``base - 1`` times the number of summands; nothing is carried
     before decoding.
     """
 
     def __init__(self, base: int, largest: int):
         if base < 2:
-            raise ProtectionError("the words have no room for so many hospitals: take a wider ring or degree")
+            raise ProtectionError(
+                "the integers have no room for so many hospitals: take a wider ring or degree"
+            )
         self.base = base
         self.largest = largest
         self.count = 1
@@ -50,12 +52,12 @@ class Digits:
 
 
 class CountDigits:
-    """Counts, at full precision in words of any width: steps of 2**-27, at most 2**22, as digits."""
+    """Counts, at full precision in integers of any width: steps of 2**-27, at most 2**22, as digits."""
 
     def __init__(self, base: int):
         self._fixed = FixedPoint(COUNT_PRECISION, rounding="nearest")
         self._digits = Digits(base, int(COUNT_LIMIT) << COUNT_PRECISION)
-        #: words per count
+        #: integers per count
         self.width = self._digits.count
 
     def encode(self, counts: np.ndarray) -> np.ndarray:

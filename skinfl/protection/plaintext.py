@@ -13,17 +13,17 @@ import numpy as np
 from skinfl.errors import MessageError, ProtectionError
 from skinfl.protection import wire
 from skinfl.protection.base import Exchange, HospitalSide, Opened, OpenerSide, Protected, Protection, Roles
-from skinfl.protection.roles import AGGREGATOR, Party, Terms, begin_update, check_hospitals, read_sums
+from skinfl.protection.encoding import check_vector
+from skinfl.protection.roles import AGGREGATOR, Party, Session, begin_update, check_hospitals, read_sums
 from skinfl.protection.sealing import Plain, Writer
-from skinfl.protection.words import check_vector
 
 
 class PlaintextHospital(HospitalSide):
     """Sends the vector as it is, in its own type (float32: 4 bytes a value)."""
 
-    def __init__(self, name: str, terms: Terms):
+    def __init__(self, name: str, session: Session):
         self.name = name
-        self._terms = terms
+        self._session = session
 
     def protect(self, vector: np.ndarray, exchange: Exchange) -> Protected:
         """Pack ``vector`` unprotected; nothing is clipped."""
@@ -32,7 +32,7 @@ class PlaintextHospital(HospitalSide):
             raise ProtectionError(
                 "the update holds values that are not finite; leave this hospital out of the round"
             )
-        writer = begin_update(self._terms, Plain(), self.name, AGGREGATOR, exchange, reserve=vector.nbytes)
+        writer = begin_update(self._session, Plain(), self.name, AGGREGATOR, exchange, reserve=vector.nbytes)
         writer.write(np.ascontiguousarray(vector, vector.dtype.newbyteorder("<")))
         return Protected({AGGREGATOR: writer.finish()}, 0.0)
 
@@ -58,12 +58,12 @@ class PlaintextAggregator(Party[np.ndarray]):
 class PlaintextOpener(OpenerSide):
     """Reads the sum."""
 
-    def __init__(self, terms: Terms):
-        self._terms = terms
+    def __init__(self, session: Session):
+        self._session = session
 
     def open(self, combined: Mapping[str, bytes], exchange: Exchange) -> Opened:
         """Return the sum."""
-        bodies, senders, _ = read_sums(combined, exchange, self._terms, {AGGREGATOR: Plain()})
+        bodies, senders, _ = read_sums(combined, exchange, self._session, {AGGREGATOR: Plain()})
         body, size = bodies[AGGREGATOR], exchange.layout.size
         if len(body) != 8 * size:
             raise MessageError(AGGREGATOR, f"its sum has {len(body)} bytes, {8 * size} expected")
@@ -79,10 +79,10 @@ class Plaintext(Protection):
     def setup(self, hospitals: Sequence[str]) -> Roles:
         """Make the roles; there are no keys."""
         names = check_hospitals(hospitals, 1)
-        terms = Terms(self.name, self.fingerprint, names, 1)
-        aggregator = PlaintextAggregator(AGGREGATOR, terms, {name: Plain() for name in names}, Plain())
-        sides = {name: PlaintextHospital(name, terms) for name in names}
-        return Roles(sides, {AGGREGATOR: aggregator}, PlaintextOpener(terms))
+        session = Session(self.name, self.fingerprint, names, 1)
+        aggregator = PlaintextAggregator(AGGREGATOR, session, {name: Plain() for name in names}, Plain())
+        sides = {name: PlaintextHospital(name, session) for name in names}
+        return Roles(sides, {AGGREGATOR: aggregator}, PlaintextOpener(session))
 
     @property
     def fingerprint(self) -> str:

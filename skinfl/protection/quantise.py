@@ -8,7 +8,7 @@ cut off, so its mean is x (QSGD: Alistarh et al., NeurIPS 2017). The error of on
 The clip range is a fixed one for all segments, or agreed, segment by segment, in the round before: each
 hospital adds the largest magnitude in each segment to what it protects, only the sum of these over the
 hospitals is opened, and twice their mean is the next range. In the first round nothing is agreed yet,
-so values are carried in several words each, at a clip of 64 and at least 16 fractional bits.
+so values are carried in several integers each, at a clip of 64 and at least 16 fractional bits.
 
 Error feedback (Seide et al., Interspeech 2014; Karimireddy et al., ICML 2019) keeps at the hospital what
 rounding and clipping cut off and adds it to the next update.
@@ -26,11 +26,18 @@ from skinfl.errors import ProtectionError, SettingsError
 from skinfl.protection import wire
 from skinfl.protection.base import Exchange
 from skinfl.protection.digits import COUNT_LIMIT, COUNT_PRECISION, CountDigits, Digits
+from skinfl.protection.encoder import Decoded, Encoder
+from skinfl.protection.encoding import (
+    DEFAULT_PRECISION,
+    Tally,
+    check_vector,
+    clipped_block,
+    in_blocks,
+    separate_counts,
+)
 from skinfl.protection.fixedpoint import FixedPoint
 from skinfl.protection.layout import Layout
 from skinfl.protection.smpc.prg import Stream, new_seed
-from skinfl.protection.source import Decoded, Source
-from skinfl.protection.words import DEFAULT_PRECISION, Tally, check_vector, clipped_block, in_blocks, split
 
 BITS = (8, 12, 16)
 #: clip range of a first round
@@ -42,8 +49,8 @@ MINIMUM_CLIP = 2.0**-20
 _UNIFORM = np.dtype("<u4")
 
 
-class QuantisedWords:
-    """The layout of quantised words: all that hospitals and opener must agree on; holds no state.
+class QuantisedEncoding:
+    """The layout of quantised integers: all that hospitals and opener must agree on; holds no state.
 
     ``clip`` None means agreed ranges. Every word lies in ``0 .. largest``.
     """
@@ -68,11 +75,11 @@ class QuantisedWords:
         return [places[s.name] for s in layout.segments if s.kind != "count"]
 
     def is_wide(self, agreement: str) -> bool:
-        """Return whether values take several words, as nothing is agreed yet."""
+        """Return whether values take several integers, as nothing is agreed yet."""
         return self.clip is None and not agreement
 
     def size(self, layout: Layout, agreement: str) -> int:
-        """Return how many words a vector becomes."""
+        """Return how many integers a vector becomes."""
         segments = self.segments(layout)
         values = sum(s.stop - s.start for s in segments)
         counts = layout.size - values
@@ -82,12 +89,12 @@ class QuantisedWords:
             return values * self.wide_digits.count + (counts + len(segments)) * self.counts.width
         return values + (counts + 2 * len(segments)) * self.counts.width
 
-    def decode(self, words: np.ndarray, layout: Layout, senders: int, agreement: str) -> Decoded:
-        """Return the float64 vector of words summed over that many senders."""
-        parts, segments = split(layout), self.segments(layout)
+    def decode(self, integers: np.ndarray, layout: Layout, senders: int, agreement: str) -> Decoded:
+        """Return the float64 vector of integers summed over that many senders."""
+        parts, segments = separate_counts(layout), self.segments(layout)
         number = layout.size - len(parts.counts)
         width = self.wide_digits.count if self.is_wide(agreement) else 1
-        values, extras = words[: number * width], words[number * width :]
+        values, extras = integers[: number * width], integers[number * width :]
         extras = self.counts.steps(extras, senders)
         counts, peaks, clips = np.split(extras, [len(parts.counts), len(parts.counts) + len(segments)])
         vector = np.empty(layout.size)
@@ -103,10 +110,10 @@ class QuantisedWords:
             length = where.stop - where.start
             vector[where] = whole[done : done + length] * step
             done += length
-        agreed = (
+        ranges = (
             None if self.clip is not None or not segments else next_clips(self.counts.value(peaks), senders)
         )
-        return Decoded(vector, agreed)
+        return Decoded(vector, ranges)
 
     def _common(self, clips: np.ndarray, senders: int, segments: int) -> np.ndarray:
         """Return the ranges that all senders used: their sums, in steps, are multiples of the senders."""
@@ -124,7 +131,7 @@ def next_clips(peaks: np.ndarray, senders: int) -> np.ndarray:
     return np.ceil(wanted / step) * step
 
 
-class Quantiser(Source):
+class Quantiser(Encoder):
     """A hospital's own side: the agreed ranges, the residual, and the stream that rounds.
 
     ``rounding`` is ``"stochastic"`` or ``"nearest"``. The stream's seed is the operating system's. With
@@ -135,7 +142,7 @@ class Quantiser(Source):
 
     def __init__(
         self,
-        words: QuantisedWords,
+        encoding: QuantisedEncoding,
         name: str,
         *,
         salt: bytes,
@@ -143,80 +150,80 @@ class Quantiser(Source):
         seed: Optional[int] = None,
         error_feedback: bool = False,
     ):
-        self.words = words
+        self.encoding = encoding
         self.name = name
         self._salt = salt
         self._rounding = rounding
         self._seed = seed
         self._error_feedback = error_feedback
-        self._agreed: Optional[np.ndarray] = None
+        self._ranges: Optional[np.ndarray] = None
         self._residual: Optional[np.ndarray] = None
 
-    def agree(self, agreed: np.ndarray) -> None:
+    def set_ranges(self, ranges: np.ndarray) -> None:
         """Take the clip ranges of the next round, one per segment of ordinary values."""
-        if self.words.clip is None:
-            self._agreed = np.array(agreed, np.float64)
+        if self.encoding.clip is None:
+            self._ranges = np.array(ranges, np.float64)
 
     def state(self) -> Dict[str, np.ndarray]:
         """Return the agreed ranges and the residual."""
-        found = {"agreed": self._agreed, "residual": self._residual}
+        found = {"ranges": self._ranges, "residual": self._residual}
         return {name: array for name, array in found.items() if array is not None}
 
     def load_state(self, state: Mapping[str, np.ndarray]) -> None:
         """Put back what :meth:`state` returned."""
-        self._agreed, self._residual = state.get("agreed"), state.get("residual")
+        self._ranges, self._residual = state.get("ranges"), state.get("residual")
 
     def agreement(self, layout: Layout) -> str:
         """Return the digest of the ranges that a vector of this layout will be quantised with."""
-        if self.words.clip is not None or not self._fits(layout):
+        if self.encoding.clip is not None or not self._fits(layout):
             return ""
-        return wire.fingerprint(self._salt, self._agreed.tobytes())
+        return wire.fingerprint(self._salt, self._ranges.tobytes())
 
     def blocks(self, vector: np.ndarray, exchange: Exchange, tally: Tally) -> Iterator[np.ndarray]:
-        """Yield the words of ``vector`` in order, int64, at most BLOCK at a time."""
+        """Yield the integers of ``vector`` in order, int64, at most BLOCK at a time."""
         layout = exchange.layout
         vector = check_vector(vector, layout)
         if self._residual is not None and self._residual.shape == vector.shape:
             vector = vector + self._residual
-        wide = self.words.is_wide(self.agreement(layout))
+        wide = self.encoding.is_wide(self.agreement(layout))
         clips = self._clips(layout, wide)
         residual = np.zeros(layout.size, np.float32) if self._error_feedback else None
         uniform = self._stream(exchange)
         peaks = np.zeros(len(clips))
-        for i, where in enumerate(self.words.segments(layout)):
+        for i, where in enumerate(self.encoding.segments(layout)):
             start = where.start
             for values in in_blocks(vector[where]):
                 values = values.astype(np.float64)
                 inside = clipped_block(values, clips[i], tally)
                 peaks[i] = max(peaks[i], float(values.max()), -float(values.min()))
                 if wide:
-                    whole = self.words.wide.encode(inside)
-                    sent = self.words.wide.decode(whole)
-                    yield from in_blocks(self.words.wide_digits.encode(whole))
+                    whole = self.encoding.wide.encode(inside)
+                    sent = self.encoding.wide.decode(whole)
+                    yield from in_blocks(self.encoding.wide_digits.encode(whole))
                 else:
-                    whole = self._round(inside, self.words.half / clips[i], uniform)
-                    sent = whole * (clips[i] / self.words.half)
-                    yield whole + self.words.half
+                    whole = self._round(inside, self.encoding.half / clips[i], uniform)
+                    sent = whole * (clips[i] / self.encoding.half)
+                    yield whole + self.encoding.half
                 if residual is not None:
                     residual[start : start + len(values)] = values - sent
                     start += len(values)
-        extras = [vector[split(layout).counts]]
-        if self.words.clip is None:
+        extras = [vector[separate_counts(layout).counts]]
+        if self.encoding.clip is None:
             extras.append(np.minimum(peaks, COUNT_LIMIT))
             if not wide:
                 extras.append(clips)
-        yield from in_blocks(self.words.counts.encode(np.concatenate(extras)))
+        yield from in_blocks(self.encoding.counts.encode(np.concatenate(extras)))
         if residual is not None and len(clips):
             self._residual = residual
 
     def _fits(self, layout: Layout) -> bool:
-        return self._agreed is not None and self._agreed.shape == (len(self.words.segments(layout)),)
+        return self._ranges is not None and self._ranges.shape == (len(self.encoding.segments(layout)),)
 
     def _clips(self, layout: Layout, wide: bool) -> np.ndarray:
-        number = len(self.words.segments(layout))
-        if self.words.clip is not None:
-            return np.full(number, self.words.clip)
-        return np.full(number, WIDE_CLIP) if wide else self._agreed
+        number = len(self.encoding.segments(layout))
+        if self.encoding.clip is not None:
+            return np.full(number, self.encoding.clip)
+        return np.full(number, WIDE_CLIP) if wide else self._ranges
 
     def _stream(self, exchange: Exchange) -> Optional[Stream]:
         if self._rounding == "nearest":

@@ -23,7 +23,7 @@ MINIMUM_SENDERS = 2
 Content = TypeVar("Content")
 
 
-class Terms(NamedTuple):
+class Session(NamedTuple):
     """What all roles of one setup agree on: the scheme's name, the fingerprint of its parameters and
     keys, the hospitals, and how many must be in a sum for it to hide each of them.
     """
@@ -47,7 +47,7 @@ def check_hospitals(hospitals: Sequence[str], minimum: int) -> Tuple[str, ...]:
 
 
 def begin_update(
-    terms: Terms,
+    session: Session,
     link: Link,
     sender: str,
     recipient: str,
@@ -58,9 +58,9 @@ def begin_update(
 ) -> Writer:
     """Begin a hospital's message to a party."""
     header = wire.Header(
-        terms.scheme,
+        session.scheme,
         "update",
-        terms.fingerprint,
+        session.fingerprint,
         exchange.run,
         exchange.round,
         sender,
@@ -75,12 +75,12 @@ class Party(AggregatorSide, Generic[Content]):
     """An aggregating party: keeps each hospital's message until the senders are agreed, then adds.
 
     One sum is made per exchange. A second one over other senders would let whoever sees both subtract
-    them and find a single update, so it is refused; so is a sum of fewer than ``terms.minimum``.
+    them and find a single update, so it is refused; so is a sum of fewer than ``session.minimum``.
     """
 
-    def __init__(self, name: str, terms: Terms, links: Mapping[str, Link], opener: Link):
+    def __init__(self, name: str, session: Session, links: Mapping[str, Link], opener: Link):
         self.name = name
-        self.terms = terms
+        self.session = session
         self._links = dict(links)
         self._opener = opener
         self._current: Optional[Tuple[str, int, str]] = None
@@ -106,9 +106,9 @@ class Party(AggregatorSide, Generic[Content]):
         sender = envelope.header.sender
         wire.check(
             envelope.header,
-            scheme=self.terms.scheme,
+            scheme=self.session.scheme,
             kind="update",
-            fingerprint=self.terms.fingerprint,
+            fingerprint=self.session.fingerprint,
             exchange=exchange,
             recipient=self.name,
             senders=self._links,
@@ -138,15 +138,15 @@ class Party(AggregatorSide, Generic[Content]):
         missing = [name for name in names if name not in self._kept]
         if missing:
             raise ProtectionError(f"{self.name} holds no message of {missing[0]}: agree on the senders first")
-        if len(names) < self.terms.minimum:
+        if len(names) < self.session.minimum:
             raise ProtectionError(
                 f"a sum of {len(names)} hospital(s) would show a single update: "
-                f"at least {self.terms.minimum} must take part"
+                f"at least {self.session.minimum} must take part"
             )
         header = wire.Header(
-            self.terms.scheme,
+            self.session.scheme,
             "sum",
-            self.terms.fingerprint,
+            self.session.fingerprint,
             exchange.run,
             exchange.round,
             self.name,
@@ -171,7 +171,7 @@ class Sum(NamedTuple):
 
 
 def read_sums(
-    combined: Mapping[str, bytes], exchange: Exchange, terms: Terms, links: Mapping[str, Link]
+    combined: Mapping[str, bytes], exchange: Exchange, session: Session, links: Mapping[str, Link]
 ) -> Sum:
     """Check the parties' combined messages and that all of them sum the same hospitals."""
     bodies: Dict[str, bytearray] = {}
@@ -181,9 +181,9 @@ def read_sums(
         header = envelope.header
         wire.check(
             header,
-            scheme=terms.scheme,
+            scheme=session.scheme,
             kind="sum",
-            fingerprint=terms.fingerprint,
+            fingerprint=session.fingerprint,
             exchange=exchange,
             recipient=OPENER,
             senders=links,
@@ -191,10 +191,10 @@ def read_sums(
         if header.sender != party:
             raise MessageError(header.sender, f"it was handed in as {party}'s")
         bodies[party] = links[party].open(envelope)
-        known = set(header.senders) <= set(terms.hospitals)
+        known = set(header.senders) <= set(session.hospitals)
         if tuple(sorted(set(header.senders))) != header.senders or not known:
             raise MessageError(party, "its list of senders is not one of this run's hospitals")
-        if len(header.senders) < terms.minimum:
+        if len(header.senders) < session.minimum:
             raise MessageError(
                 party, f"a sum of {len(header.senders)} hospital(s) would show a single update"
             )

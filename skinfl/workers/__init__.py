@@ -20,7 +20,7 @@ def build_network(name: str) -> Network:
     if name == "auto":
         name = "pysyft" if _pysyft_installed() else "virtual"
     if name == "pysyft":
-        from skinfl.workers.pysyft import PySyftNetwork
+        from skinfl.openmined.workers import PySyftNetwork
 
         return PySyftNetwork()
     from skinfl.workers.virtual import VirtualNetwork

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from skinfl.assembly import assemble, load_material, unit_images
+from skinfl.assembly import assemble, load_federated_data, unit_images
 from skinfl.errors import SkinflError, TrainingError
 from skinfl.federation.audit import Audit
 from skinfl.federation.events import Aggregated, HospitalLeftOut, RoundFinished, RoundStarted, RunStarted
 from skinfl.federation.rounds import class_weights
-from skinfl.federation.transport import agreed_senders
+from skinfl.federation.transport import common_senders
 from skinfl.protection.base import Opened
 from skinfl.settings import Settings
 
@@ -29,12 +29,12 @@ SMALL = {
 def play(settings, **changes):
     """Return the events of a run and its assembly."""
     settings = Settings(**{**SMALL, **settings, **changes})
-    assembly = assemble(settings, load_material(settings))
+    assembly = assemble(settings, load_federated_data(settings))
     return list(assembly.federation.run()), assembly
 
 
 def final(settings, **changes):
-    return play(settings, **changes)[1].federation.progress.server.model
+    return play(settings, **changes)[1].federation.state.server.model
 
 
 def test_events_come_in_order(toy):
@@ -43,7 +43,7 @@ def test_events_come_in_order(toy):
     one_round = ["RoundStarted", *["HospitalTrained"] * 3, "Aggregated", "RoundFinished"]
     assert kinds == ["RunStarted", *one_round, *one_round]
     assert events[0] == RunStarted(1, 2, ("hospital-1", "hospital-2", "hospital-3"))
-    assert assembly.federation.progress.round == 2
+    assert assembly.federation.state.round == 2
 
 
 def test_it_learns(toy):
@@ -116,7 +116,7 @@ def test_rounds_go_on_when_hospitals_vanish(toy, protection):
     events, assembly = play({"protection": protection, "strategy": "scaffold"}, rounds=6, dropout=0.4)
     left_out = [e for e in events if isinstance(e, HospitalLeftOut)]
     assert any("vanished" in e.reason for e in left_out)
-    assert assembly.federation.progress.round == 6
+    assert assembly.federation.state.round == 6
 
 
 def test_the_sum_of_a_single_hospital_is_never_opened(toy, monkeypatch):
@@ -127,17 +127,17 @@ def test_the_sum_of_a_single_hospital_is_never_opened(toy, monkeypatch):
     (left_out,) = [e for e in events if isinstance(e, HospitalLeftOut)]
     assert "never opened" in left_out.reason
     first = Settings(**SMALL)
-    start = assemble(first, load_material(first)).federation.progress.server.model
-    assert np.array_equal(assembly.federation.progress.server.model, start)
+    start = assemble(first, load_federated_data(first)).federation.state.server.model
+    assert np.array_equal(assembly.federation.state.server.model, start)
 
 
 def test_a_scaffold_control_whose_update_was_lost_is_dropped(toy):
     settings = Settings(**{**SMALL, "strategy": "scaffold"})
-    assembly = assemble(settings, load_material(settings))
+    assembly = assemble(settings, load_federated_data(settings))
     federation = assembly.federation
-    federation.progress = federation.progress._replace(prepared=federation._prepare())
+    federation.state = federation.state._replace(prepared=federation._prepare())
     agent = assembly.transport._agents["hospital-1"]
-    data = load_material(settings).train_of("hospital-1")
+    data = load_federated_data(settings).train_of("hospital-1")
     task = federation._task("hospital-1", 1)
     agent.train(data, task)
     assert agent.state()["pending_round"] == 1
@@ -149,11 +149,11 @@ def test_a_scaffold_control_whose_update_was_lost_is_dropped(toy):
 
 def test_a_hospital_larger_than_agreed_refuses(toy):
     settings = Settings(**SMALL)
-    assembly = assemble(settings, load_material(settings))
+    assembly = assemble(settings, load_federated_data(settings))
     agent = assembly.transport._agents["hospital-1"]
     agent._unit = 3
     with pytest.raises(SkinflError, match="more than the agreed 3"):
-        agent.statistics(load_material(settings).train_of("hospital-1"), "run")
+        agent.statistics(load_federated_data(settings).train_of("hospital-1"), "run")
 
 
 def test_batchnorm_statistics_can_stay_at_the_hospitals(toy):
@@ -168,9 +168,9 @@ def test_batchnorm_statistics_can_stay_at_the_hospitals(toy):
 
 def test_normalisation_and_class_weights_come_from_training_images_of_all_hospitals(toy):
     settings = Settings(**SMALL)
-    material = load_material(settings)
+    material = load_federated_data(settings)
     _, assembly = play({"protection": "smpc"}, rounds=1)
-    prepared = assembly.federation.progress.prepared
+    prepared = assembly.federation.state.prepared
     train = material.dataset.subset(material.split.train)
     assert prepared.normalisation.mean[0] == pytest.approx(train.images.mean() / 255, abs=1e-5)
     assert prepared.normalisation.std[0] == pytest.approx(train.images.std() / 255, abs=1e-4)
@@ -195,7 +195,7 @@ def test_audit_names_a_sender_that_contributed_nothing():
 
 
 def test_agreed_senders_are_those_every_party_received():
-    assert agreed_senders([{"a", "b"}, {"b", "c", "a"}], ["c", "b", "a"]) == ("b", "a")
+    assert common_senders([{"a", "b"}, {"b", "c", "a"}], ["c", "b", "a"]) == ("b", "a")
 
 
 @pytest.mark.parametrize("largest, unit", [(1, 1), (2, 2), (3, 4), (1024, 1024), (1025, 2048)])

@@ -53,7 +53,7 @@ def play(strategy, hospitals, rounds, x=0.0, unit=100):
             vector, h.control = strategy.contribute(result, h.images / unit, LAYOUT, server, h.control)
             assert vector.shape == (strategy.contribution_layout(LAYOUT).size,)
             total = total + vector.astype(np.float64)
-        server = strategy.apply(server, strategy.split(total, LAYOUT), LAYOUT, len(hospitals))
+        server = strategy.apply(server, strategy.unpack(total, LAYOUT), LAYOUT, len(hospitals))
         states.append(server)
     return states
 
@@ -158,7 +158,7 @@ def test_server_control_is_divided_by_all_hospitals_not_those_asked():
     server = strategy.init(np.array([5.0], np.float32), LAYOUT)
     result = a.train(5.0, strategy.correction(server, None))
     vector, _ = strategy.contribute(result, 0.1, LAYOUT, server, None)
-    server = strategy.apply(server, strategy.split(vector, LAYOUT), LAYOUT, hospitals=4)
+    server = strategy.apply(server, strategy.unpack(vector, LAYOUT), LAYOUT, hospitals=4)
     assert server.control[0] == pytest.approx(4.0 / 4)
 
 
@@ -171,7 +171,7 @@ def test_statistics_are_averaged_plainly_by_fednova_and_left_out_of_controls():
     for delta, steps, weight in (([1.0, 2.0, 3.0], 2, 0.5), ([5.0, 4.0, 1.0], 10, 0.5)):
         result = LocalResult(np.array(delta, np.float32), steps, 50, 0.0, None)
         total = total + strategy.contribute(result, weight, layout, server, None)[0]
-    model = strategy.apply(server, strategy.split(total, layout), layout, 2).model
+    model = strategy.apply(server, strategy.unpack(total, layout), layout, 2).model
     assert model[1:] == pytest.approx([3.0, 2.0])
     assert model[0] == pytest.approx(6.0 * (0.5 * 1.0 / 2 + 0.5 * 5.0 / 10))
     assert Scaffold().contribution_layout(layout).size == 3 + 1 + 1
@@ -179,7 +179,7 @@ def test_statistics_are_averaged_plainly_by_fednova_and_left_out_of_controls():
 
 def test_a_sum_without_weight_is_refused():
     with pytest.raises(TrainingError, match="no hospital contributed"):
-        FedAvg().split(np.zeros(2), LAYOUT)
+        FedAvg().unpack(np.zeros(2), LAYOUT)
 
 
 @pytest.mark.parametrize("name", ["fedavg", "fedprox", "fednova", "scaffold"])

@@ -77,7 +77,7 @@ def test_a_network_without_trainable_parameters_is_refused():
 def test_split_gives_tensors_shaped_like_the_parameters():
     model = network()
     layout = StateLayout(model)
-    parts = layout.split(layout.flatten(model))
+    parts = layout.parameter_tensors(layout.flatten(model))
     for part, parameter in zip(parts, model.parameters()):
         assert torch.equal(part, parameter.detach())
 

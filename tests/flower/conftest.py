@@ -18,7 +18,7 @@ def running(tmp_path_factory):
     """Start a SuperLink and three SuperNodes; afterwards nothing of them may be left."""
     from flower_helpers import approved_federation, small_material, snapshot
 
-    from skinfl.flower.processes import LocalDeployment
+    from skinfl.flower.local.processes import LocalDeployment
 
     root = tmp_path_factory.mktemp("running")
     app, material = snapshot(root), small_material()

@@ -6,19 +6,19 @@ from pathlib import Path
 
 import numpy as np
 
-from skinfl.assembly import Material, assemble
+from skinfl.assembly import FederatedData, assemble
 from skinfl.data.dataset import LesionDataset
 from skinfl.data.ham10000 import CLASSES
 from skinfl.data.splits import train_test_split
 from skinfl.federation.checkpoint import load_checkpoint
 from skinfl.flower.approve import approve, bundle_digest
-from skinfl.flower.coordinator import Coordinator
-from skinfl.flower.folders import read_hospital
-from skinfl.flower.options import Options
-from skinfl.flower.post import NoAnswer, Post
-from skinfl.flower.processes import free_ports
-from skinfl.flower.simulation import largest_part, make_federation
-from skinfl.flower.site import Site
+from skinfl.flower.coordinator.coordinator import Coordinator
+from skinfl.flower.coordinator.messaging import Messaging, NoAnswer
+from skinfl.flower.coordinator.options import Options
+from skinfl.flower.hospital.site import Site
+from skinfl.flower.local.processes import free_ports
+from skinfl.flower.local.simulation import largest_part, make_federation
+from skinfl.flower.provisioning.folders import read_hospital
 from skinfl.protection.smpc.protection import Smpc
 from skinfl.run import CHECKPOINT
 from skinfl.settings import Settings, to_toml
@@ -54,7 +54,7 @@ def small_material(dataset=None):
     split = train_test_split(dataset, seed=1)
     owner = np.arange(len(dataset)) % 2
     owner[split.train[::3]] = 2
-    return Material(dataset, split, {h: np.flatnonzero(owner == i) for i, h in enumerate(HOSPITALS)})
+    return FederatedData(dataset, split, {h: np.flatnonzero(owner == i) for i, h in enumerate(HOSPITALS)})
 
 
 def settings_of(**changes):
@@ -69,10 +69,10 @@ def virtual_progress(settings, material):
     federation = assemble(settings, material).federation
     for _ in federation.run():
         pass
-    return federation.progress
+    return federation.state
 
 
-class LocalPost(Post):
+class LocalMessaging(Messaging):
     """Hands requests to sites in this process; ``log`` keeps (kind, round, hospital, request, answer)."""
 
     def __init__(self, federation):
@@ -158,7 +158,7 @@ def await_text(path, text, seconds=120.0, count=1):
 
 def final_model(out):
     """Return the state vector in a run's checkpoint."""
-    return load_checkpoint(out / CHECKPOINT).progress.server.model
+    return load_checkpoint(out / CHECKPOINT).state.server.model
 
 
 def patterns_of(floats, hospitals):

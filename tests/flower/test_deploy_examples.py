@@ -8,7 +8,7 @@ import sys
 import pytest
 from flower_helpers import ROOT
 
-from skinfl.flower.provision import DEFAULT_PORT, provision
+from skinfl.flower.provisioning.provision import DEFAULT_PORT, provision
 
 DEPLOY = ROOT / "deploy"
 

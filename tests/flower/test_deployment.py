@@ -16,11 +16,11 @@ import pytest
 pytest.importorskip("flwr", reason="needs the extra [flower]")
 
 from skinfl.errors import SettingsError
-from skinfl.flower import certificates
 from skinfl.flower.approve import approve, bundle_digest
-from skinfl.flower.folders import read_hospital
-from skinfl.flower.processes import LocalDeployment, ProcessError, free_ports
-from skinfl.flower.provision import provision
+from skinfl.flower.local.processes import LocalDeployment, ProcessError, free_ports
+from skinfl.flower.provisioning import certificates
+from skinfl.flower.provisioning.folders import read_hospital
+from skinfl.flower.provisioning.provision import provision
 
 ECHO_PROJECT = """
 [project]
@@ -150,7 +150,7 @@ def test_nothing_outlives_a_killed_parent(tmp_path):
     federation = make_federation(tmp_path / "federation", ["a", "b"])
     port = json.dumps(str(tmp_path / "logs"))
     code = (
-        "import time; from skinfl.flower.processes import LocalDeployment\n"
+        "import time; from skinfl.flower.local.processes import LocalDeployment\n"
         f"with LocalDeployment({json.dumps(str(federation))}, {port}) as d:\n"
         "    d.start_superlink(); print(*d.running(), flush=True); time.sleep(60)\n"
     )

@@ -23,11 +23,11 @@ from flwr.supercore.task_identity import TaskIdentity
 from skinfl.errors import SettingsError, TrainingError
 from skinfl.flower import environment, server_app, superexec, supernode
 from skinfl.flower.client_app import app as client_app
+from skinfl.flower.coordinator.log import RunLog
+from skinfl.flower.coordinator.transport import RemoteTransport
 from skinfl.flower.environment import COORDINATOR_VARIABLE, FEDERATION_VARIABLE
-from skinfl.flower.folders import read_coordinator, read_hospital
-from skinfl.flower.log import RunLog
+from skinfl.flower.provisioning.folders import read_coordinator, read_hospital
 from skinfl.flower.superlink import arguments, write_connection
-from skinfl.flower.transport import RemoteTransport
 
 RUN = 77
 
@@ -96,7 +96,7 @@ def test_a_deployments_apps_train_as_virtual_workers_do(tmp_path, monkeypatch, c
 def test_a_simulation_makes_its_own_federation(tmp_path, monkeypatch):
     material = small_material()
     monkeypatch.delenv(COORDINATOR_VARIABLE, raising=False)
-    monkeypatch.setattr("skinfl.flower.simulation.load_material", lambda settings: material)
+    monkeypatch.setattr("skinfl.flower.local.simulation.load_federated_data", lambda settings: material)
     settings = settings_of(protection="plaintext", rounds=1, evaluate_every=1, partition="iid")
     places = [{"partition-id": i, "num-partitions": 3} for i in (2, 0, 1)]
     config = {"config": str(tmp_path / "s.toml"), "unit": 64, "out": "run"}

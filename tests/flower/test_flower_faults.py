@@ -9,7 +9,7 @@ pytest.importorskip("flwr", reason="needs the extra [flower]")
 
 from flower_helpers import (
     HOSPITALS,
-    LocalPost,
+    LocalMessaging,
     await_text,
     coordinator_of,
     federation_of,
@@ -37,7 +37,7 @@ def start(running, settings, out, **options):
 
 
 def records_of(out):
-    return load_checkpoint(out / CHECKPOINT).progress.records
+    return load_checkpoint(out / CHECKPOINT).state.records
 
 
 def test_a_hospital_killed_in_a_round_that_comes_back_loses_nothing(running):
@@ -67,7 +67,7 @@ def test_a_hospital_killed_for_good_is_left_out_and_shamir_opens_without_its_par
     assert record["left_out"] == {"hospital-3": "hospital-3 lost its connection"}
     # the same run in one process, with a third hospital that is not there after the statistics
     federation, _ = federation_of(tmp_path, running.material)
-    post = LocalPost(federation)
+    post = LocalMessaging(federation)
     post.tamper = lambda kind, round, name, request, answer: (
         None if name == "hospital-3" and round else answer
     )

@@ -13,12 +13,12 @@ from flower_helpers import ROOT, federation_of, settings_of, small_dataset, smal
 from skinfl.data import load
 from skinfl.errors import CheckpointError, DataError, MessageError, ProtectionError, SettingsError
 from skinfl.flower import keys, protocol
+from skinfl.flower.coordinator.options import Options, read_run_config
 from skinfl.flower.environment import flower_environment, simulated_federation, wait_for_federation
-from skinfl.flower.memory import MemoryWatch
-from skinfl.flower.options import Options, read_run_config
-from skinfl.flower.parts import hand_out, write_dataset
-from skinfl.flower.simulation import prepare_simulation
-from skinfl.flower.store import Answer, RunStore
+from skinfl.flower.hospital.store import Answer, RunStore
+from skinfl.flower.local.data_folders import hand_out, write_dataset
+from skinfl.flower.local.memory import MemoryWatch
+from skinfl.flower.local.simulation import prepare_simulation
 from skinfl.protection import build_protection
 
 if sys.version_info >= (3, 11):
@@ -124,10 +124,10 @@ def test_messages_survive_the_way_and_others_are_refused():
 
 
 def test_a_cut_or_changed_request_never_gets_past_the_site(tmp_path):
-    from flower_helpers import LocalPost
+    from flower_helpers import LocalMessaging
 
     folder, _ = federation_of(tmp_path)
-    site = LocalPost(folder).sites["hospital-1"]
+    site = LocalMessaging(folder).sites["hospital-1"]
     request = protocol.encode_request("statistics", {"run": "ab" * 8, "sealed": {}})
     rng = np.random.RandomState(0)
     for _ in range(200):
@@ -193,12 +193,12 @@ def test_flowers_processes_send_nothing_and_find_this_python_first():
 
 def test_a_simulations_federation_is_made_once_and_waited_for(tmp_path, monkeypatch):
     material = small_material()
-    monkeypatch.setattr("skinfl.flower.simulation.load_material", lambda settings: material)
+    monkeypatch.setattr("skinfl.flower.local.simulation.load_federated_data", lambda settings: material)
     federation = simulated_federation(tmp_path, 7)
     settings = settings_of().replace(hospitals=5, partition="paper")
     prepared = prepare_simulation(settings, federation, 3)
     assert (prepared.hospitals, prepared.partition) == (3, "iid")
-    monkeypatch.setattr("skinfl.flower.simulation.load_material", None)
+    monkeypatch.setattr("skinfl.flower.local.simulation.load_federated_data", None)
     prepare_simulation(settings, federation, 3)
     assert wait_for_federation(federation) == federation
     monkeypatch.setattr("skinfl.flower.environment._WAIT_SECONDS", 0.0)

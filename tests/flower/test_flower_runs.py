@@ -21,7 +21,7 @@ from flower_helpers import (
 
 from skinfl.errors import MissingExtra, SettingsError
 from skinfl.federation.audit import Audit
-from skinfl.flower.experiment import flower_settings, run_experiment
+from skinfl.flower.local.experiment import flower_settings, run_experiment
 
 
 class Watch(threading.Thread):
@@ -134,7 +134,7 @@ def test_the_simulation_engine_gives_the_same_model(tmp_path):
 
 
 def test_an_experiment_says_what_is_missing(tmp_path, monkeypatch):
-    monkeypatch.setattr("skinfl.flower.experiment.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("skinfl.flower.local.experiment.importlib.util.find_spec", lambda name: None)
     with pytest.raises(MissingExtra, match=r"ray: pip install 'skinfl\[simulation\]'"):
         run_experiment(settings_of(), None, tmp_path, tmp_path, simulation=True)
     with pytest.raises(SettingsError, match="no Flower run to go on with"):

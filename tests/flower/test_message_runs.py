@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flower_helpers import (
     HOSPITALS,
-    LocalPost,
+    LocalMessaging,
     coordinator_of,
     federation_of,
     final_model,
@@ -18,7 +18,7 @@ from flower_helpers import (
 from skinfl.errors import ProtectionError, SettingsError, SkinflError, TrainingError
 from skinfl.federation.checkpoint import load_checkpoint
 from skinfl.flower import protocol
-from skinfl.flower.folders import HOSPITAL_FILE
+from skinfl.flower.provisioning.folders import HOSPITAL_FILE
 from skinfl.run import CHECKPOINT, RESULT
 
 
@@ -42,13 +42,13 @@ def test_the_model_equals_the_virtual_workers_bit_for_bit(federation, tmp_path, 
     folder, material = federation
     settings = settings_of(**changes)
     virtual = virtual_progress(settings, material)
-    post = LocalPost(folder)
+    post = LocalMessaging(folder)
     lines = []
     coordinator = coordinator_of(folder, material, settings, post, tmp_path / "out", lines.append)
     result = coordinator.run(HOSPITALS)
     np.testing.assert_array_equal(final_model(tmp_path / "out"), virtual.server.model)
     assert result["final"] == virtual.records[-1]["metrics"]
-    records = load_checkpoint(tmp_path / "out" / CHECKPOINT).progress.records
+    records = load_checkpoint(tmp_path / "out" / CHECKPOINT).state.records
     for mine, theirs in zip(records, virtual.records):
         for key in ("trained", "train_loss", "metrics", "hospital_metrics", "clipped"):
             assert mine[key] == theirs[key], key
@@ -64,9 +64,9 @@ def test_the_model_equals_the_virtual_workers_bit_for_bit(federation, tmp_path, 
 
 def test_the_keys_are_forgotten_after_the_last_round(federation, tmp_path):
     folder, material = federation
-    coordinator_of(folder, material, settings_of(protection="he"), LocalPost(folder), tmp_path / "out").run(
-        HOSPITALS
-    )
+    coordinator_of(
+        folder, material, settings_of(protection="he"), LocalMessaging(folder), tmp_path / "out"
+    ).run(HOSPITALS)
     left = [path.name for name in HOSPITALS for path in (folder / name / "state").rglob("*.msgpack")]
     assert "joined.msgpack" in left
     assert "keys.msgpack" not in left
@@ -81,7 +81,7 @@ class Killed(Exception):
 def test_a_sum_begun_before_a_restart_is_finished_over_the_same_hospitals(federation, tmp_path):
     folder, material = federation
     settings = settings_of(protection="smpc")
-    post = LocalPost(folder)
+    post = LocalMessaging(folder)
     post.tamper = lambda kind, round, name, request, answer: (
         None
         if (kind, name) in (("train", "hospital-3"), ("combine", "hospital-3")) and round == 2
@@ -89,10 +89,10 @@ def test_a_sum_begun_before_a_restart_is_finished_over_the_same_hospitals(federa
     )
     with pytest.raises(ProtectionError, match="hospital-3 did not add up"):
         coordinator_of(folder, material, settings, post, tmp_path / "out").run(HOSPITALS)
-    coordinator_of(folder, material, settings, LocalPost(folder), tmp_path / "out", resume=True).run(
+    coordinator_of(folder, material, settings, LocalMessaging(folder), tmp_path / "out", resume=True).run(
         HOSPITALS
     )
-    last = load_checkpoint(tmp_path / "out" / CHECKPOINT).progress.records[-1]
+    last = load_checkpoint(tmp_path / "out" / CHECKPOINT).state.records[-1]
     assert last["trained"] == ["hospital-1", "hospital-2"]
     assert "was begun before" in last["left_out"]["hospital-3"]
 
@@ -102,7 +102,7 @@ def test_a_restarted_coordinator_goes_on_and_gets_the_same_model(federation, tmp
     folder, material = federation
     settings = settings_of(protection="smpc")
     virtual = virtual_progress(settings, material)
-    post = LocalPost(folder)
+    post = LocalMessaging(folder)
 
     def die(kind, round, name, request, answer):
         if (kind, round, name) == (moment, 2, HOSPITALS[-1]):
@@ -115,7 +115,7 @@ def test_a_restarted_coordinator_goes_on_and_gets_the_same_model(federation, tmp
         coordinator.run(HOSPITALS)
     with pytest.raises(SettingsError, match="resume=true"):
         coordinator.run(HOSPITALS)
-    fresh = LocalPost(folder)
+    fresh = LocalMessaging(folder)
     coordinator_of(folder, material, settings, fresh, tmp_path / "out", resume=True).run(HOSPITALS)
     np.testing.assert_array_equal(final_model(tmp_path / "out"), virtual.server.model)
     before = {(k, r, n): a for k, r, n, _, a in post.log}
@@ -127,15 +127,15 @@ def test_a_restarted_coordinator_goes_on_and_gets_the_same_model(federation, tmp
 def test_a_resumed_run_may_have_more_rounds_and_fewer_hospitals(federation, tmp_path):
     folder, material = federation
     settings = settings_of(protection="smpc", batchnorm="average")
-    coordinator_of(folder, material, settings, LocalPost(folder), tmp_path / "out").run(HOSPITALS)
-    post = LocalPost(folder)
+    coordinator_of(folder, material, settings, LocalMessaging(folder), tmp_path / "out").run(HOSPITALS)
+    post = LocalMessaging(folder)
     post.away = {"hospital-2"}
     longer = settings.replace(rounds=3)
     lines = []
     coordinator = coordinator_of(folder, material, longer, post, tmp_path / "out", lines.append, resume=True)
     result = coordinator.run(HOSPITALS)
     assert result["rounds"] == 3
-    assert load_checkpoint(tmp_path / "out" / CHECKPOINT).progress.records[-1]["trained"] == [
+    assert load_checkpoint(tmp_path / "out" / CHECKPOINT).state.records[-1]["trained"] == [
         "hospital-1",
         "hospital-3",
     ]
@@ -143,7 +143,7 @@ def test_a_resumed_run_may_have_more_rounds_and_fewer_hospitals(federation, tmp_
 
 def test_a_hospital_that_vanishes_is_left_out_of_that_round_only(federation, tmp_path):
     folder, material = federation
-    post = LocalPost(folder)
+    post = LocalMessaging(folder)
     post.tamper = lambda kind, round, name, request, answer: (
         None if (kind, round, name) == ("train", 1, "hospital-2") else answer
     )
@@ -152,7 +152,7 @@ def test_a_hospital_that_vanishes_is_left_out_of_that_round_only(federation, tmp
     assert result["left_out"] == [
         {"round": 1, "hospital": "hospital-2", "reason": "hospital-2 did not answer within 1 s"}
     ]
-    records = load_checkpoint(tmp_path / "out" / CHECKPOINT).progress.records
+    records = load_checkpoint(tmp_path / "out" / CHECKPOINT).state.records
     assert [r["trained"] for r in records] == [["hospital-1", "hospital-3"], list(HOSPITALS)]
 
 
@@ -160,7 +160,7 @@ def test_a_lost_party_is_borne_by_shamir_and_named_by_additive_sharing(federatio
     folder, material = federation
     for scheme in ("shamir", "additive"):
         settings = settings_of(protection="smpc", smpc_scheme=scheme)
-        post = LocalPost(folder)
+        post = LocalMessaging(folder)
         post.tamper = lambda kind, round, name, request, answer: (
             None if kind == "combine" and round and name == "hospital-3" else answer
         )
@@ -176,7 +176,7 @@ def test_a_lost_party_is_borne_by_shamir_and_named_by_additive_sharing(federatio
 
 def test_altered_shares_cost_one_round_and_their_sender_is_not_trusted_again(federation, tmp_path):
     folder, material = federation
-    post = LocalPost(folder)
+    post = LocalMessaging(folder)
 
     def spoil(kind, round, name, request, answer):
         if (kind, round, name) == ("train", 1, "hospital-2"):
@@ -190,7 +190,7 @@ def test_altered_shares_cost_one_round_and_their_sender_is_not_trusted_again(fed
     post.tamper = spoil
     settings = settings_of(protection="smpc", rounds=3)
     coordinator_of(folder, material, settings, post, tmp_path / "out").run(HOSPITALS)
-    records = load_checkpoint(tmp_path / "out" / CHECKPOINT).progress.records
+    records = load_checkpoint(tmp_path / "out" / CHECKPOINT).state.records
     assert records[0]["trained"] == []
     assert "refused its share: its tag is wrong" in records[0]["left_out"]["hospital-2"]
     assert [r["trained"] for r in records[1:]] == [["hospital-1", "hospital-3"]] * 2
@@ -200,7 +200,7 @@ def test_under_encryption_another_hospital_opens_where_one_is_away(federation, t
     folder, material = federation
     settings = settings_of(protection="he")
     virtual = virtual_progress(settings, material)
-    post = LocalPost(folder)
+    post = LocalMessaging(folder)
     post.tamper = lambda kind, round, name, request, answer: (
         None if kind == "open" and name == "hospital-1" else answer
     )
@@ -238,7 +238,7 @@ def test_a_hospital_refuses_what_its_folder_does_not_allow(federation, tmp_path,
     lines = []
     settings = settings_of(protection="smpc", rounds=1)
     result = coordinator_of(
-        folder, material, settings, LocalPost(folder), tmp_path / "out", lines.append
+        folder, material, settings, LocalMessaging(folder), tmp_path / "out", lines.append
     ).run(HOSPITALS)
     assert any("hospital-2 does not take part" in line and reason in line for line in lines), lines
     assert result["hospitals"] == 2
@@ -250,7 +250,7 @@ def test_a_hospital_larger_than_the_unit_and_a_stranger_are_refused(federation, 
     lines = []
     with pytest.raises(TrainingError, match="0 of 3 hospitals take part"):
         coordinator_of(
-            folder, material, settings, LocalPost(folder), tmp_path / "a", lines.append, unit=4
+            folder, material, settings, LocalMessaging(folder), tmp_path / "a", lines.append, unit=4
         ).run(HOSPITALS)
     assert sum("more training images than the agreed unit of 4" in line for line in lines) == 3
     (folder / "hospital-1" / HOSPITAL_FILE).write_text(
@@ -261,13 +261,15 @@ def test_a_hospital_larger_than_the_unit_and_a_stranger_are_refused(federation, 
         )
     )
     lines.clear()
-    coordinator_of(folder, material, settings, LocalPost(folder), tmp_path / "b", lines.append).run(HOSPITALS)
+    coordinator_of(folder, material, settings, LocalMessaging(folder), tmp_path / "b", lines.append).run(
+        HOSPITALS
+    )
     assert any("hospital-1 has no key of 'hospital-3'" in line for line in lines)
 
 
 def test_too_few_hospitals_and_unlike_data_end_the_run_with_the_reason(federation, tmp_path):
     folder, material = federation
-    post = LocalPost(folder)
+    post = LocalMessaging(folder)
     post.away = {"hospital-1", "hospital-2"}
     with pytest.raises(TrainingError, match=r"1 of 3 hospitals take part \(hospital-3\)"):
         coordinator_of(folder, material, settings_of(), post, tmp_path / "a").run(HOSPITALS)
@@ -278,7 +280,7 @@ def test_too_few_hospitals_and_unlike_data_end_the_run_with_the_reason(federatio
             return protocol.encode_answer({**fields, "classes": ["nv", "mel"]})
         return answer
 
-    post = LocalPost(folder)
+    post = LocalMessaging(folder)
     post.tamper = other_classes
     with pytest.raises(TrainingError, match="hospital-3 and hospital-1 differ in classes"):
         coordinator_of(folder, material, settings_of(), post, tmp_path / "b").run(HOSPITALS)
@@ -289,7 +291,7 @@ def test_nothing_but_sums_can_be_found_in_what_passes_the_coordinator(federation
     folder, material = federation
     seen = {}
     for protection in ("plaintext", "smpc", "he"):
-        post = LocalPost(folder)
+        post = LocalMessaging(folder)
         settings = settings_of(protection=protection, rounds=1, strategy="fedavg")
         coordinator_of(folder, material, settings, post, tmp_path / protection).run(HOSPITALS)
         seen[protection] = b"".join(
@@ -307,7 +309,7 @@ def test_nothing_but_sums_can_be_found_in_what_passes_the_coordinator(federation
 
 def test_a_second_sum_over_others_is_refused_and_a_repeated_request_changes_nothing(federation, tmp_path):
     folder, material = federation
-    post = LocalPost(folder)
+    post = LocalMessaging(folder)
     settings = settings_of(protection="smpc", rounds=1)
     coordinator = coordinator_of(folder, material, settings, post, tmp_path / "out")
     requests = {}
@@ -353,7 +355,7 @@ def test_a_second_sum_over_others_is_refused_and_a_repeated_request_changes_noth
 
 def test_hospitals_that_were_told_different_settings_do_not_share_keys(federation, tmp_path):
     folder, material = federation
-    post = LocalPost(folder)
+    post = LocalMessaging(folder)
 
     def tell_another_story(kind, round, name, request, answer):
         if kind == "join" and name == "hospital-3":
@@ -372,7 +374,7 @@ def test_hospitals_that_were_told_different_settings_do_not_share_keys(federatio
 def test_fresh_keys_are_sealed_between_hospitals_and_parties_only(federation, tmp_path):
     folder, material = federation
     for protection, parties, pairs in (("smpc", "hospitals", 6), ("smpc", "2", 6), ("he", None, 0)):
-        post = LocalPost(folder)
+        post = LocalMessaging(folder)
         settings = settings_of(protection=protection, parties=parties, rounds=1)
         out = tmp_path / f"{protection}-{parties}"
         coordinator_of(folder, material, settings, post, out).run(HOSPITALS)
@@ -385,7 +387,7 @@ def test_fresh_keys_are_sealed_between_hospitals_and_parties_only(federation, tm
 def test_a_coordinator_that_swaps_keys_is_found_out(federation, tmp_path, what):
     folder, material = federation
     settings = settings_of(protection="smpc", parties="2", rounds=1)
-    post = LocalPost(folder)
+    post = LocalMessaging(folder)
     sites = dict(post.sites)
 
     class Swapping:

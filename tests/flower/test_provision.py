@@ -18,9 +18,9 @@ from cryptography.hazmat.primitives.serialization import (
 from typer.testing import CliRunner
 
 from skinfl.errors import ProtectionError, SettingsError
-from skinfl.flower import commands
-from skinfl.flower.folders import read_coordinator, read_hospital
-from skinfl.flower.provision import check_hospitals, parse_server, provision
+from skinfl.flower.provisioning import commands
+from skinfl.flower.provisioning.folders import read_coordinator, read_hospital
+from skinfl.flower.provisioning.provision import check_hospitals, parse_server, provision
 
 
 @pytest.fixture(scope="module")
@@ -220,5 +220,5 @@ def test_the_command_line_makes_the_folders(tmp_path):
 
 
 def test_provisioning_does_not_import_flower():
-    code = "import sys, skinfl.flower.commands; sys.exit(any(m == 'flwr' for m in sys.modules))"
+    code = "import sys, skinfl.flower.provisioning.commands; sys.exit(any(m == 'flwr' for m in sys.modules))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from encrypted_networks import random_network
 
-from skinfl.inference.network import Bounds, Collapsed
+from skinfl.inference.circuit.network import Bounds, Collapsed
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from skinfl.inference.network import Collapsed
+from skinfl.inference.circuit.network import Collapsed
 from skinfl.seeds import numpy_rng
 
 

@@ -6,11 +6,11 @@ import tenseal.sealapi as sealapi
 from encrypted_networks import random_images, random_network
 
 from skinfl.errors import MessageError, ModelError, ProtectionError
-from skinfl.inference import batch
-from skinfl.inference.batch import BatchCircuit, BatchClient
-from skinfl.inference.ckks import Ckks, read
-from skinfl.inference.network import Bounds
-from skinfl.inference.residues import from_residues, residues
+from skinfl.inference.circuit import batch
+from skinfl.inference.circuit.batch import BatchCircuit, BatchClient
+from skinfl.inference.circuit.ckks import Ckks, read
+from skinfl.inference.circuit.network import Bounds
+from skinfl.inference.circuit.residues import from_residues, residues
 from skinfl.protection.he import seal
 from skinfl.protection.he.standard import MODULUS_BITS
 from skinfl.seeds import numpy_rng
@@ -140,7 +140,7 @@ def test_another_form_of_serialisation_is_refused(monkeypatch, blob):
     values = np.zeros((2, 2, 4096), np.uint64)
     values[:, :, 0] = 1
     ciphertext = from_residues(values, ckks, 0, 2.0**20)
-    monkeypatch.setattr("skinfl.inference.residues.seal.dump", lambda _: blob)
+    monkeypatch.setattr("skinfl.inference.circuit.residues.seal.dump", lambda _: blob)
     with pytest.raises(ProtectionError, match="serialises otherwise"):
         residues(ciphertext)
 

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from skinfl.errors import ModelError
-from skinfl.inference.collapse import collapse
-from skinfl.inference.prepare import probe_bounds
+from skinfl.inference.circuit.collapse import collapse
+from skinfl.inference.circuit.prepare import probe_bounds
 from skinfl.models import DOConv2d, QuadraticActivation, SkinNet, build_model
 
 

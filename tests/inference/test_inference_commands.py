@@ -17,9 +17,9 @@ from typer.testing import CliRunner
 
 from skinfl.data.dataset import LesionDataset
 from skinfl.errors import DataError, MissingExtra, ModelError, SettingsError
+from skinfl.inference.circuit.evaluation import agreement, compare_with_plain, images_to_test
+from skinfl.inference.clinic.preprocess import probabilities, read_images
 from skinfl.inference.commands import NO_DEVICE, register
-from skinfl.inference.evaluation import agreement, compare_with_plain, images_to_test
-from skinfl.inference.preprocess import probabilities, read_images
 from skinfl.models import build_model, load_model, save_model
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -141,7 +141,7 @@ def test_bad_settings_of_the_server_are_refused(run, folder):
 @pytest.mark.parametrize("package", ["fastapi", "httpx"])
 def test_a_missing_package_names_the_extra(run, folder, monkeypatch, package):
     monkeypatch.setitem(sys.modules, package, None)
-    monkeypatch.delitem(sys.modules, "skinfl.inference.server", raising=False)
+    monkeypatch.delitem(sys.modules, "skinfl.inference.server.app", raising=False)
     with pytest.raises(MissingExtra, match=rf"{package}.*skinfl\[serve\]"):
         if package == "fastapi":
             run("serve", "--model", folder / "model.npz")

@@ -5,9 +5,9 @@ import pytest
 from encrypted_networks import random_images, random_network
 
 from skinfl.errors import MessageError, ModelError, ProtectionError
-from skinfl.inference.client import LatencyClient
-from skinfl.inference.latency import LatencyCircuit
-from skinfl.inference.network import Bounds
+from skinfl.inference.circuit.latency import LatencyCircuit
+from skinfl.inference.circuit.network import Bounds
+from skinfl.inference.clinic.client import LatencyClient
 from skinfl.protection.he.standard import MODULUS_BITS
 
 #: the paper's network for one grey image: what its figures are quoted for
@@ -75,7 +75,7 @@ def test_the_primes_actually_used_are_128_bit_secure(both):
 def test_the_answer_repeats_in_all_slots_so_that_no_partial_sum_leaves(both):
     import tenseal.sealapi as sealapi
 
-    from skinfl.inference.ckks import read
+    from skinfl.inference.circuit.ckks import read
 
     image = random_images(both.network, 1)[0]
     plain = sealapi.Plaintext()

@@ -16,14 +16,14 @@ import pytest
 from encrypted_networks import random_images, random_network
 
 from skinfl.errors import MessageError
-from skinfl.inference.batch import BatchCircuit
-from skinfl.inference.client import LatencyClient
+from skinfl.inference.circuit.batch import BatchCircuit
+from skinfl.inference.circuit.latency import LatencyCircuit
+from skinfl.inference.circuit.network import Bounds
+from skinfl.inference.circuit.prepare import Served
+from skinfl.inference.clinic.client import LatencyClient
 from skinfl.inference.info import ModelInfo, from_json
-from skinfl.inference.latency import LatencyCircuit
 from skinfl.inference.messages import pack, unpack
-from skinfl.inference.network import Bounds
-from skinfl.inference.pool import Limits
-from skinfl.inference.prepare import Served
+from skinfl.inference.server.pool import Limits
 from skinfl.protection.he import seal
 from skinfl.protection.he.seal import sealapi
 
@@ -48,7 +48,7 @@ class Running:
     """The application under uvicorn in a thread."""
 
     def __init__(self, served, tls=None, **options):
-        from skinfl.inference.server import create_app
+        from skinfl.inference.server.app import create_app
 
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -85,7 +85,7 @@ def running(served):
 
 @pytest.fixture
 def remote(running):
-    from skinfl.inference.remote import RemoteModel
+    from skinfl.inference.clinic.remote import RemoteModel
 
     remote = RemoteModel(running.url)
     yield remote
@@ -138,7 +138,7 @@ def test_no_weight_leaves_the_server(running):
 
 def test_many_clients_get_their_own_answers(running):
     """More clients than keys are held for: some must send theirs again, none gets another's answer."""
-    from skinfl.inference.remote import RemoteModel
+    from skinfl.inference.clinic.remote import RemoteModel
 
     images = random_images(NETWORK, 40)
     expected = NETWORK.logits(images)
@@ -305,7 +305,7 @@ def test_a_worker_that_dies_is_replaced_and_its_clients_send_keys_again(running,
     remote.logits(images)
     for pid in worker_pids():
         os.kill(pid, signal.SIGKILL)
-    from skinfl.inference.remote import ServerError
+    from skinfl.inference.clinic.remote import ServerError
 
     for _ in range(4):  # whoever meets the loss is told; after that all is well
         try:
@@ -318,7 +318,7 @@ def test_a_worker_that_dies_is_replaced_and_its_clients_send_keys_again(running,
 
 
 def test_keys_unused_for_a_while_are_forgotten_and_sent_again(served):
-    from skinfl.inference.remote import RemoteModel
+    from skinfl.inference.clinic.remote import RemoteModel
 
     running = Running(served._replace(info=served.info._replace(batch=None)), limits=Limits(key_lifetime=2.0))
     try:
@@ -352,7 +352,7 @@ def test_an_evaluation_that_takes_too_long_is_given_up(served):
 
 
 def test_what_cannot_be_reached_is_one_clear_error():
-    from skinfl.inference.remote import RemoteModel, ServerError
+    from skinfl.inference.clinic.remote import RemoteModel, ServerError
 
     with pytest.raises(ServerError, match="cannot be reached"):
         RemoteModel("http://127.0.0.1:1")
@@ -400,7 +400,7 @@ def self_signed(folder):
 
 
 def test_tls_with_an_authority_of_ones_own(served, tmp_path):
-    from skinfl.inference.remote import RemoteModel, ServerError
+    from skinfl.inference.clinic.remote import RemoteModel, ServerError
 
     tls = self_signed(tmp_path)
     running = Running(served._replace(info=served.info._replace(batch=None)), tls=tls)

@@ -25,9 +25,9 @@ def chi_square(values, cells):
     return float(((counts - expected) ** 2 / expected).sum())
 
 
-def assert_uniform(words):
-    """Every byte position of little-endian words, by a test that a fair source fails once in 10^9 runs."""
-    for column in np.ascontiguousarray(words).view(np.uint8).reshape(len(words), -1).T:
+def assert_uniform(integers):
+    """Every byte position of little-endian integers, by a test that a fair source fails once in 10^9 runs."""
+    for column in np.ascontiguousarray(integers).view(np.uint8).reshape(len(integers), -1).T:
         assert chi_square(column, 256) < 255 + 7 * np.sqrt(2 * 255)
 
 
@@ -54,7 +54,7 @@ def test_additive_shares_are_uniform_in_every_byte(ring, value):
             share = np.concatenate([Stream(share).words(SIZE, dtype)])
         assert_uniform(share)
         expanded.append(share.copy())
-    # nor do two of the three shares add up to anything but uniform words
+    # nor do two of the three shares add up to anything but uniform integers
     assert_uniform(expanded[0] + expanded[1])
     assert_uniform(expanded[1] + expanded[2])
     total = (expanded[0] + expanded[1] + expanded[2]).view(protection.arithmetic.signed)
@@ -124,12 +124,12 @@ def test_the_aggregator_holds_no_key_and_cannot_decrypt(options):
     packing = aggregator._packing
     guess = seal.sealapi.KeyGenerator(packing.context).secret_key()
     decryptor, plaintext = seal.sealapi.Decryptor(packing.context, guess), seal.sealapi.Plaintext()
-    ciphertexts, words = aggregator._kept[names[0]], []
+    ciphertexts, integers = aggregator._kept[names[0]], []
     for ciphertext, count in zip(ciphertexts, packing.sizes(LAYOUT, "")):
         decryptor.decrypt(ciphertext, plaintext)
-        words.append(packing.decode(plaintext, count))
+        integers.append(packing.decode(plaintext, count))
     try:
-        got = packing.vector(np.concatenate(words), LAYOUT, 1, "").vector
+        got = packing.vector(np.concatenate(integers), LAYOUT, 1, "").vector
     except Exception:
         return  # not even numbers of the right form
     assert np.abs(np.corrcoef(got[:150], vector[:150])[0, 1]) < 0.5

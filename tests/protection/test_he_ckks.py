@@ -84,10 +84,10 @@ def test_ckks_sum_is_exact_on_the_grid(scheme, degree):
 
 def test_layers_have_ciphertexts_of_their_own():
     layout = Layout([Segment("a", 3), Segment("b", 2049), Segment("n", 2, "count"), Segment("c", 10)])
-    words, packing = build_protection("he")._build(2)
-    assert packing.sizes(layout, "") == [3, 2048, 1, 10, 2 * words.counts.width]
+    integers, packing = build_protection("he")._build(2)
+    assert packing.sizes(layout, "") == [3, 2048, 1, 10, 2 * integers.counts.width]
     _, whole = build_protection("he", he_scheme="ckks-vector")._build(2)
-    assert whole.sizes(layout, "") == [2048, 14 + 2 * words.counts.width]
+    assert whole.sizes(layout, "") == [2048, 14 + 2 * integers.counts.width]
 
 
 @pytest.mark.parametrize("hospitals", [2, 5, 30, 100])
@@ -97,14 +97,14 @@ def test_the_worst_sum_stays_below_half_a_step(hospitals, degree):
     prime_bits = min(60, MODULUS_BITS[degree])
     parameters = ckks.capacity_of(degree, prime_bits, hospitals)
     assert ckks.noise_bound(degree, hospitals, 2.0 ** (prime_bits - 1)) < 2.0 ** (parameters.scale_bits - 1)
-    words = np.array([parameters.capacity // hospitals] * 3 + [-(parameters.capacity // hospitals), 0])
+    integers = np.array([parameters.capacity // hospitals] * 3 + [-(parameters.capacity // hospitals), 0])
     packing = ckks.CkksPacking(parameters, None, False)
     generator = seal.sealapi.KeyGenerator(packing.context)
     encryptor = seal.sealapi.Encryptor(packing.context, generator.secret_key())
     decryptor = seal.sealapi.Decryptor(packing.context, generator.secret_key())
     evaluator = seal.sealapi.Evaluator(packing.context)
     plaintext, total = seal.sealapi.Plaintext(), None
-    full = np.resize(words, degree)
+    full = np.resize(integers, degree)
     for _ in range(hospitals):
         packing.encode(full, plaintext)
         ciphertext = seal.load(
@@ -199,12 +199,12 @@ def test_malformed_ciphertexts_of_an_authentic_sender_are_refused():
         ([piece] * (pieces - 1), f"holds {pieces - 1} ciphertexts, {pieces} expected"),
         ([piece] * (pieces + 1), f"doesn't hold {pieces} whole"),
     ):
-        writer = begin_update(side._terms, side._link, "hospital-1", "aggregator", exchange)
+        writer = begin_update(side._session, side._link, "hospital-1", "aggregator", exchange)
         for part in content:
             he_roles.write_piece(writer, part)
         with pytest.raises(MessageError, match=f"'hospital-1' refused: .*{reason}"):
             roles.aggregators["aggregator"].receive(writer.finish(), exchange)
-    writer = begin_update(side._terms, side._link, "hospital-1", "aggregator", exchange)
+    writer = begin_update(side._session, side._link, "hospital-1", "aggregator", exchange)
     writer.write((1000).to_bytes(4, "big") + b"short")
     with pytest.raises(MessageError, match="whole ciphertexts"):
         roles.aggregators["aggregator"].receive(writer.finish(), exchange)

@@ -28,7 +28,7 @@ FIXED = 6_000_000  # blocks, scratch space and Python's own, whatever the vector
 def test_peak_is_the_message_and_a_constant(name, options):
     layout = Layout([Segment("w", SIZE), Segment("n", 1, "count")])
     side = build_protection(name, **options).setup(hospitals(2)).hospitals["hospital-1"]
-    side.agree(np.array([1.0]))
+    side.set_ranges(np.array([1.0]))
     vector = np.zeros(layout.size, np.float32)
     tracemalloc.start()
     try:

@@ -158,7 +158,7 @@ def test_nothing_to_open():
 
 
 def forged_sum(roles, senders, body=None):
-    mark = roles.opener._terms.fingerprint
+    mark = roles.opener._session.fingerprint
     header = wire.Header(
         "plaintext", "sum", mark, "run", 1, "aggregator", OPENER, LAYOUT.digest, tuple(senders)
     )
@@ -194,7 +194,7 @@ def test_plaintext_adds_in_double_precision_and_keeps_the_vectors_type():
 
 def test_plaintext_refuses_a_body_of_another_length():
     roles = build_protection("plaintext").setup(hospitals(2))
-    mark = roles.opener._terms.fingerprint
+    mark = roles.opener._session.fingerprint
     header = wire.Header("plaintext", "update", mark, "run", 1, "hospital-1", "aggregator", LAYOUT.digest)
     writer = Plain().writer(header)
     writer.write(bytes(12))

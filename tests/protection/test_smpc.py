@@ -9,12 +9,12 @@ from protection_helpers import LAYOUT, hospitals, run_round, vectors
 from skinfl.errors import MessageError, ProtectionError, SettingsError
 from skinfl.protection import build_protection, keys
 from skinfl.protection.base import Exchange, Roles
+from skinfl.protection.encoding import BLOCK
 from skinfl.protection.layout import Layout, Segment
 from skinfl.protection.roles import begin_update
 from skinfl.protection.smpc.field import Field, UniformElements
 from skinfl.protection.smpc.prg import Stream, new_seed
 from skinfl.protection.smpc.ring import Ring
-from skinfl.protection.words import BLOCK
 
 SCHEMES = ("additive", "shamir")
 
@@ -23,8 +23,8 @@ def test_stream_is_aes_counter_mode():
     # NIST SP 800-38A, F.5.1, CTR-AES128: key stream = output block of the first counter
     key = bytes.fromhex("2b7e151628aed2a6abf7158809cf4f3c")
     counter = bytes.fromhex("f0f1f2f3f4f5f6f7f8f9fafbfcfdfeff")
-    words = Stream(key + counter).words(4, np.dtype("<u4"))
-    assert words.tobytes() == bytes.fromhex("ec8cdf7398607cb0f2d21675ea9ea1e4")
+    integers = Stream(key + counter).words(4, np.dtype("<u4"))
+    assert integers.tobytes() == bytes.fromhex("ec8cdf7398607cb0f2d21675ea9ea1e4")
 
 
 def test_stream_does_not_depend_on_how_it_is_drawn():
@@ -36,7 +36,7 @@ def test_stream_does_not_depend_on_how_it_is_drawn():
 
 
 @pytest.mark.parametrize("bits", [32, 64])
-def test_field_agrees_with_python_integers(bits):
+def test_field_agrees_with_python_encoding(bits):
     field = Field(bits)
     p = field.prime
     edges = [0, 1, 2, p - 1, p - 2, p // 2, p // 2 + 1, 2 ** (bits // 2) - 1, 123456789 % p]
@@ -79,7 +79,7 @@ def test_lagrange_by_hand():
 
 def test_rejected_draws_are_replaced_and_do_not_depend_on_blocks(monkeypatch):
     field = Field(32)
-    field.prime = 3  # words of two bits: a quarter of all draws is rejected
+    field.prime = 3  # integers of two bits: a quarter of all draws is rejected
     seed = new_seed()
     whole = UniformElements(seed, field).draw(4000)
     pieces = UniformElements(seed, field)
@@ -151,7 +151,7 @@ def test_shares_of_another_length_are_refused(scheme):
     exchange = Exchange("run", 1, LAYOUT)
     side = roles.hospitals["hospital-1"]
     for party, link in side._links.items():
-        writer = begin_update(side._terms, link, "hospital-1", party, exchange)
+        writer = begin_update(side._session, link, "hospital-1", party, exchange)
         writer.write(b"neither seed nor share")
         with pytest.raises(MessageError, match="'hospital-1' refused: its share has 22 bytes"):
             roles.aggregators[party].receive(writer.finish(), exchange)
@@ -185,9 +185,9 @@ def test_shares_outside_the_field_are_refused():
     roles = protection.setup(hospitals(3))
     exchange = Exchange("run", 1, LAYOUT)
     side = roles.hospitals["hospital-1"]
-    words = side._words.size(LAYOUT)
-    writer = begin_update(side._terms, side._links["party-1"], "hospital-1", "party-1", exchange)
-    writer.write(b"\xff" * (4 * words))
+    integers = side._encoding.size(LAYOUT)
+    writer = begin_update(side._session, side._links["party-1"], "hospital-1", "party-1", exchange)
+    writer.write(b"\xff" * (4 * integers))
     with pytest.raises(MessageError, match="its share isn't of the field"):
         roles.aggregators["party-1"].receive(writer.finish(), exchange)
 

@@ -28,4 +28,4 @@ def test_without_pysyft_the_error_names_its_environment_and_auto_does_without():
 @pytest.mark.skipif(importlib.util.find_spec("sympc") is not None, reason="SyMPC is installed")
 def test_without_sympc_the_error_names_its_environment():
     with pytest.raises(SettingsError, match=r"environment-sympc\.yml.*docs/environments\.md"):
-        importlib.import_module("skinfl.protection.smpc.sympc")
+        importlib.import_module("skinfl.openmined.sympc_sharing")

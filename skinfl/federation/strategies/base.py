@@ -45,7 +45,7 @@ class Correction(NamedTuple):
     full_gradient: bool = False
 
 
-class Total(NamedTuple):
+class UpdateSum(NamedTuple):
     """The opened sum, cut into its parts (float64)."""
 
     model: np.ndarray
@@ -92,20 +92,22 @@ class Strategy(ABC):
         """Return the contribution (float32) and the hospital's new control."""
 
     @abstractmethod
-    def apply(self, server: ServerState, total: Total, layout: StateLayout, hospitals: int) -> ServerState:
+    def apply(
+        self, server: ServerState, total: UpdateSum, layout: StateLayout, hospitals: int
+    ) -> ServerState:
         """Return the next state. ``hospitals`` counts all of the federation, asked or not."""
 
-    def split(self, total: np.ndarray, layout: StateLayout) -> Total:
+    def unpack(self, total: np.ndarray, layout: StateLayout) -> UpdateSum:
         """Cut an opened sum into its parts."""
         a, b = layout.size, layout.size + (layout.n_parameters if self.has_control else 0)
-        parts = Total(total[:a], total[a:b] if self.has_control else None, total[b:])
+        parts = UpdateSum(total[:a], total[a:b] if self.has_control else None, total[b:])
         if not parts.counts[0] > 0:
             raise TrainingError("the opened sum has no weight in it: no hospital contributed")
         return parts
 
 
-def join(model: np.ndarray, control: Optional[np.ndarray], counts: Tuple[float, ...]) -> np.ndarray:
-    """Put a contribution together as float32, the reverse of :meth:`Strategy.split`."""
+def pack(model: np.ndarray, control: Optional[np.ndarray], counts: Tuple[float, ...]) -> np.ndarray:
+    """Put a contribution together as float32, the reverse of :meth:`Strategy.unpack`."""
     parts = [model] if control is None else [model, control]
     return np.concatenate([*parts, np.asarray(counts)]).astype(np.float32)
 

@@ -12,7 +12,7 @@ from typing import ClassVar, Optional, Tuple
 import numpy as np
 
 from skinfl.federation.local import LocalResult
-from skinfl.federation.strategies.base import ServerState, Strategy, Total, join, step
+from skinfl.federation.strategies.base import ServerState, Strategy, UpdateSum, pack, step
 from skinfl.federation.update import StateLayout
 
 
@@ -31,7 +31,9 @@ class FedAvg(Strategy):
         server: ServerState,
         control: Optional[np.ndarray],
     ) -> Tuple[np.ndarray, Optional[np.ndarray]]:
-        return join(weight * result.delta.astype(np.float64), None, (weight,)), None
+        return pack(weight * result.delta.astype(np.float64), None, (weight,)), None
 
-    def apply(self, server: ServerState, total: Total, layout: StateLayout, hospitals: int) -> ServerState:
+    def apply(
+        self, server: ServerState, total: UpdateSum, layout: StateLayout, hospitals: int
+    ) -> ServerState:
         return server._replace(model=step(server, total.model / total.counts[0], self.server_lr))

@@ -13,7 +13,7 @@ from typing import ClassVar, Optional, Tuple
 import numpy as np
 
 from skinfl.federation.local import LocalResult
-from skinfl.federation.strategies.base import ServerState, Strategy, Total, join, step
+from skinfl.federation.strategies.base import ServerState, Strategy, UpdateSum, pack, step
 from skinfl.federation.update import StateLayout
 
 
@@ -50,9 +50,11 @@ class FedNova(Strategy):
         length = path_length(result.steps, self.momentum) / self.unit_length
         change = weight * result.delta.astype(np.float64)
         change[: layout.n_parameters] /= length
-        return join(change, None, (weight, weight * length)), None
+        return pack(change, None, (weight, weight * length)), None
 
-    def apply(self, server: ServerState, total: Total, layout: StateLayout, hospitals: int) -> ServerState:
+    def apply(
+        self, server: ServerState, total: UpdateSum, layout: StateLayout, hospitals: int
+    ) -> ServerState:
         effective_length = total.counts[1] / total.counts[0]
         change = total.model / total.counts[0]
         change[: layout.n_parameters] *= effective_length

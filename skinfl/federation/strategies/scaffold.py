@@ -12,7 +12,7 @@ from typing import ClassVar, Optional, Tuple
 import numpy as np
 
 from skinfl.federation.local import LocalResult
-from skinfl.federation.strategies.base import Correction, ServerState, Strategy, Total, join, step
+from skinfl.federation.strategies.base import Correction, ServerState, Strategy, UpdateSum, pack, step
 from skinfl.federation.update import StateLayout
 
 
@@ -53,9 +53,11 @@ class Scaffold(Strategy):
             new = old - server.control + travelled / (result.steps * self.lr)
         new = np.asarray(new, np.float32)
         change = new.astype(np.float64) - old
-        return join(weight * result.delta.astype(np.float64), change, (weight,)), new
+        return pack(weight * result.delta.astype(np.float64), change, (weight,)), new
 
-    def apply(self, server: ServerState, total: Total, layout: StateLayout, hospitals: int) -> ServerState:
+    def apply(
+        self, server: ServerState, total: UpdateSum, layout: StateLayout, hospitals: int
+    ) -> ServerState:
         control = (server.control + total.control / hospitals).astype(np.float32)
         model = step(server, total.model / total.counts[0], self.server_lr)
         return ServerState(model, control)

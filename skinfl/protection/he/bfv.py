@@ -21,12 +21,12 @@ from typing import Iterator, List, NamedTuple, Optional, Tuple
 import numpy as np
 
 from skinfl.errors import ProtectionError
+from skinfl.protection.encoder import Decoded
 from skinfl.protection.he.roles import Packing
 from skinfl.protection.he.seal import PRIME_BITS, batching_prime, bfv_context, primes, sealapi
 from skinfl.protection.he.standard import MODULUS_BITS, check_security
 from skinfl.protection.layout import Layout
-from skinfl.protection.quantise import QuantisedWords
-from skinfl.protection.source import Decoded
+from skinfl.protection.quantise import QuantisedEncoding
 
 DEGREES = (2048, 4096, 8192)
 #: least ratio of q to t, per hospital
@@ -93,30 +93,30 @@ def _narrowest(degree: int, lanes: int, radix: int, hospitals: int) -> Optional[
 
 
 class BfvPacking(Packing):
-    """Quantised words in lanes of BFV slots."""
+    """Quantised integers in lanes of BFV slots."""
 
-    def __init__(self, parameters: BfvParameters, words: QuantisedWords):
+    def __init__(self, parameters: BfvParameters, encoding: QuantisedEncoding):
         self.parameters = parameters
         self.context = bfv_context(parameters.degree, parameters.prime_bits, parameters.plain_modulus)
-        self._words = words
+        self._encoding = encoding
         self._encoder = sealapi.BatchEncoder(self.context)
 
     def sizes(self, layout: Layout, agreement: str) -> List[int]:
-        """Return how many words each ciphertext holds."""
+        """Return how many integers each ciphertext holds."""
         most = self.parameters.degree * self.parameters.lanes
-        total = self._words.size(layout, agreement)
+        total = self._encoding.size(layout, agreement)
         return [min(most, total - start) for start in range(0, total, most)]
 
-    def encode(self, words: np.ndarray, plaintext: object) -> None:
-        """Put words into lanes: the first N words are every slot's lowest lane, and so on."""
+    def encode(self, integers: np.ndarray, plaintext: object) -> None:
+        """Put integers into lanes: the first N integers are every slot's lowest lane, and so on."""
         slots = np.zeros(self.parameters.degree, np.int64)
-        for lane in reversed(list(self._lanes(words))):
+        for lane in reversed(list(self._lanes(integers))):
             slots *= self.parameters.radix
             slots[: len(lane)] += lane
         self._encoder.encode(slots.tolist(), plaintext)
 
     def decode(self, plaintext: object, count: int) -> np.ndarray:
-        """Return the first ``count`` words of a decrypted sum."""
+        """Return the first ``count`` integers of a decrypted sum."""
         rest = np.array(self._encoder.decode_uint64(plaintext), np.uint64)
         radix = np.uint64(self.parameters.radix)
         lanes = []
@@ -126,10 +126,10 @@ class BfvPacking(Packing):
             rest = upper
         return np.concatenate(lanes)[:count]
 
-    def vector(self, words: np.ndarray, layout: Layout, senders: int, agreement: str) -> Decoded:
+    def vector(self, integers: np.ndarray, layout: Layout, senders: int, agreement: str) -> Decoded:
         """Return the decoded vector and the ranges agreed for the next round."""
-        return self._words.decode(words, layout, senders, agreement)
+        return self._encoding.decode(integers, layout, senders, agreement)
 
-    def _lanes(self, words: np.ndarray) -> Iterator[np.ndarray]:
+    def _lanes(self, integers: np.ndarray) -> Iterator[np.ndarray]:
         for lane in range(self.parameters.lanes):
-            yield words[lane * self.parameters.degree : (lane + 1) * self.parameters.degree]
+            yield integers[lane * self.parameters.degree : (lane + 1) * self.parameters.degree]

@@ -22,12 +22,12 @@ from typing import List, NamedTuple, Optional, Tuple
 import numpy as np
 
 from skinfl.errors import ProtectionError
+from skinfl.protection.encoder import Decoded
+from skinfl.protection.encoding import FixedPointEncoding, fit_precision
 from skinfl.protection.he.roles import Packing
 from skinfl.protection.he.seal import ERROR_BOUND, PRIME_BITS, ckks_context, primes, sealapi
 from skinfl.protection.he.standard import MODULUS_BITS, check_security
 from skinfl.protection.layout import Layout
-from skinfl.protection.source import Decoded
-from skinfl.protection.words import FixedPointWords, fit_precision
 
 DEGREES = (2048, 4096, 8192)
 #: a complex slot's magnitude over that of its larger part
@@ -100,27 +100,27 @@ def choose_parameters(
 class CkksPacking(Packing):
     """Words in the real and imaginary parts of CKKS slots."""
 
-    def __init__(self, parameters: CkksParameters, words: FixedPointWords, by_layer: bool):
+    def __init__(self, parameters: CkksParameters, encoding: FixedPointEncoding, by_layer: bool):
         self.parameters = parameters
         self.context = ckks_context(parameters.degree, [parameters.prime_bits])
-        self._words = words
+        self._encoding = encoding
         self._by_layer = by_layer
         self._encoder = sealapi.CKKSEncoder(self.context)
         self.scale = 2.0**parameters.scale_bits
 
     def sizes(self, layout: Layout, agreement: str) -> List[int]:
-        """Return how many words each ciphertext holds; counts come last, together."""
-        total = self._words.size(layout)
+        """Return how many integers each ciphertext holds; counts come last, together."""
+        total = self._encoding.size(layout)
         if not self._by_layer:
             return _split(total, self.parameters.degree)
         values = [segment.size for segment in layout.segments if segment.kind != "count"]
         parts = values + ([total - sum(values)] if total > sum(values) else [])
         return [size for part in parts for size in _split(part, self.parameters.degree)]
 
-    def encode(self, words: np.ndarray, plaintext: object) -> None:
-        """Put the words' first half into real parts, the second into imaginary ones."""
+    def encode(self, integers: np.ndarray, plaintext: object) -> None:
+        """Put the integers' first half into real parts, the second into imaginary ones."""
         slots = np.zeros((2, self.parameters.degree // 2))
-        slots.reshape(-1)[: len(words)] = words
+        slots.reshape(-1)[: len(integers)] = integers
         self._encoder.encode((slots[0] + 1j * slots[1]).tolist(), self.scale, plaintext)
 
     def decode(self, plaintext: object, count: int) -> np.ndarray:
@@ -128,9 +128,9 @@ class CkksPacking(Packing):
         slots = np.array(self._encoder.decode_complex(plaintext))
         return np.rint(np.concatenate([slots.real, slots.imag])[:count]).astype(np.int64)
 
-    def vector(self, words: np.ndarray, layout: Layout, senders: int, agreement: str) -> Decoded:
+    def vector(self, integers: np.ndarray, layout: Layout, senders: int, agreement: str) -> Decoded:
         """Return the decoded vector."""
-        return Decoded(self._words.decode(words, layout, senders), None)
+        return Decoded(self._encoding.decode(integers, layout, senders), None)
 
 
 def _split(size: int, most: int) -> List[int]:

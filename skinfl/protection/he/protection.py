@@ -10,16 +10,16 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from skinfl.errors import ProtectionError, SettingsError, nearest
 from skinfl.protection import keys, wire
 from skinfl.protection.base import AggregatorSide, HospitalSide, OpenerSide, Protection, Roles
+from skinfl.protection.encoder import Encoder, FixedPointEncoder
+from skinfl.protection.encoding import FixedPointEncoding
 from skinfl.protection.he import bfv, ckks
 from skinfl.protection.he.roles import HeAggregator, HeHospital, HeOpener, Packing
 from skinfl.protection.he.seal import dump, sealapi
 from skinfl.protection.keys import Directory, SecretKey
 from skinfl.protection.options import check_clip, check_precision, check_rounding
-from skinfl.protection.quantise import QuantisedWords, Quantiser
-from skinfl.protection.roles import AGGREGATOR, MINIMUM_SENDERS, OPENER, Terms, check_hospitals
+from skinfl.protection.quantise import QuantisedEncoding, Quantiser
+from skinfl.protection.roles import AGGREGATOR, MINIMUM_SENDERS, OPENER, Session, check_hospitals
 from skinfl.protection.sealing import Channel
-from skinfl.protection.source import FixedPointSource, Source
-from skinfl.protection.words import FixedPointWords
 
 SCHEMES = ("ckks-layers", "ckks-vector", "bfv")
 DEFAULT_BITS = 16
@@ -29,9 +29,9 @@ DEFAULT_CLIP = 64.0
 class _Plan(NamedTuple):
     """All public parameters of one setup."""
 
-    terms: Terms
+    session: Session
     directory: Directory
-    words: Union[FixedPointWords, QuantisedWords]
+    encoding: Union[FixedPointEncoding, QuantisedEncoding]
     packing: Packing
 
 
@@ -78,7 +78,7 @@ class He(Protection):
             self.bits = DEFAULT_BITS if bits is None else bits
             self.clip = None if clip is None else check_clip(clip)
             self.rounding = check_rounding(rounding or "stochastic", ("stochastic", "nearest"))
-            QuantisedWords(self.bits, self.clip)  # refuses other numbers of bits
+            QuantisedEncoding(self.bits, self.clip)  # refuses other numbers of bits
         else:
             if bits is not None or rounding_seed is not None or error_feedback:
                 raise SettingsError("bits, rounding_seed and error_feedback need he_scheme bfv")
@@ -119,29 +119,29 @@ class He(Protection):
     def _hospital(self, plan: _Plan, name: str, private: X25519PrivateKey, secret: SecretKey) -> HospitalSide:
         keys.check_own(name, private, plan.directory.hospitals.get(name))
         link = Channel(private, plan.directory.parties[AGGREGATOR])
-        if isinstance(plan.words, FixedPointWords):
-            source: Source = FixedPointSource(plan.words)
+        if isinstance(plan.encoding, FixedPointEncoding):
+            encoder: Encoder = FixedPointEncoder(plan.encoding)
         else:
-            source = Quantiser(
-                plan.words,
+            encoder = Quantiser(
+                plan.encoding,
                 name,
                 salt=secret.data,
                 rounding=self.rounding,
                 seed=self.rounding_seed,
                 error_feedback=self.error_feedback,
             )
-        return HeHospital(name, plan.terms, plan.packing, source, secret, link)
+        return HeHospital(name, plan.session, plan.packing, encoder, secret, link)
 
     def _party(self, plan: _Plan, private: X25519PrivateKey) -> AggregatorSide:
         directory = plan.directory
         keys.check_own(AGGREGATOR, private, directory.parties[AGGREGATOR])
         links = {hospital: Channel(private, public) for hospital, public in directory.hospitals.items()}
-        return HeAggregator(AGGREGATOR, plan.terms, plan.packing, links, Channel(private, directory.opener))
+        return HeAggregator(AGGREGATOR, plan.session, plan.packing, links, Channel(private, directory.opener))
 
     def _opener(self, plan: _Plan, private: X25519PrivateKey, secret: SecretKey) -> OpenerSide:
         keys.check_own(OPENER, private, plan.directory.opener)
         link = Channel(private, plan.directory.parties[AGGREGATOR])
-        return HeOpener(plan.terms, plan.packing, secret, link)
+        return HeOpener(plan.session, plan.packing, secret, link)
 
     @property
     def fingerprint(self) -> str:
@@ -172,28 +172,30 @@ class He(Protection):
         )
         return precision
 
-    def _build(self, hospitals: int) -> Tuple[Union[FixedPointWords, QuantisedWords], Packing]:
-        """Return the layout of words and their packing for that many hospitals."""
+    def _build(self, hospitals: int) -> Tuple[Union[FixedPointEncoding, QuantisedEncoding], Packing]:
+        """Return the layout of integers and their packing for that many hospitals."""
         if self.scheme == "bfv":
-            quantised = QuantisedWords(self.bits, self.clip)
+            quantised = QuantisedEncoding(self.bits, self.clip)
             chosen = bfv.choose_parameters(hospitals=hospitals, largest=quantised.largest, degree=self.degree)
             return quantised, bfv.BfvPacking(chosen, quantised)
         parameters, precision = ckks.choose_parameters(
             hospitals=hospitals, clip=self.clip, precision=self.precision, degree=self.degree
         )
-        words = FixedPointWords(
+        encoding = FixedPointEncoding(
             hospitals=hospitals,
             capacity=parameters.capacity,
             clip=self.clip,
             precision=precision,
             rounding=self.rounding,
         )
-        return words, ckks.CkksPacking(parameters, words, self.scheme == "ckks-layers")
+        return encoding, ckks.CkksPacking(parameters, encoding, self.scheme == "ckks-layers")
 
     def _plan(self, directory: Directory, key_id: bytes) -> _Plan:
         hospitals = check_hospitals(tuple(directory.hospitals), MINIMUM_SENDERS)
         if set(directory.parties) != {AGGREGATOR}:
             raise ProtectionError(f"the directory must hold the key of {AGGREGATOR} and of no other party")
-        words, packing = self._build(len(hospitals))
-        mark = wire.fingerprint(self.fingerprint, hospitals, directory.fingerprint, key_id)
-        return _Plan(Terms(self.name, mark, hospitals, MINIMUM_SENDERS), directory, words, packing)
+        encoding, packing = self._build(len(hospitals))
+        fingerprint = wire.fingerprint(self.fingerprint, hospitals, directory.fingerprint, key_id)
+        return _Plan(
+            Session(self.name, fingerprint, hospitals, MINIMUM_SENDERS), directory, encoding, packing
+        )

@@ -18,13 +18,13 @@ import numpy as np
 from skinfl.errors import MessageError, ProtectionError
 from skinfl.protection import wire
 from skinfl.protection.base import Exchange, HospitalSide, Opened, OpenerSide, Protected
+from skinfl.protection.encoder import Decoded, Encoder
+from skinfl.protection.encoding import Tally, rechunk
 from skinfl.protection.he.seal import dump, load, sealapi
 from skinfl.protection.keys import SecretKey
 from skinfl.protection.layout import Layout
-from skinfl.protection.roles import AGGREGATOR, Party, Terms, begin_update, read_sums
+from skinfl.protection.roles import AGGREGATOR, Party, Session, begin_update, read_sums
 from skinfl.protection.sealing import Link, Writer
-from skinfl.protection.source import Decoded, Source
-from skinfl.protection.words import Tally, rechunk
 
 _LENGTH = 4
 
@@ -39,42 +39,42 @@ class Packing(ABC):
 
     @abstractmethod
     def sizes(self, layout: Layout, agreement: str) -> List[int]:
-        """Return how many words each ciphertext holds, for messages under this agreement."""
+        """Return how many integers each ciphertext holds, for messages under this agreement."""
 
     @abstractmethod
-    def encode(self, words: np.ndarray, plaintext: Any) -> None:
-        """Put the words of one ciphertext into ``plaintext``."""
+    def encode(self, integers: np.ndarray, plaintext: Any) -> None:
+        """Put the integers of one ciphertext into ``plaintext``."""
 
     @abstractmethod
     def decode(self, plaintext: Any, count: int) -> np.ndarray:
-        """Return the first ``count`` words of a decrypted sum, int64."""
+        """Return the first ``count`` integers of a decrypted sum, int64."""
 
     @abstractmethod
-    def vector(self, words: np.ndarray, layout: Layout, senders: int, agreement: str) -> Decoded:
-        """Return the float64 vector of words summed over that many senders."""
+    def vector(self, integers: np.ndarray, layout: Layout, senders: int, agreement: str) -> Decoded:
+        """Return the float64 vector of integers summed over that many senders."""
 
 
 class HeHospital(HospitalSide):
     """Encrypts a vector with the hospitals' common key."""
 
     def __init__(
-        self, name: str, terms: Terms, packing: Packing, source: Source, secret: SecretKey, link: Link
+        self, name: str, session: Session, packing: Packing, encoder: Encoder, secret: SecretKey, link: Link
     ):
         self.name = name
-        self._terms = terms
+        self._session = session
         self._packing = packing
-        self._source = source
+        self._encoder = encoder
         self._link = link
         self._encryptor = sealapi.Encryptor(packing.context, load_secret(packing, secret))
 
     def protect(self, vector: np.ndarray, exchange: Exchange) -> Protected:
         """Encrypt ``vector``; a value outside the clip range is clipped and counted."""
         tally, plaintext = Tally(), sealapi.Plaintext()
-        agreement = self._source.agreement(exchange.layout)
+        agreement = self._encoder.agreement(exchange.layout)
         sizes = self._packing.sizes(exchange.layout, agreement)
-        writer = begin_update(self._terms, self._link, self.name, AGGREGATOR, exchange, agreement=agreement)
+        writer = begin_update(self._session, self._link, self.name, AGGREGATOR, exchange, agreement=agreement)
         done, total = 0, sum(sizes)
-        for chunk in rechunk(self._source.blocks(vector, exchange, tally), sizes):
+        for chunk in rechunk(self._encoder.blocks(vector, exchange, tally), sizes):
             self._packing.encode(chunk, plaintext)
             write_piece(writer, dump(self._encryptor.encrypt_symmetric(plaintext)))
             done += len(chunk)
@@ -82,24 +82,26 @@ class HeHospital(HospitalSide):
                 self.progress(done, total)
         return Protected({AGGREGATOR: writer.finish()}, tally.share)
 
-    def agree(self, agreed: np.ndarray) -> None:
+    def set_ranges(self, ranges: np.ndarray) -> None:
         """Take over what the last sum says."""
-        self._source.agree(agreed)
+        self._encoder.set_ranges(ranges)
 
     def state(self) -> Dict[str, np.ndarray]:
         """Return what a resumed run needs."""
-        return self._source.state()
+        return self._encoder.state()
 
     def load_state(self, state: Dict[str, np.ndarray]) -> None:
         """Put back what :meth:`state` returned."""
-        self._source.load_state(state)
+        self._encoder.load_state(state)
 
 
 class HeAggregator(Party[List[Any]]):
     """Adds ciphertexts. Needs no key of any kind, and is given none."""
 
-    def __init__(self, name: str, terms: Terms, packing: Packing, links: Mapping[str, Link], opener: Link):
-        super().__init__(name, terms, links, opener)
+    def __init__(
+        self, name: str, session: Session, packing: Packing, links: Mapping[str, Link], opener: Link
+    ):
+        super().__init__(name, session, links, opener)
         self._packing = packing
         self._evaluator = sealapi.Evaluator(packing.context)
 
@@ -123,23 +125,25 @@ class HeOpener(OpenerSide):
 
     place = "hospitals"
 
-    def __init__(self, terms: Terms, packing: Packing, secret: SecretKey, link: Link):
-        self._terms = terms
+    def __init__(self, session: Session, packing: Packing, secret: SecretKey, link: Link):
+        self._session = session
         self._packing = packing
         self._link = link
         self._decryptor = sealapi.Decryptor(packing.context, load_secret(packing, secret))
 
     def open(self, combined: Mapping[str, bytes], exchange: Exchange) -> Opened:
         """Return the sum."""
-        bodies, senders, header = read_sums(combined, exchange, self._terms, {AGGREGATOR: self._link})
+        bodies, senders, header = read_sums(combined, exchange, self._session, {AGGREGATOR: self._link})
         sizes = self._packing.sizes(exchange.layout, header.agreement)
         ciphertexts = read_ciphertexts(AGGREGATOR, bodies[AGGREGATOR], self._packing, len(sizes))
-        plaintext, words = sealapi.Plaintext(), []
+        plaintext, integers = sealapi.Plaintext(), []
         for ciphertext, count in zip(ciphertexts, sizes):
             self._decryptor.decrypt(ciphertext, plaintext)
-            words.append(self._packing.decode(plaintext, count))
-        decoded = self._packing.vector(np.concatenate(words), exchange.layout, len(senders), header.agreement)
-        return Opened(decoded.vector, senders, decoded.agreed)
+            integers.append(self._packing.decode(plaintext, count))
+        decoded = self._packing.vector(
+            np.concatenate(integers), exchange.layout, len(senders), header.agreement
+        )
+        return Opened(decoded.vector, senders, decoded.ranges)
 
 
 def load_secret(packing: Packing, secret: SecretKey) -> Any:

@@ -6,7 +6,7 @@ on AES-128. Parties follow the protocol (honest but curious); one that deviates 
 not read an update. A hospital may drop out at any time. No party may: without all of them nothing
 opens. The sum is seen by the opener, and what the sum itself tells is not hidden.
 
-Protocol, for hospital i with words x and parties 1..n:
+Protocol, for hospital i with integers x and parties 1..n:
 
 1. Party f = i mod n is to get a full share, so that this load goes round.
 2. For every other party j the hospital draws a 32-byte seed s_j and sends it, sealed to j.
@@ -26,33 +26,33 @@ import numpy as np
 from skinfl.errors import MessageError, ProtectionError
 from skinfl.protection import wire
 from skinfl.protection.base import Exchange, HospitalSide, Opened, OpenerSide, Protected
-from skinfl.protection.roles import Party, Terms, begin_update, read_sums
+from skinfl.protection.encoding import BLOCK, FixedPointEncoding, Tally
+from skinfl.protection.roles import Party, Session, begin_update, read_sums
 from skinfl.protection.sealing import Link, Writer
 from skinfl.protection.smpc.prg import SEED, Stream, new_scratch, new_seed
 from skinfl.protection.smpc.ring import Ring
-from skinfl.protection.words import BLOCK, FixedPointWords, Tally
 
 
-def holder(terms: Terms, hospital: str, parties: Sequence[str]) -> str:
+def holder(session: Session, hospital: str, parties: Sequence[str]) -> str:
     """Return the party that gets the full share of ``hospital``."""
-    return parties[terms.hospitals.index(hospital) % len(parties)]
+    return parties[session.hospitals.index(hospital) % len(parties)]
 
 
 class AdditiveHospital(HospitalSide):
     """Splits a vector into one share per party. ``links`` are the hospital's links, by party."""
 
     def __init__(
-        self, name: str, terms: Terms, words: FixedPointWords, ring: Ring, links: Mapping[str, Link]
+        self, name: str, session: Session, encoding: FixedPointEncoding, ring: Ring, links: Mapping[str, Link]
     ):
         self.name = name
-        self._terms = terms
-        self._words = words
+        self._session = session
+        self._encoding = encoding
         self._ring = ring
         self._links = dict(links)
 
     def protect(self, vector: np.ndarray, exchange: Exchange) -> Protected:
         """Share ``vector``; a value outside the clip range is clipped and counted."""
-        full = holder(self._terms, self.name, tuple(self._links))
+        full = holder(self._session, self.name, tuple(self._links))
         seeds = {party: new_seed() for party in self._links if party != full}
         messages = {}
         for party, seed in seeds.items():
@@ -62,9 +62,9 @@ class AdditiveHospital(HospitalSide):
         scratch = new_scratch()
         streams = [Stream(seed, scratch) for seed in seeds.values()]
         tally = Tally()
-        done, size = 0, self._words.size(exchange.layout)
+        done, size = 0, self._encoding.size(exchange.layout)
         writer = self._begin(full, exchange, size * self._ring.unsigned.itemsize)
-        for block in self._words.blocks(vector, exchange.layout, self._ring.signed, tally):
+        for block in self._encoding.blocks(vector, exchange.layout, self._ring.signed, tally):
             share = block.view(self._ring.unsigned)
             for stream in streams:
                 np.subtract(share, stream.words(len(share), self._ring.unsigned), out=share)
@@ -76,34 +76,34 @@ class AdditiveHospital(HospitalSide):
         return Protected({party: messages[party] for party in self._links}, tally.share)
 
     def _begin(self, party: str, exchange: Exchange, reserve: int) -> Writer:
-        return begin_update(self._terms, self._links[party], self.name, party, exchange, reserve=reserve)
+        return begin_update(self._session, self._links[party], self.name, party, exchange, reserve=reserve)
 
 
 class AdditiveParty(Party[Union[bytes, np.ndarray]]):
-    """Adds the shares it is sent; a hospital's share is a seed or, for one party, the words themselves."""
+    """Adds the shares it is sent; a hospital's share is a seed or, for one party, the integers themselves."""
 
     def __init__(
         self,
         name: str,
-        terms: Terms,
-        words: FixedPointWords,
+        session: Session,
+        encoding: FixedPointEncoding,
         ring: Ring,
         parties: Sequence[str],
         links: Mapping[str, Link],
         opener: Link,
     ):
-        super().__init__(name, terms, links, opener)
-        self._words = words
+        super().__init__(name, session, links, opener)
+        self._encoding = encoding
         self._ring = ring
         self._parties = tuple(parties)
 
     def reserve(self, exchange: Exchange) -> int:
         """Return the length of a share in bytes."""
-        return self._words.size(exchange.layout) * self._ring.unsigned.itemsize
+        return self._encoding.size(exchange.layout) * self._ring.unsigned.itemsize
 
     def read(self, header: wire.Header, body: bytearray, exchange: Exchange) -> Union[bytes, np.ndarray]:
         """Return the seed, or the full share."""
-        full = holder(self.terms, header.sender, self._parties) == self.name
+        full = holder(self.session, header.sender, self._parties) == self.name
         expected = self.reserve(exchange) if full else SEED
         if len(body) != expected:
             raise MessageError(header.sender, f"its share has {len(body)} bytes, {expected} expected")
@@ -114,7 +114,7 @@ class AdditiveParty(Party[Union[bytes, np.ndarray]]):
         shares = [c for c in contents if isinstance(c, np.ndarray)]
         scratch = new_scratch()
         streams = [Stream(c, scratch) for c in contents if isinstance(c, bytes)]
-        size = self._words.size(exchange.layout)
+        size = self._encoding.size(exchange.layout)
         for start in range(0, size, BLOCK):
             total = np.zeros(min(BLOCK, size - start), self._ring.unsigned)
             for share in shares:
@@ -127,9 +127,9 @@ class AdditiveParty(Party[Union[bytes, np.ndarray]]):
 class AdditiveOpener(OpenerSide):
     """Adds the sums of all parties. ``links`` are the opener's links, by party."""
 
-    def __init__(self, terms: Terms, words: FixedPointWords, ring: Ring, links: Mapping[str, Link]):
-        self._terms = terms
-        self._words = words
+    def __init__(self, session: Session, encoding: FixedPointEncoding, ring: Ring, links: Mapping[str, Link]):
+        self._session = session
+        self._encoding = encoding
         self._ring = ring
         self._links = dict(links)
 
@@ -142,13 +142,13 @@ class AdditiveOpener(OpenerSide):
                 "parties only; run the round again with all of them, or choose smpc_scheme shamir, "
                 "which opens from a threshold"
             )
-        bodies, senders, _ = read_sums(combined, exchange, self._terms, self._links)
-        size = self._words.size(exchange.layout)
+        bodies, senders, _ = read_sums(combined, exchange, self._session, self._links)
+        size = self._encoding.size(exchange.layout)
         total = np.zeros(size, self._ring.unsigned)
         for party, body in bodies.items():
             if len(body) != total.nbytes:
                 raise MessageError(party, f"its sum has {len(body)} bytes, {total.nbytes} expected")
             np.add(total, np.frombuffer(body, self._ring.unsigned), out=total)
         return Opened(
-            self._words.decode(total.view(self._ring.signed), exchange.layout, len(senders)), senders
+            self._encoding.decode(total.view(self._ring.signed), exchange.layout, len(senders)), senders
         )

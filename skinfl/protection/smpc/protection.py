@@ -9,15 +9,15 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from skinfl.errors import ProtectionError, SettingsError, nearest
 from skinfl.protection import keys, wire
 from skinfl.protection.base import AggregatorSide, HospitalSide, OpenerSide, Protection, Roles
+from skinfl.protection.encoding import FixedPointEncoding, fit_precision
 from skinfl.protection.keys import Directory
 from skinfl.protection.options import check_clip, check_precision, check_rounding
-from skinfl.protection.roles import MINIMUM_SENDERS, OPENER, Terms, check_hospitals
+from skinfl.protection.roles import MINIMUM_SENDERS, OPENER, Session, check_hospitals
 from skinfl.protection.sealing import Channel
 from skinfl.protection.smpc.additive import AdditiveHospital, AdditiveOpener, AdditiveParty
 from skinfl.protection.smpc.field import Field
 from skinfl.protection.smpc.ring import Ring
 from skinfl.protection.smpc.shamir import ShamirHospital, ShamirOpener, ShamirParty
-from skinfl.protection.words import FixedPointWords, fit_precision
 
 SCHEMES = ("additive", "shamir")
 DEFAULT_PARTIES = 3
@@ -27,8 +27,8 @@ DEFAULT_CLIP = 64.0
 class _Plan(NamedTuple):
     """All public parameters of one setup."""
 
-    terms: Terms
-    words: FixedPointWords
+    session: Session
+    encoding: FixedPointEncoding
     arithmetic: Union[Ring, Field]
     parties: Tuple[str, ...]
     threshold: int
@@ -107,8 +107,8 @@ class Smpc(Protection):
         keys.check_own(name, private, directory.hospitals.get(name))
         links = {party: Channel(private, directory.parties[party]) for party in plan.parties}
         if self.scheme == "additive":
-            return AdditiveHospital(name, plan.terms, plan.words, plan.arithmetic, links)
-        return ShamirHospital(name, plan.terms, plan.words, plan.arithmetic, plan.threshold, links)
+            return AdditiveHospital(name, plan.session, plan.encoding, plan.arithmetic, links)
+        return ShamirHospital(name, plan.session, plan.encoding, plan.arithmetic, plan.threshold, links)
 
     def party(self, name: str, private: X25519PrivateKey, directory: Directory) -> AggregatorSide:
         """Make party ``name``'s role from its own private key and everyone's public ones."""
@@ -117,9 +117,11 @@ class Smpc(Protection):
         links = {hospital: Channel(private, public) for hospital, public in directory.hospitals.items()}
         opener = Channel(private, directory.opener)
         if self.scheme == "additive":
-            return AdditiveParty(name, plan.terms, plan.words, plan.arithmetic, plan.parties, links, opener)
+            return AdditiveParty(
+                name, plan.session, plan.encoding, plan.arithmetic, plan.parties, links, opener
+            )
         return ShamirParty(
-            name, plan.terms, plan.words, plan.arithmetic, plan.threshold, plan.parties, links, opener
+            name, plan.session, plan.encoding, plan.arithmetic, plan.threshold, plan.parties, links, opener
         )
 
     def opener(self, private: X25519PrivateKey, directory: Directory) -> OpenerSide:
@@ -128,8 +130,8 @@ class Smpc(Protection):
         keys.check_own(OPENER, private, directory.opener)
         links = {party: Channel(private, directory.parties[party]) for party in plan.parties}
         if self.scheme == "additive":
-            return AdditiveOpener(plan.terms, plan.words, plan.arithmetic, links)
-        return ShamirOpener(plan.terms, plan.words, plan.arithmetic, plan.threshold, links)
+            return AdditiveOpener(plan.session, plan.encoding, plan.arithmetic, links)
+        return ShamirOpener(plan.session, plan.encoding, plan.arithmetic, plan.threshold, links)
 
     @property
     def fingerprint(self) -> str:
@@ -178,13 +180,13 @@ class Smpc(Protection):
         if set(directory.parties) != set(parties):
             raise ProtectionError(f"the directory must hold keys of the parties {', '.join(parties)}")
         precision = self.precision_for(len(hospitals))
-        words = FixedPointWords(
+        encoding = FixedPointEncoding(
             hospitals=len(hospitals),
             capacity=self.arithmetic.capacity,
             clip=self.clip,
             precision=precision,
             rounding=self.rounding,
         )
-        mark = wire.fingerprint(self.fingerprint, hospitals, parties, precision, directory.fingerprint)
-        terms = Terms(self.name, mark, hospitals, MINIMUM_SENDERS)
-        return _Plan(terms, words, self.arithmetic, parties, self._threshold_of(len(parties)))
+        fingerprint = wire.fingerprint(self.fingerprint, hospitals, parties, precision, directory.fingerprint)
+        session = Session(self.name, fingerprint, hospitals, MINIMUM_SENDERS)
+        return _Plan(session, encoding, self.arithmetic, parties, self._threshold_of(len(parties)))

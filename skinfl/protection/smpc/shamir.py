@@ -5,7 +5,7 @@ theoretically for the shares sent in full; seeds rest on AES-128). Up to n - t p
 may drop out. Parties are honest but curious; where more than t answer, one that sends a wrong sum is
 noticed. The sum is seen by the opener.
 
-Shamir, "How to share a secret", CACM 1979. Protocol, for hospital i with words x:
+Shamir, "How to share a secret", CACM 1979. Protocol, for hospital i with integers x:
 
 1. t - 1 parties, chosen by rotation over the hospitals, get a sealed 32-byte seed each; its expansion
    r_j, uniform over the field, is their share.
@@ -24,16 +24,16 @@ import numpy as np
 from skinfl.errors import MessageError, ProtectionError
 from skinfl.protection import wire
 from skinfl.protection.base import Exchange, HospitalSide, Opened, OpenerSide, Protected
-from skinfl.protection.roles import Party, Terms, begin_update, read_sums
+from skinfl.protection.encoding import BLOCK, FixedPointEncoding, Tally
+from skinfl.protection.roles import Party, Session, begin_update, read_sums
 from skinfl.protection.sealing import Link, Writer
 from skinfl.protection.smpc.field import Field, UniformElements
 from skinfl.protection.smpc.prg import SEED, new_seed
-from skinfl.protection.words import BLOCK, FixedPointWords, Tally
 
 
-def seeded(terms: Terms, hospital: str, parties: Sequence[str], threshold: int) -> Tuple[str, ...]:
+def seeded(session: Session, hospital: str, parties: Sequence[str], threshold: int) -> Tuple[str, ...]:
     """Return the t - 1 parties whose share of ``hospital`` is a seed."""
-    first = terms.hospitals.index(hospital) % len(parties)
+    first = session.hospitals.index(hospital) % len(parties)
     return tuple(parties[(first + 1 + k) % len(parties)] for k in range(threshold - 1))
 
 
@@ -43,15 +43,15 @@ class ShamirHospital(HospitalSide):
     def __init__(
         self,
         name: str,
-        terms: Terms,
-        words: FixedPointWords,
+        session: Session,
+        encoding: FixedPointEncoding,
         field: Field,
         threshold: int,
         links: Mapping[str, Link],
     ):
         self.name = name
-        self._terms = terms
-        self._words = words
+        self._session = session
+        self._encoding = encoding
         self._field = field
         self._threshold = threshold
         self._links = dict(links)
@@ -59,13 +59,13 @@ class ShamirHospital(HospitalSide):
     def protect(self, vector: np.ndarray, exchange: Exchange) -> Protected:
         """Share ``vector``; a value outside the clip range is clipped and counted."""
         field, parties = self._field, tuple(self._links)
-        seeds = {party: new_seed() for party in seeded(self._terms, self.name, parties, self._threshold)}
+        seeds = {party: new_seed() for party in seeded(self._session, self.name, parties, self._threshold)}
         points = [0] + [parties.index(party) + 1 for party in seeds]
-        done, size = 0, self._words.size(exchange.layout)
+        done, size = 0, self._encoding.size(exchange.layout)
         length = size * field.unsigned.itemsize
         writers = {
             party: begin_update(
-                self._terms, link, self.name, party, exchange, reserve=SEED if party in seeds else length
+                self._session, link, self.name, party, exchange, reserve=SEED if party in seeds else length
             )
             for party, link in self._links.items()
         }
@@ -74,7 +74,7 @@ class ShamirHospital(HospitalSide):
         tally = Tally()
         for party, seed in seeds.items():
             writers[party].write(seed)
-        for block in self._words.blocks(vector, exchange.layout, np.int64, tally):
+        for block in self._encoding.blocks(vector, exchange.layout, np.int64, tally):
             known = [field.from_signed(block)] + [stream.draw(len(block)) for stream in streams]
             for party, factors in weights.items():
                 writers[party].write(field.combine(known, factors).astype(field.unsigned))
@@ -90,27 +90,27 @@ class ShamirParty(Party[Union[bytes, np.ndarray]]):
     def __init__(
         self,
         name: str,
-        terms: Terms,
-        words: FixedPointWords,
+        session: Session,
+        encoding: FixedPointEncoding,
         field: Field,
         threshold: int,
         parties: Sequence[str],
         links: Mapping[str, Link],
         opener: Link,
     ):
-        super().__init__(name, terms, links, opener)
-        self._words = words
+        super().__init__(name, session, links, opener)
+        self._encoding = encoding
         self._field = field
         self._threshold = threshold
         self._parties = tuple(parties)
 
     def reserve(self, exchange: Exchange) -> int:
         """Return the length of a share in bytes."""
-        return self._words.size(exchange.layout) * self._field.unsigned.itemsize
+        return self._encoding.size(exchange.layout) * self._field.unsigned.itemsize
 
     def read(self, header: wire.Header, body: bytearray, exchange: Exchange) -> Union[bytes, np.ndarray]:
         """Return the seed, or the full share."""
-        is_seed = self.name in seeded(self.terms, header.sender, self._parties, self._threshold)
+        is_seed = self.name in seeded(self.session, header.sender, self._parties, self._threshold)
         expected = SEED if is_seed else self.reserve(exchange)
         if len(body) != expected:
             raise MessageError(header.sender, f"its share has {len(body)} bytes, {expected} expected")
@@ -125,7 +125,7 @@ class ShamirParty(Party[Union[bytes, np.ndarray]]):
         """Write the sum of the shares, block by block."""
         shares = [c for c in contents if isinstance(c, np.ndarray)]
         streams = [UniformElements(c, self._field) for c in contents if isinstance(c, bytes)]
-        size = self._words.size(exchange.layout)
+        size = self._encoding.size(exchange.layout)
         for start in range(0, size, BLOCK):
             stop = min(start + BLOCK, size)
             total = np.zeros(stop - start, np.uint64)
@@ -140,10 +140,15 @@ class ShamirOpener(OpenerSide):
     """Interpolates the sums of at least ``threshold`` parties. ``links`` are the opener's, by party."""
 
     def __init__(
-        self, terms: Terms, words: FixedPointWords, field: Field, threshold: int, links: Mapping[str, Link]
+        self,
+        session: Session,
+        encoding: FixedPointEncoding,
+        field: Field,
+        threshold: int,
+        links: Mapping[str, Link],
     ):
-        self._terms = terms
-        self._words = words
+        self._session = session
+        self._encoding = encoding
         self._field = field
         self._threshold = threshold
         self._links = dict(links)
@@ -155,9 +160,9 @@ class ShamirOpener(OpenerSide):
                 f"{len(combined)} of {len(self._links)} parties answered, {self._threshold} are needed "
                 "to open: run the round again when more are back"
             )
-        bodies, senders, _ = read_sums(combined, exchange, self._terms, self._links)
+        bodies, senders, _ = read_sums(combined, exchange, self._session, self._links)
         field = self._field
-        size = self._words.size(exchange.layout)
+        size = self._encoding.size(exchange.layout)
         parties = [party for party in self._links if party in bodies]
         points = [list(self._links).index(party) + 1 for party in parties]
         sums: List[np.ndarray] = []
@@ -178,4 +183,4 @@ class ShamirOpener(OpenerSide):
                     raise ProtectionError(
                         f"the sums of {', '.join(parties)} lie on no common polynomial: one of them is wrong"
                     )
-        return Opened(self._words.decode(total, exchange.layout, len(senders)), senders)
+        return Opened(self._encoding.decode(total, exchange.layout, len(senders)), senders)

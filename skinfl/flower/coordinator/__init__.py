@@ -1,0 +1,1 @@
+"""What runs at the coordinator: gathering hospitals, asking them, keeping the run."""

@@ -1,0 +1,204 @@
+"""The coordinator's run: gather hospitals, agree on keys, train, keep checkpoints, write the result.
+
+The rounds are :class:`~skinfl.federation.rounds.Federation`'s, unchanged; this module gives them a
+transport and listens.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import secrets
+from pathlib import Path
+from typing import Any, Callable, Dict, Optional, Sequence, Tuple
+
+import torch
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from skinfl.assembly import Assembly, initial_model, initial_state, protection_of, schedule_of
+from skinfl.data import load
+from skinfl.data.dataset import LesionDataset
+from skinfl.errors import CheckpointError, SettingsError, TrainingError
+from skinfl.federation.checkpoint import Checkpoint, save_checkpoint
+from skinfl.federation.events import Listener, RoundFinished
+from skinfl.federation.rounds import Federation
+from skinfl.federation.strategies import build_strategy
+from skinfl.federation.update import StateLayout, has_batchnorm
+from skinfl.flower.coordinator.gathering import Joined, gather, take_roles
+from skinfl.flower.coordinator.messaging import Messaging
+from skinfl.flower.coordinator.options import Options
+from skinfl.flower.coordinator.traffic import CountedMessaging
+from skinfl.flower.coordinator.transport import RemoteTransport, Timeouts
+from skinfl.models.store import save_model
+from skinfl.protection.keys import private_bytes, read_key_file, write_key_file
+from skinfl.report.files import write_json, write_text
+from skinfl.run import CHECKPOINT, CONFIG, MODEL, RESULT, ROUNDS, load_matching, summarise
+from skinfl.settings import Settings, to_toml
+
+KEY = "coordinator.key"
+BEGUN = "begun.json"
+
+
+class Coordinator:
+    """One run. ``say`` prints a line; ``describe`` is what reports call the workers."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        options: Options,
+        out: Path,
+        messaging: Messaging,
+        say: Callable[[str], None],
+        describe: str,
+    ):
+        self._settings = settings
+        self._options = options
+        self._out = out
+        self._messaging = CountedMessaging(messaging)
+        self._say = say
+        self._describe = describe
+
+    def run(self, hospitals: Sequence[str], listeners: Sequence[Listener] = ()) -> Dict[str, Any]:
+        """Train with those of ``hospitals`` that are there; return the content of ``result.json``.
+
+        Raises a :class:`~skinfl.errors.SkinflError` where too few hospitals take part, where a sum
+        cannot be opened, and for whatever else a user can mend. Finished rounds are kept.
+        """
+        checkpoint = self._checkpoint()
+        run = secrets.token_hex(16) if checkpoint is None else checkpoint.state.run
+        private = self._key()
+        write_text(self._out / CONFIG, to_toml(self._settings))
+        joined = gather(self._settings, self._options, self._messaging, hospitals, run, private, self._say)
+        transport = RemoteTransport(
+            self._messaging,
+            take_roles(self._settings, joined, private),
+            Timeouts(self._options.round_timeout, self._options.sum_timeout),
+            rounds=self._settings.rounds,
+            evaluate_every=self._settings.evaluate_every,
+            begun=self._out / BEGUN,
+        )
+        assembly = self._assemble(joined, transport, run, checkpoint)
+        self._save(assembly)
+        for event in assembly.federation.run():
+            if isinstance(event, RoundFinished):
+                _fill_in(assembly.federation, transport)
+                self._save(assembly)
+            for listener in listeners:
+                listener(event)
+        return self._finish(assembly, joined)
+
+    def _checkpoint(self) -> Optional[Checkpoint]:
+        path = self._out / CHECKPOINT
+        if not self._options.resume:
+            if path.exists():
+                raise SettingsError(f"{self._out} holds a run already: resume=true, or name another out")
+            return None
+        checkpoint = load_matching(path, self._settings)
+        # before the first round there is nothing to keep, and members may change
+        return checkpoint if checkpoint.state.round else None
+
+    def _key(self) -> bytes:
+        """Return the coordinator's private key of this run; a resumed run needs the same one."""
+        path = self._out / KEY
+        if not path.exists():
+            self._out.mkdir(parents=True, exist_ok=True)
+            write_key_file(path, private_bytes(X25519PrivateKey.generate()).hex().encode())
+        return bytes.fromhex(read_key_file(path).decode())
+
+    def _assemble(
+        self, joined: Joined, transport: RemoteTransport, run: str, checkpoint: Optional[Checkpoint]
+    ) -> Assembly:
+        settings = self._settings
+        torch.set_num_threads(settings.threads)
+        blank = joined.blank()
+        model = initial_model(settings, blank)
+        local_batchnorm = settings.batchnorm == "local" and has_batchnorm(model)
+        layout = StateLayout(model, share_statistics=not local_batchnorm)
+        strategy = build_strategy(settings, self._options.unit)
+        if (
+            strategy.contribution_layout(layout).digest
+            != joined.answers[joined.members.hospitals[0]]["layout"]
+        ):
+            raise TrainingError(
+                "the hospitals build another network than the coordinator: install one release"
+            )
+        state = initial_state(strategy, model, layout)._replace(run=run)
+        if checkpoint is not None:
+            if checkpoint.state.server.model.shape != (layout.size,):
+                raise CheckpointError(
+                    f"{self._out / CHECKPOINT} holds another network's state: start a new run"
+                )
+            state = checkpoint.state
+        federation = Federation(
+            transport,
+            strategy,
+            layout,
+            model,
+            schedule_of(settings),
+            state=state,
+            channels=blank.image_shape[0],
+            classes=len(blank.classes),
+            test=self._test(blank),
+            unsynchronised_batchnorm=local_batchnorm,
+        )
+        protection = protection_of(settings)
+        return Assembly(federation, transport, model, layout, protection, self._describe)
+
+    def _test(self, blank: LesionDataset) -> Optional[LesionDataset]:
+        if not self._options.test_data:
+            return None
+        test = load(self._options.test_data, image_size=self._settings.image_size)
+        if test.classes != blank.classes or test.image_shape != blank.image_shape:
+            raise SettingsError(
+                f"test-data = {self._options.test_data}: not of the hospitals' classes and image shape"
+            )
+        return test
+
+    def _save(self, assembly: Assembly) -> None:
+        state = assembly.federation.state
+        save_checkpoint(self._out / CHECKPOINT, Checkpoint(state, {}, dataclasses.asdict(self._settings)))
+        write_text(self._out / ROUNDS, "".join(json.dumps(record) + "\n" for record in state.records))
+
+    def _finish(self, assembly: Assembly, joined: Joined) -> Dict[str, Any]:
+        state = assembly.federation.state
+        result = summarise(self._settings, joined.material(), assembly, self._out.name)
+        # the coordinator is not told what hospitals hold
+        result["data"] = {"name": None, "images": None, "synthetic": None, "leaked_lesions": None}
+        result["data"]["classes"] = joined.first["classes"]
+        result["partition"] = None
+        result["traffic"] = self._messaging.kinds
+        write_json(self._out / RESULT, result)
+        assembly.layout.write(assembly.model, state.server.model)
+        blank = joined.blank()
+        save_model(
+            self._out / MODEL,
+            assembly.model,
+            name=self._settings.model,
+            in_channels=blank.image_shape[0],
+            image_size=blank.image_shape[1],
+            classes=len(blank.classes),
+            class_names=blank.classes,
+            doconv=self._settings.doconv,
+            normalisation_mean=state.prepared.normalisation.mean,
+            normalisation_std=state.prepared.normalisation.std,
+        )
+        return result
+
+
+def _fill_in(federation: Federation, transport: RemoteTransport) -> None:
+    """Put metrics that came with a later round's training into the record of their own round."""
+    state = federation.state
+    records = tuple(
+        {**record, "hospital_metrics": transport.metrics.get(record["round"], record["hospital_metrics"])}
+        for record in state.records
+    )
+    federation.state = state._replace(records=records)
+
+
+def run_folder(coordinator: Path, options: Options, protection: str, now: str) -> Tuple[Path, bool]:
+    """Return the run's folder, and whether its name was given."""
+    if options.out:
+        return coordinator / options.out, True
+    if options.resume:
+        raise SettingsError("resume=true needs out: the folder of the run to go on with")
+    return coordinator / "runs" / f"{now}-{protection}", False

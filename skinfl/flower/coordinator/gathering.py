@@ -1,0 +1,123 @@
+"""Gathering at the coordinator: who takes part in a run, and with which keys."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Callable, Dict, List, NamedTuple, Sequence, Tuple
+
+import numpy as np
+
+from skinfl.assembly import FederatedData, protection_of
+from skinfl.data.dataset import LesionDataset
+from skinfl.data.splits import Split
+from skinfl.errors import SkinflError, TrainingError
+from skinfl.flower import keys, protocol
+from skinfl.flower.coordinator.messaging import Messaging, NoAnswer, Request
+from skinfl.flower.coordinator.options import Options
+from skinfl.flower.coordinator.transport import CoordinatorRoles
+from skinfl.settings import Settings
+
+
+class Joined(NamedTuple):
+    """Who takes part, and each one's answer on joining."""
+
+    members: keys.Members
+    answers: Dict[str, Dict[str, Any]]
+
+    @property
+    def first(self) -> Dict[str, Any]:
+        """The first hospital's answer; under homomorphic encryption it made the common keys."""
+        return self.answers[self.members.hospitals[0]]
+
+    def blank(self) -> LesionDataset:
+        """Return a data set without images, of the hospitals' classes and image shape."""
+        channels, height, width = self.first["image_shape"]
+        none: List[Any] = []
+        images = np.zeros((0, height, width, channels), np.uint8)
+        return LesionDataset("remote", images, none, self.first["classes"], none, none)
+
+    def material(self) -> FederatedData:
+        """Return what the coordinator holds of the hospitals' data: nothing."""
+        none = np.zeros(0, np.int64)
+        partition = dict.fromkeys(self.members.hospitals, none)
+        return FederatedData(self.blank(), Split(none, none, "grouped", 0), partition)
+
+
+def gather(
+    settings: Settings,
+    options: Options,
+    messaging: Messaging,
+    hospitals: Sequence[str],
+    run: str,
+    private: bytes,
+    say: Callable[[str], None],
+) -> Joined:
+    """Have hospitals join ``run``; where one refuses or does not answer, the others join without it.
+
+    ``private`` is the coordinator's key. Raises :class:`~skinfl.errors.TrainingError` where too few
+    are left, or where they differ in classes, image shape or network.
+    """
+    names: Tuple[str, ...] = messaging.connected(hospitals, options.connect_timeout)
+    protection = protection_of(settings)
+    while True:
+        if len(names) < options.minimum_hospitals:
+            raise TrainingError(
+                f"{len(names)} of {len(hospitals)} hospitals take part ({', '.join(names) or 'none'}), "
+                f"{options.minimum_hospitals} are needed: start the others, or lower minimum-hospitals"
+            )
+        parties = keys.assign_parties(protection, names, options.party_hospitals)
+        # how many rounds there will be is nobody's business, and may change on resuming
+        told = {**dataclasses.asdict(settings), "data": "", "rounds": 1, "hospitals": len(names)}
+        fields = {
+            "run": run,
+            "settings": told,
+            "hospitals": list(names),
+            "parties": parties,
+            "coordinator_key": keys.public_of(private),
+            "unit": options.unit,
+        }
+        request = Request(protocol.encode_request("join", fields))
+        answers: Dict[str, Dict[str, Any]] = {}
+        for name, reply in messaging.ask("join", 0, dict.fromkeys(names, request), options.round_timeout):
+            try:
+                if isinstance(reply, NoAnswer):
+                    raise reply
+                answers[name] = protocol.decode_answer("join", name, reply)
+            except SkinflError as error:
+                say(f"run {run[:8]}: {name} does not take part: {error}")
+        if len(answers) == len(names):
+            say(f"run {run[:8]}: {len(names)} hospitals joined: {', '.join(names)}")
+            joined = Joined(keys.Members(names, parties), {name: answers[name] for name in names})
+            _check_alike(joined)
+            return joined
+        names = tuple(name for name in names if name in answers)
+
+
+def take_roles(settings: Settings, joined: Joined, private: bytes) -> CoordinatorRoles:
+    """Return the coordinator's own roles, and what each hospital is to be handed of the others' keys."""
+    public = {name: answer["public_key"] for name, answer in joined.answers.items()}
+    protection = protection_of(settings)
+    keying = keys.keying(protection, joined.members)
+    sealed: Dict[str, Dict[str, Any]] = {}
+    for name in joined.members.hospitals:
+        keys_to = {peer: a["sealed"][name] for peer, a in joined.answers.items() if name in a["sealed"]}
+        common = joined.first["common"].get(name, b"")
+        sealed[name] = {"keys": keys_to, "public": public, "common": common}
+    first = joined.first
+    return CoordinatorRoles(
+        joined.members,
+        sealed,
+        keying.coordinator_parties(private, public, first["key_id"], first["opener_key"]),
+        keying.coordinator_opener(private, public),
+    )
+
+
+def _check_alike(joined: Joined) -> None:
+    first = joined.members.hospitals[0]
+    for name, answer in joined.answers.items():
+        for field in ("classes", "image_shape", "layout"):
+            if answer[field] != joined.first[field]:
+                raise TrainingError(
+                    f"{name} and {first} differ in {field}: {answer[field]} and {joined.first[field]}; "
+                    "they need data of one kind and one release"
+                )

@@ -1,0 +1,110 @@
+"""Joining a run at a hospital: what it refuses, and the keys it makes.
+
+A hospital refuses what its folder does not allow: another protection, a larger model, hospitals whose
+keys it was not given, fewer others than its minimum.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Dict, Tuple
+
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from skinfl.assembly import initial_model
+from skinfl.data.dataset import LesionDataset
+from skinfl.errors import ProtectionError
+from skinfl.federation.hospital import STATISTICS_ROUND, statistics_layout
+from skinfl.federation.strategies import Strategy, build_strategy
+from skinfl.federation.update import StateLayout, has_batchnorm
+from skinfl.flower import keys, protocol
+from skinfl.flower.hospital.membership import check_others, keying_of, pack_keys
+from skinfl.flower.hospital.store import Answer, RunStore
+from skinfl.flower.provisioning.folders import HospitalFolder
+from skinfl.protection.keys import private_bytes, public_bytes
+from skinfl.settings import Settings, from_mapping
+
+
+def join(folder: HospitalFolder, fields: Dict[str, Any], request_digest: str, train: LesionDataset) -> bytes:
+    """Join a run and return the answer; joining the same run once more gives the same answer.
+
+    ``request_digest`` is the request's digest, which what is sealed is bound to. Raises
+    :class:`~skinfl.errors.ProtectionError` for what the folder does not allow.
+    """
+    store = RunStore(folder.state, fields["run"])
+    known = store.answered("join")
+    if known is not None and known.request == request_digest:
+        return known.answer
+    settings = from_mapping(fields["settings"])
+    members = keys.Members(tuple(fields["hospitals"]), dict(fields["parties"]))
+    _check_members(folder, settings, members)
+    if len(train) > fields["unit"]:
+        raise ProtectionError(
+            f"{folder.name} holds more training images than the agreed unit of {fields['unit']}: raise unit"
+        )
+    layout, strategy = network(folder, settings, train, fields["unit"])
+
+    private = X25519PrivateKey.generate()
+    public = public_bytes(private)
+    common = keying_of(settings, members).new_common() if folder.name == members.hospitals[0] else None
+    long_lived = {name: folder.sealing_keys[name] for name in members.hospitals}
+    sealed = keys.seal(
+        folder.name, folder.sealing_key(), long_lived, members, fields["run"], request_digest, public, common
+    )
+    answer = protocol.encode_answer(
+        {
+            "classes": list(train.classes),
+            "image_shape": list(train.image_shape),
+            "layout": strategy.contribution_layout(layout).digest,
+            "public_key": public,
+            "sealed": sealed.keys,
+            "common": sealed.common,
+            "key_id": b"" if common is None else common.secret.id,
+            "opener_key": b"" if common is None else public_bytes(common.opener),
+        }
+    )
+    store.begin()
+    for kind in ("statistics", "train"):  # made under other keys, nobody could read them
+        store.remove(f"answer-{kind}")
+    layouts = {
+        "statistics": statistics_layout(train.image_shape[0], len(train.classes)),
+        "round": strategy.contribution_layout(layout),
+    }
+    segments = {name: [list(segment) for segment in found.segments] for name, found in layouts.items()}
+    store.write("joined", {"request_digest": request_digest, "layouts": segments, **fields})
+    store.write("keys", pack_keys(keys.OwnKeys(private_bytes(private), {folder.name: public}, common)))
+    store.keep_answer("join", Answer(request_digest, STATISTICS_ROUND, answer))
+    return answer
+
+
+def network(
+    folder: HospitalFolder, settings: Settings, dataset: LesionDataset, unit: int
+) -> Tuple[StateLayout, Strategy]:
+    """Return layout and strategy; refuse a model that is larger than the folder allows."""
+    model = initial_model(settings, dataset)
+    local_batchnorm = settings.batchnorm == "local" and has_batchnorm(model)
+    layout = StateLayout(model, share_statistics=not local_batchnorm)
+    if layout.size > folder.maximum_parameters:
+        raise ProtectionError(
+            f"{folder.name} trains models of at most {folder.maximum_parameters} values, "
+            f"{settings.model} has {layout.size}"
+        )
+    return layout, build_strategy(settings, unit)
+
+
+def _check_members(folder: HospitalFolder, settings: Settings, members: keys.Members) -> None:
+    if settings.protection not in folder.protections:
+        raise ProtectionError(
+            f"{folder.name} lets no update out under {settings.protection!r}: its protections are "
+            + ", ".join(folder.protections)
+        )
+    strangers = [name for name in members.hospitals if name not in folder.sealing_keys]
+    if strangers:
+        raise ProtectionError(
+            f"{folder.name} has no key of {strangers[0]!r}: provision all hospitals together"
+        )
+    if members.hospitals.count(folder.name) != 1 or len(set(members.hospitals)) != len(members.hospitals):
+        raise ProtectionError(f"{folder.name} is asked to join a run that does not name each hospital once")
+    hosts = list(members.parties.values())
+    if len(set(hosts)) != len(hosts) or not set(hosts) <= set(members.hospitals):
+        raise ProtectionError("each aggregating party must be a hospital of its own")
+    check_others(folder, members.hospitals, "this run")

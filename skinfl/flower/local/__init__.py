@@ -1,0 +1,1 @@
+"""A whole federation on one machine: its processes, its data folders, its simulation."""

@@ -1,0 +1,72 @@
+"""Handing each hospital its own data, as folders: for federations that live on one machine.
+
+What is written is HAM10000's own layout, so that a hospital reads it with the same reader as its own
+data, and without loss, so that training equals that on virtual workers bit for bit.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from pathlib import Path
+
+from PIL import Image
+
+from skinfl.assembly import FederatedData
+from skinfl.data.dataset import LesionDataset
+from skinfl.data.ham10000 import CLASSES, SYNTHETIC_MARK
+from skinfl.errors import DataError
+from skinfl.flower.provisioning.folders import HOSPITAL_FILE
+
+_COLUMNS = ("lesion_id", "image_id", "dx", "dx_type", "age", "sex", "localization", "dataset")
+
+
+def write_dataset(dataset: LesionDataset, folder: Path) -> None:
+    """Write a data set of HAM10000's seven classes: a pixel table if grey, PNG files if in colour."""
+    if dataset.classes != CLASSES:
+        raise DataError(
+            f"{dataset.name} has other classes than HAM10000, in whose layout parts are written: hand each "
+            "hospital a folder of the publisher's files instead"
+        )
+    folder.mkdir(parents=True, mode=0o700)
+    with open(folder / "HAM10000_metadata.csv", "w", newline="", encoding="utf-8") as f:
+        table = csv.writer(f)
+        table.writerow(_COLUMNS)
+        for lesion in (dataset[i] for i in range(len(dataset))):
+            age = "" if math.isnan(lesion.age) else repr(lesion.age)
+            dx = dataset.classes[lesion.label]
+            table.writerow((lesion.lesion_id, lesion.image_id, dx, "", age, lesion.sex, "", lesion.site))
+    if dataset.synthetic:
+        (folder / SYNTHETIC_MARK).write_text("These pictures were drawn, not taken.\n")
+    channels, height, width = dataset.image_shape
+    if channels == 1:
+        _write_table(dataset, folder / f"hmnist_{height}_{width}_L.csv")
+        return
+    for i in range(len(dataset)):
+        Image.fromarray(dataset.images[i]).save(folder / f"{dataset.image_ids[i]}.png", compress_level=1)
+
+
+def hand_out(material: FederatedData, federation: Path) -> None:
+    """Write each hospital's training and test images into its folder, the common test set into ``test``.
+
+    A hospital without test images gets an empty folder for them.
+    """
+    for name in material.partition:
+        folder = federation / name
+        write_dataset(material.train_of(name), folder / "data")
+        test = material.test_of(name)
+        if len(test):
+            write_dataset(test, folder / "test")
+        else:
+            (folder / "test").mkdir()
+        text = (folder / HOSPITAL_FILE).read_text("utf-8")
+        (folder / HOSPITAL_FILE).write_text(text.replace('test_data = ""', 'test_data = "test"'), "utf-8")
+    write_dataset(material.test, federation / "coordinator" / "test")
+
+
+def _write_table(dataset: LesionDataset, path: Path) -> None:
+    rows = dataset.images.reshape(len(dataset), -1)
+    with open(path, "w", encoding="ascii") as f:
+        f.write(",".join([*(f"pixel{i:04d}" for i in range(rows.shape[1])), "label"]) + "\n")
+        for row, label in zip(rows, dataset.labels):
+            f.write(",".join(map(str, row.tolist())) + f",{label}\n")

@@ -1,0 +1,35 @@
+"""Flower's simulation engine: many hospitals in a few processes, each with a folder as in a deployment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from skinfl.assembly import FederatedData, load_federated_data, unit_images
+from skinfl.flower.local.data_folders import hand_out
+from skinfl.flower.provisioning.folders import COORDINATOR_FILE
+from skinfl.flower.provisioning.provision import PROTECTIONS, provision
+from skinfl.settings import Settings
+
+
+def make_federation(material: FederatedData, out: Path, server: str = "localhost") -> None:
+    """Provision a federation on this machine and hand each hospital its part of ``material``.
+
+    Its hospitals accept every protection: they are all on this machine, and plaintext is to compare with.
+    """
+    provision(list(material.partition), server, out, listen="127.0.0.1", protections=PROTECTIONS)
+    hand_out(material, out)
+
+
+def largest_part(material: FederatedData) -> int:
+    """Return the unit that virtual workers would agree on for this material."""
+    return unit_images(max(len(material.train_of(name)) for name in material.partition))
+
+
+def prepare_simulation(settings: Settings, federation: Path, hospitals: int) -> Settings:
+    """Make the federation of a simulated run unless it is there; return settings that fit it."""
+    # the paper's partition is of five hospitals
+    partition = None if settings.partition == "paper" else settings.partition
+    settings = settings.replace(hospitals=hospitals, partition=partition)
+    if not (federation / "coordinator" / COORDINATOR_FILE).is_file():
+        make_federation(load_federated_data(settings), federation)
+    return settings

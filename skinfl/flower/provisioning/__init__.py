@@ -1,0 +1,1 @@
+"""What is made before anything runs: keys, certificates, folders, and how they are read."""

@@ -1,0 +1,43 @@
+"""The command line's part that prepares machines of their own. Needs no Flower."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from skinfl.flower.provisioning import provision as provisioning
+
+
+def provision(
+    hospitals: str = typer.Option(..., help="names of the hospitals, separated by commas"),
+    server: str = typer.Option(..., help="the coordinator as hospitals reach it: HOST or HOST:PORT"),
+    out: Path = typer.Option(..., help="the folder to make; must not exist"),
+    listen: str = typer.Option("0.0.0.0", help="address on which the coordinator listens"),
+    minimum_others: int = typer.Option(1, help="a hospital refuses a sum of fewer other hospitals"),
+    maximum_parameters: int = typer.Option(
+        provisioning.DEFAULT_MAXIMUM_PARAMETERS, help="a hospital refuses a larger model"
+    ),
+    protections: str = typer.Option(
+        ",".join(provisioning.DEFAULT_PROTECTIONS),
+        help="protections that a hospital accepts, separated by commas; 'plaintext' shows its updates",
+    ),
+) -> None:
+    """Make certificates, keys, configuration and start scripts: one folder per hospital."""
+    folders = provisioning.provision(
+        hospitals.split(","),
+        server,
+        out,
+        listen=listen,
+        minimum_others=minimum_others,
+        maximum_parameters=maximum_parameters,
+        protections=[name.strip() for name in protections.split(",")],
+    )
+    for folder in folders:
+        typer.echo(str(folder))
+    typer.echo("Hand each folder to its owner over a channel you trust, then delete it here.")
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's commands to the command line."""
+    app.command()(provision)

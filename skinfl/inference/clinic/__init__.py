@@ -1,0 +1,1 @@
+"""What runs at the clinic: keys, encryption, asking a server, decryption."""

@@ -1,0 +1,174 @@
+"""Diagnosis by a server, and the same within one process: two classes with one method.
+
+Both take normalised images and return logits; both encrypt in between. The local one is for trying and
+measuring: who has the model and the image in one place needs no encryption.
+"""
+
+from __future__ import annotations
+
+import ssl
+import time
+from typing import Any, List, Optional
+
+import numpy as np
+
+from skinfl.errors import MessageError, MissingExtra, SkinflError
+from skinfl.inference.circuit.batch import BatchCircuit, BatchClient
+from skinfl.inference.circuit.latency import LatencyCircuit
+from skinfl.inference.circuit.prepare import Served
+from skinfl.inference.clinic.client import LatencyClient
+from skinfl.inference.info import ModelInfo, from_json
+from skinfl.inference.messages import MEDIA_TYPE, pack, unpack
+
+#: seconds between tries where the server is busy
+_WAIT = (0.5, 1.0, 2.0, 4.0)
+#: how often keys are sent for one image before giving up
+_REGISTRATIONS = 6
+
+
+class ServerError(SkinflError):
+    """A server that cannot be reached, or that refused a request."""
+
+
+class LocalModel:
+    """Client and server in one process.
+
+    Raises :class:`~skinfl.errors.ModelError` for a network that encrypted inference does not take.
+    """
+
+    def __init__(self, served: Served):
+        self.info = served.info
+        self._circuit = LatencyCircuit(served.network, served.bounds)
+        self._batch = BatchCircuit(served.network, served.bounds) if served.info.batch else None
+        self._client = LatencyClient(self._circuit.spec)
+        self._keys = self._circuit.keys(*self._client.evaluation_keys())
+
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        """Return the logits of normalised images, shape (n, channels, size, size), one after another."""
+        answers = [self._circuit.infer(self._client.encrypt(image), self._keys) for image in images]
+        return np.array([self._client.decrypt(answer) for answer in answers])
+
+    def batch_logits(self, images: np.ndarray) -> np.ndarray:
+        """Return the same by batches."""
+        if self._batch is None:
+            raise ServerError("this model was not prepared for batches")
+        client = BatchClient(self._batch.spec)
+        return _by_batches(client, images, lambda pixels: self._batch.infer(pixels))
+
+
+class RemoteModel:
+    """A server's model; keys are made here, and only evaluation keys and ciphertexts leave.
+
+    ``certificates`` is a file of authorities to trust for ``https`` instead of the system's. Raises
+    :class:`ServerError` where the server cannot be reached, and
+    :class:`~skinfl.errors.MessageError` where what it says is unsound.
+    """
+
+    def __init__(self, url: str, certificates: Optional[str] = None, timeout: float = 60.0):
+        try:
+            import httpx
+        except ImportError as error:
+            raise MissingExtra("httpx", "serve", "diagnosis by a server") from error
+        self._httpx = httpx
+        self._url = url.rstrip("/")
+        try:
+            trust: Any = ssl.create_default_context(cafile=certificates) if certificates else True
+        except (OSError, ssl.SSLError) as error:
+            raise ServerError(f"{certificates} cannot be read as certificates: {error}") from error
+        self._http = httpx.Client(verify=trust, timeout=timeout)
+        answer = self._request("GET", "/v1/model")
+        try:
+            self.info: ModelInfo = from_json(answer.json())
+        except ValueError as error:
+            raise MessageError("server", "it does not answer in JSON: is this a skinfl server?") from error
+        self._client: Optional[LatencyClient] = None
+        self._keys = ""
+
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        """Return the logits of normalised images, shape (n, channels, size, size), one after another."""
+        return np.array([self._one(image) for image in images])
+
+    def batch_logits(self, images: np.ndarray) -> np.ndarray:
+        """Return the same by batches, where the server takes them."""
+        spec = self.info.batch
+        if spec is None:
+            raise ServerError(f"{self._url} takes single images only: leave out --batch")
+
+        def send(pixels: List[bytes]) -> List[bytes]:
+            message = pack("batch", spec.fingerprint, pixels=pixels)
+            answer = self._request("POST", "/v1/batches", message, timeout=1800.0)
+            return unpack(answer.content, "answers", spec.fingerprint, "server")["answers"]
+
+        return _by_batches(BatchClient(spec), images, send)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def _one(self, image: np.ndarray) -> np.ndarray:
+        fingerprint = self.info.latency.fingerprint
+        if self._client is None:
+            self._client = LatencyClient(self.info.latency)
+        encrypted = self._client.encrypt(image)
+        for _ in range(_REGISTRATIONS):
+            if not self._keys:
+                self._register()
+            answer = self._post_image(encrypted)
+            if answer is not None:
+                break
+            self._keys = ""  # the server has forgotten them
+        else:
+            raise ServerError(
+                f"{self._url} forgets keys at once: it serves too many clients, try again later"
+            )
+        return self._client.decrypt(unpack(answer, "answer", fingerprint, "server")["answer"])
+
+    def _register(self) -> None:
+        fingerprint = self.info.latency.fingerprint
+        galois, relin = self._client.evaluation_keys()
+        answer = self._request("POST", "/v1/keys", pack("keys", fingerprint, galois=galois, relin=relin))
+        self._keys = unpack(answer.content, "registered", fingerprint, "server")["keys"]
+
+    def _post_image(self, encrypted: List[bytes]) -> Optional[bytes]:
+        message = pack("image", self.info.latency.fingerprint, keys=self._keys, image=encrypted)
+        answer = self._request("POST", "/v1/images", message, forgetful=True)
+        return None if answer.status_code == 404 else answer.content
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        content: Optional[bytes] = None,
+        *,
+        forgetful: bool = False,
+        timeout: Optional[float] = None,
+    ) -> Any:
+        """Send a request, again where the server is busy; with ``forgetful`` a 404 is returned."""
+        extra = {} if timeout is None else {"timeout": timeout}
+        for wait in (*_WAIT, None):
+            try:
+                answer = self._http.request(
+                    method, self._url + path, content=content, headers={"Content-Type": MEDIA_TYPE}, **extra
+                )
+            except (self._httpx.HTTPError, self._httpx.InvalidURL) as error:
+                raise ServerError(
+                    f"{self._url} cannot be reached: {error or type(error).__name__}"
+                ) from error
+            if answer.status_code != 503 or wait is None:
+                break
+            time.sleep(wait)
+        if answer.status_code == 200 or (forgetful and answer.status_code == 404):
+            return answer
+        try:
+            reason = answer.json()["detail"]
+        except (ValueError, KeyError, TypeError):
+            reason = answer.reason_phrase
+        raise ServerError(f"{self._url}{path} refused ({answer.status_code}): {reason}")
+
+
+def _by_batches(client: BatchClient, images: np.ndarray, evaluate: Any) -> np.ndarray:
+    step, found = client.spec.images, []
+    for start in range(0, len(images), step):
+        part = images[start : start + step]
+        found.append(client.decrypt(evaluate(list(client.encrypt(part))), len(part)))
+    return np.concatenate(found)

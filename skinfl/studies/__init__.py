@@ -1,0 +1,1 @@
+"""Studies over several runs: protections side by side, over seeds, and between the two baselines."""

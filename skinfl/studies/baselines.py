@@ -1,0 +1,83 @@
+"""The two ends of the scale: all data in one place, and each hospital on its own.
+
+Both see as many images as the federated run: ``rounds * local_epochs`` passes. They need what a
+federation must not have (all data in one place) and are for comparison only.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Dict, NamedTuple
+
+import numpy as np
+
+from skinfl.assembly import FederatedData, initial_model, local_plan
+from skinfl.data.dataset import LesionDataset
+from skinfl.data.sources import Progress
+from skinfl.data.transforms import normalisation_from_sums, pixel_sums
+from skinfl.federation.evaluation import evaluate
+from skinfl.federation.local import train
+from skinfl.federation.rounds import class_weights
+from skinfl.federation.update import StateLayout
+from skinfl.settings import Settings
+
+
+class Baseline(NamedTuple):
+    """Metrics on the common test set; ``by_hospital`` is filled where each trained on its own."""
+
+    name: str
+    metrics: Dict[str, Any]
+    by_hospital: Dict[str, Dict[str, Any]]
+
+
+def centralised(settings: Settings, material: FederatedData, progress: Progress = None) -> Baseline:
+    """Train on all hospitals' training images in one place."""
+    pooled = material.dataset.subset(material.split.train)
+    metrics = _train_alone(settings, pooled, material.test, "centralised", progress)
+    return Baseline("centralised", metrics, {})
+
+
+def local_only(settings: Settings, material: FederatedData, progress: Progress = None) -> Baseline:
+    """Train a network at each hospital on its own images; ``metrics`` are the mean over hospitals."""
+    test = material.test
+    by_hospital = {
+        name: _train_alone(settings, material.train_of(name), test, name, progress)
+        for name in material.partition
+    }
+    keys = ("loss", "accuracy", "balanced_accuracy", "macro_f1", "auc", "ece")
+    keys += ("melanoma_sensitivity_at_90_specificity",)
+    metrics: Dict[str, Any] = {}
+    for key in keys:
+        found = [m[key] for m in by_hospital.values() if m[key] is not None]
+        metrics[key] = float(np.mean(found)) if found else None
+    return Baseline("local-only", metrics, by_hospital)
+
+
+def _train_alone(
+    settings: Settings,
+    dataset: LesionDataset,
+    test: LesionDataset,
+    name: str,
+    progress: Progress,
+) -> Dict[str, Any]:
+    model = initial_model(settings, dataset)
+    layout = StateLayout(model)
+    normalisation = normalisation_from_sums(pixel_sums(dataset.images))
+    weights = class_weights(dataset.class_counts(), settings.class_weights)
+    state = layout.flatten(model)
+    for round in range(1, settings.rounds + 1):
+        result = train(
+            model,
+            layout,
+            dataset,
+            normalisation,
+            local_plan(settings),
+            start=state,
+            seed=settings.seed,
+            purpose=(round, name),
+            class_weights=weights,
+        )
+        state = state + result.delta
+        if progress is not None:
+            progress(round, settings.rounds, f"{name} trains")
+    layout.write(model, state)
+    return evaluate(model, test, normalisation)
