@@ -1,11 +1,12 @@
 # Two commands for a new user: `make demo` and `make test`. Both make .venv when it is not there.
+# `make test` leaves out the tests marked slow, `make test-all` runs those as well.
 PYTHON ?= python3
 VENV ?= .venv
 EXTRAS ?= dev,serve
 DEMO_FLAGS ?=
 TESTS ?=
 
-.PHONY: demo test test-flower coverage lint clean
+.PHONY: demo test test-all test-flower coverage lint clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -17,11 +18,14 @@ demo: $(VENV)/.installed
 	$(VENV)/bin/python experiments/compare.py --out runs/demo-$$(date +%Y%m%d-%H%M%S) $(DEMO_FLAGS)
 
 test: $(VENV)/.installed
+	$(VENV)/bin/python -m pytest -m "not slow" $(TESTS)
+
+test-all: $(VENV)/.installed
 	$(VENV)/bin/python -m pytest $(TESTS)
 
 # In an environment of its own: Flower holds some packages back at older versions.
 test-flower:
-	$(MAKE) --no-print-directory test VENV=$(VENV)-flower EXTRAS=dev,serve,flower TESTS=tests/flower
+	$(MAKE) --no-print-directory test-all VENV=$(VENV)-flower EXTRAS=dev,serve,flower TESTS=tests/flower
 
 coverage: $(VENV)/.installed
 	$(VENV)/bin/python -m pytest --cov --cov-report=term-missing:skip-covered

@@ -1,5 +1,8 @@
-"""Kept beside pyproject.toml so that the pip of Python 3.8 environments can install in editable mode."""
+"""The licence, which pyproject.toml cannot name for old and new setuptools alike.
+
+Python 3.8's pip needs this file, too, to install in editable mode.
+"""
 
 from setuptools import setup
 
-setup()
+setup(license="MIT")
