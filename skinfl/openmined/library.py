@@ -22,8 +22,8 @@ import numpy as np
 from skinfl.errors import MessageError, ProtectionError, SettingsError
 from skinfl.protection import keys, wire
 from skinfl.protection.base import Exchange, HospitalSide, Opened, OpenerSide, Protected, Protection, Roles
-from skinfl.protection.encoding import (
-    FixedPointEncoding,
+from skinfl.protection.encoder import (
+    FixedPointEncoder,
     Tally,
     check_vector,
     clipped_block,
@@ -72,13 +72,13 @@ class LibraryHospital(HospitalSide):
         self,
         name: str,
         session: Session,
-        encoding: FixedPointEncoding,
+        encoder: FixedPointEncoder,
         library: Library,
         links: Mapping[str, Link],
     ):
         self.name = name
         self._session = session
-        self._encoding = encoding
+        self._encoder = encoder
         self._library = library
         self._links = dict(links)
 
@@ -86,9 +86,9 @@ class LibraryHospital(HospitalSide):
         """Share ``vector``; a value outside the clip range is clipped and counted."""
         vector = check_vector(vector, exchange.layout)
         parts, tally = separate_counts(exchange.layout), Tally()
-        runs = [clipped_block(vector[run], self._encoding.clip, tally) for run in parts.runs]
+        runs = [clipped_block(vector[run], self._encoder.clip, tally) for run in parts.runs]
         encoded = [self._library.encode(values) for values in runs]
-        counts = self._encoding.counts.encode(vector[parts.counts])
+        counts = self._encoder.counts.encode(vector[parts.counts])
         shares = self._library.share(np.concatenate([*encoded, counts]))
         messages = {}
         for (party, link), share in zip(self._links.items(), shares):
@@ -105,18 +105,18 @@ class LibraryParty(Party[Any]):
         self,
         name: str,
         session: Session,
-        encoding: FixedPointEncoding,
+        encoder: FixedPointEncoder,
         library: Library,
         links: Mapping[str, Link],
         opener: Link,
     ):
         super().__init__(name, session, links, opener)
-        self._encoding = encoding
+        self._encoder = encoder
         self._library = library
 
     def reserve(self, exchange: Exchange) -> int:
         """Return the length of a share in bytes."""
-        return self._encoding.size(exchange.layout) * _WORD.itemsize
+        return self._encoder.size(exchange.layout) * _WORD.itemsize
 
     def read(self, header: wire.Header, body: bytearray, exchange: Exchange) -> Any:
         """Hand the share to the party's machine."""
@@ -135,10 +135,10 @@ class LibraryOpener(OpenerSide):
     """Has the library reconstruct the sum. ``links`` are the opener's links, by party."""
 
     def __init__(
-        self, session: Session, encoding: FixedPointEncoding, library: Library, links: Mapping[str, Link]
+        self, session: Session, encoder: FixedPointEncoder, library: Library, links: Mapping[str, Link]
     ):
         self._session = session
-        self._encoding = encoding
+        self._encoder = encoder
         self._library = library
         self._links = dict(links)
 
@@ -151,12 +151,12 @@ class LibraryOpener(OpenerSide):
                 "parties only; run the round again with all of them"
             )
         bodies, senders, _ = read_sums(combined, exchange, self._session, self._links)
-        size = self._encoding.size(exchange.layout) * _WORD.itemsize
+        size = self._encoder.size(exchange.layout) * _WORD.itemsize
         for party, body in bodies.items():
             if len(body) != size:
                 raise MessageError(party, f"its sum has {len(body)} bytes, {size} expected")
         total = self._library.reconstruct([np.frombuffer(body, _WORD) for body in bodies.values()])
-        return Opened(self._encoding.decode(total, exchange.layout, len(senders)), senders)
+        return Opened(self._encoder.decode(total, exchange.layout, len(senders)), senders)
 
 
 class LibraryProtection(Protection):
@@ -200,21 +200,21 @@ class LibraryProtection(Protection):
             names if self.parties == "hospitals" else tuple(f"party-{i + 1}" for i in range(self.parties))
         )
         keyring, directory = keys.generate(names, parties)
-        encoding = self._encoding_for(len(names))
+        encoder = self._encoder_for(len(names))
         fingerprint = wire.fingerprint(self.fingerprint, names, parties, directory.fingerprint)
         session = Session(self.name, fingerprint, names, MINIMUM_SENDERS)
         library = self.set_up(parties)
         sides: Dict[str, HospitalSide] = {}
         for name, private in keyring.hospitals.items():
             links = {party: Channel(private, directory.parties[party]) for party in parties}
-            sides[name] = LibraryHospital(name, session, encoding, library, links)
+            sides[name] = LibraryHospital(name, session, encoder, library, links)
         aggregators = {}
         for party, private in keyring.parties.items():
             links = {name: Channel(private, public) for name, public in directory.hospitals.items()}
             opener = Channel(private, directory.opener)
-            aggregators[party] = LibraryParty(party, session, encoding, library, links, opener)
+            aggregators[party] = LibraryParty(party, session, encoder, library, links, opener)
         links = {party: Channel(keyring.opener, public) for party, public in directory.parties.items()}
-        return Roles(sides, aggregators, LibraryOpener(session, encoding, library, links))
+        return Roles(sides, aggregators, LibraryOpener(session, encoder, library, links))
 
     @property
     def fingerprint(self) -> str:
@@ -233,10 +233,10 @@ class LibraryProtection(Protection):
             "rounding": "truncate",
         }
 
-    def _encoding_for(self, hospitals: int) -> FixedPointEncoding:
+    def _encoder_for(self, hospitals: int) -> FixedPointEncoder:
         scheme = f"{self.name} sharing in 64 bits"
         fit_precision(self.precision, hospitals=hospitals, clip=self.clip, capacity=CAPACITY, scheme=scheme)
-        return FixedPointEncoding(
+        return FixedPointEncoder(
             hospitals=hospitals,
             capacity=CAPACITY,
             clip=self.clip,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import runpy
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -30,7 +32,8 @@ from skinfl.protection.layout import Layout, Segment
 from skinfl.seeds import derive
 from skinfl.settings import Settings
 
-#: 9 trained parameters, 6 of BatchNorm's statistics
+ROOT = Path(__file__).resolve().parents[2]
+#: 9 trained parameters (with BatchNorm's scale and shift), 6 of its statistics
 MODEL = StateLayout(nn.Sequential(nn.Conv2d(1, 3, 1, bias=False), nn.BatchNorm2d(3)))
 PROTECTIONS = {
     "plaintext": ("plaintext", {}),
@@ -416,3 +419,18 @@ def test_what_a_transform_keeps_is_in_the_hospitals_state(toy, monkeypatch):
     assert np.count_nonzero(kept) > 0
     agent.load_state({**state, "transforms/halves/kept": kept * 2})
     assert np.array_equal(agent.state()["transforms/halves/kept"], kept * 2)
+
+
+def test_the_example_in_the_documentation_runs(toy, monkeypatch, tmp_path):
+    section = (ROOT / "docs" / "extending.md").read_text("utf-8").partition("## A new update transform")[2]
+    example = section.partition("```python\n")[2].partition("```")[0]
+    assert len(example.splitlines()) < 40
+    registry = dict(TRANSFORMS)
+    monkeypatch.setattr("skinfl.federation.transforms.TRANSFORMS", registry)
+    (tmp_path / "example.py").write_text(example, "utf-8")
+    runpy.run_path(str(tmp_path / "example.py"))
+    assert set(registry) - set(TRANSFORMS) == {"random-mask"}
+    for protection in ("plaintext", "smpc"):
+        assembly, records = play(protection=protection, transforms="clipping,random-mask", clip_norm=0.1)
+        assert all(r["transforms"]["random-mask"]["values"] < assembly.layout.size / 3 for r in records)
+        assert all(r["max_abs_difference_from_plaintext_sum"] < 1e-6 for r in records)
