@@ -23,15 +23,22 @@ from skinfl.errors import MessageError, ProtectionError, SettingsError
 from skinfl.protection import keys, wire
 from skinfl.protection.base import Exchange, HospitalSide, Opened, OpenerSide, Protected, Protection, Roles
 from skinfl.protection.encoder import (
+    Encoder,
     FixedPointEncoder,
     Tally,
-    check_vector,
-    clipped_block,
     fit_precision,
-    separate_counts,
 )
+from skinfl.protection.fixedpoint import FixedPoint
 from skinfl.protection.options import check_clip, check_precision
-from skinfl.protection.roles import MINIMUM_SENDERS, Party, Session, begin_update, check_hospitals, read_sums
+from skinfl.protection.roles import (
+    MINIMUM_SENDERS,
+    EncodingHospital,
+    Party,
+    Session,
+    begin_update,
+    check_hospitals,
+    read_sums,
+)
 from skinfl.protection.sealing import Channel, Link, Writer
 
 CAPACITY = (1 << 63) - 1
@@ -65,31 +72,35 @@ class Library(ABC):
         """Return the integers whose shares are ``sums``."""
 
 
-class LibraryHospital(HospitalSide):
+class LibraryFixedPoint(FixedPoint):
+    """Fixed-point numbers as ``library`` encodes them; decoded here, in float64."""
+
+    def __init__(self, library: Library, precision: int):
+        super().__init__(precision)
+        self._library = library
+
+    def encode(
+        self, values: np.ndarray, out: Optional[np.ndarray] = None, work: Optional[np.ndarray] = None
+    ) -> np.ndarray:
+        """Return the library's integers, in an array of its own."""
+        return self._library.encode(values)
+
+
+class LibraryHospital(EncodingHospital):
     """Has the library split a vector. ``links`` are the hospital's links, by party."""
 
     def __init__(
-        self,
-        name: str,
-        session: Session,
-        encoder: FixedPointEncoder,
-        library: Library,
-        links: Mapping[str, Link],
+        self, name: str, session: Session, encoder: Encoder, library: Library, links: Mapping[str, Link]
     ):
-        self.name = name
-        self._session = session
-        self._encoder = encoder
+        super().__init__(name, session, encoder)
         self._library = library
         self._links = dict(links)
 
     def protect(self, vector: np.ndarray, exchange: Exchange) -> Protected:
         """Share ``vector``; a value outside the clip range is clipped and counted."""
-        vector = check_vector(vector, exchange.layout)
-        parts, tally = separate_counts(exchange.layout), Tally()
-        runs = [clipped_block(vector[run], self._encoder.clip, tally) for run in parts.runs]
-        encoded = [self._library.encode(values) for values in runs]
-        counts = self._encoder.counts.encode(vector[parts.counts])
-        shares = self._library.share(np.concatenate([*encoded, counts]))
+        tally, size = Tally(), self._encoder.size(exchange.layout)
+        blocks = self._watched(self._encoder.blocks(vector, exchange, tally), size)
+        shares = self._library.share(np.concatenate([block.copy() for block in blocks]))
         messages = {}
         for (party, link), share in zip(self._links.items(), shares):
             writer = begin_update(self._session, link, self.name, party, exchange, reserve=share.nbytes)
@@ -204,6 +215,7 @@ class LibraryProtection(Protection):
         fingerprint = wire.fingerprint(self.fingerprint, names, parties, directory.fingerprint)
         session = Session(self.name, fingerprint, names, MINIMUM_SENDERS)
         library = self.set_up(parties)
+        encoder.fixed = LibraryFixedPoint(library, self.precision)
         sides: Dict[str, HospitalSide] = {}
         for name, private in keyring.hospitals.items():
             links = {party: Channel(private, directory.parties[party]) for party in parties}

@@ -225,7 +225,7 @@ def clipped_block(values: np.ndarray, clip: float, tally: Tally) -> np.ndarray:
     if np.dot(values, values) < 0.9 * clip * clip:
         return values
     with np.errstate(invalid="ignore"):
-        outside = np.count_nonzero(~(np.abs(values) <= clip))
+        outside = int(np.count_nonzero(~(np.abs(values) <= clip)))
     if not outside:
         return values
     if not np.isfinite(values).all():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any, Dict, Mapping, Type
 
 from skinfl.errors import SettingsError, nearest
@@ -12,6 +11,7 @@ from skinfl.federation.transforms.base import (
     Pipeline,
     ServerContext,
     UpdateTransform,
+    parameters,
 )
 from skinfl.federation.transforms.clipping import NormClipping
 
@@ -30,8 +30,7 @@ def build_pipeline(names: str, options: Mapping[str, Any]) -> Pipeline:
         if name not in TRANSFORMS:
             raise SettingsError(f"unknown transform {name!r}: {nearest(name, TRANSFORMS)}")
         cls = TRANSFORMS[name]
-        wanted = [f.name for f in dataclasses.fields(cls) if f.init]
-        transforms.append(cls(**{key: options[key] for key in wanted if key in options}))
+        transforms.append(cls(**{key: options[key] for key in parameters(cls) if key in options}))
     return Pipeline(transforms)
 
 

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import dataclasses
 from functools import partial
-from typing import Callable, ClassVar, Dict, List, Mapping, NamedTuple, Sequence, Tuple
+from typing import Callable, ClassVar, Dict, List, Mapping, NamedTuple, Sequence, Tuple, Type
 
 import numpy as np
 
@@ -106,13 +106,17 @@ class UpdateTransform:
 
     def describe(self) -> Dict[str, object]:
         """Return name and parameters."""
-        fields = dataclasses.fields(self) if dataclasses.is_dataclass(self) else ()
-        return {"name": self.name, **{f.name: getattr(self, f.name) for f in fields if f.init}}
+        return {"name": self.name, **{key: getattr(self, key) for key in parameters(type(self))}}
 
     @property
     def fingerprint(self) -> str:
         """A digest of name and parameters."""
         return wire.fingerprint(sorted(self.describe().items()))
+
+
+def parameters(cls: Type[UpdateTransform]) -> List[str]:
+    """Return the names of a transform's public parameters."""
+    return [f.name for f in dataclasses.fields(cls) if f.init] if dataclasses.is_dataclass(cls) else []
 
 
 class Pipeline:

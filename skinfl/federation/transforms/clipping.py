@@ -31,7 +31,8 @@ class NormClipping(UpdateTransform):
     does not bound all of what a hospital sends.
 
     A count of 0 or 1 travels in the protected vector; of its sum the record says ``clipped_hospitals``:
-    how many were clipped, not which. The bound holds up to the rounding of float32 and of the protection.
+    how many were clipped, not which (unless it was all or none, or of two hospitals one is oneself). The
+    bound holds up to the rounding of float32 and of the protection.
     """
 
     name: ClassVar[str] = "clipping"
