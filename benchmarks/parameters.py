@@ -8,7 +8,7 @@ from __future__ import annotations
 from skinfl.errors import ProtectionError
 from skinfl.protection import build_protection
 from skinfl.protection.he import bfv, ckks
-from skinfl.protection.quantise import BITS, QuantisedWords
+from skinfl.protection.quantise import BITS, QuantisedEncoding
 
 HOSPITALS = (2, 5, 10, 30, 100, 1000, 10000)
 SHARING = ({"ring": 32}, {"ring": 64}, {"smpc_scheme": "shamir", "ring": 32})
@@ -33,7 +33,7 @@ def main() -> None:
         except ProtectionError:
             cells.append("does not fit")
         for bits in BITS:
-            largest = QuantisedWords(bits, None).largest
+            largest = QuantisedEncoding(bits, None).largest
             packed = bfv.choose_parameters(hospitals=hospitals, largest=largest, degree=None)
             cells.append(f"{chain(packed.degree, packed.prime_bits)}, {packed.lanes}")
         print("| " + " | ".join(cells) + " |")

@@ -21,6 +21,7 @@ from skinfl.federation.hospital import HospitalAgent
 from skinfl.federation.local import LocalPlan
 from skinfl.federation.rounds import Federation, RunState, Schedule
 from skinfl.federation.strategies import Strategy, build_strategy
+from skinfl.federation.transforms import Pipeline, build_pipeline
 from skinfl.federation.transport import LocalTransport
 from skinfl.federation.update import StateLayout, has_batchnorm
 from skinfl.models import build_model
@@ -136,6 +137,11 @@ def schedule_of(settings: Settings) -> Schedule:
     )
 
 
+def transforms_of(settings: Settings) -> Pipeline:
+    """Return new update transforms; hospitals and server each need their own."""
+    return build_pipeline(settings.transforms, vars(settings))
+
+
 def initial_state(strategy: Strategy, model: nn.Module, layout: StateLayout) -> RunState:
     """Return the state of a run that has not begun; its name is random, so that no two are alike."""
     server = strategy.init(layout.flatten(model), layout)
@@ -179,6 +185,7 @@ def assemble(
             local_plan(settings),
             seed=settings.seed,
             unit=unit,
+            transforms=transforms_of(settings),
             audit=audit,
         )
         _host(network.worker(name), agents[name], train_set, material.test_of(name))
@@ -202,6 +209,7 @@ def assemble(
         state=state,
         channels=material.dataset.image_shape[0],
         classes=len(material.dataset.classes),
+        transforms=transforms_of(settings),
         test=material.test,
         unsynchronised_batchnorm=local_batchnorm,
         audit=audit,

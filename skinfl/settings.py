@@ -106,6 +106,13 @@ class Settings:
         "Training", 0.0, "chance that an asked hospital vanishes before it sends", low=0.0, high=0.95
     )
 
+    transforms: str = _setting(
+        "Transforms", "", "what updates go through before they are protected, by commas, e.g. 'clipping'"
+    )
+    clip_norm: float = _setting(
+        "Transforms", 1.0, "largest L2 norm of a hospital's change of the model (clipping)", low=1e-8
+    )
+
     protection: str = _setting(
         "Protection",
         "plaintext",
@@ -170,6 +177,10 @@ class Settings:
                 "FedNova normalises by the length of SGD's path, which Adam does not have: "
                 "use --optimiser sgd, or another strategy"
             )
+        if self.transforms:
+            from skinfl.federation.transforms import build_pipeline
+
+            build_pipeline(self.transforms, vars(self))  # refuses unknown names and impossible parameters
         if self.ring not in (None, 32, 64):
             raise SettingsError(f"ring = {self.ring}: the ring has 32 or 64 bits")
         if self.parties not in (None, "hospitals") and not str(self.parties).isdigit():

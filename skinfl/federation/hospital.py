@@ -11,17 +11,20 @@ loss, the metrics of its own test images and the clipped share; nothing else.
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Callable, Dict, NamedTuple, Optional
 
 import numpy as np
 from torch import nn
 
+from skinfl import seeds
 from skinfl.data.dataset import LesionDataset
 from skinfl.data.transforms import Normalisation, pixel_sums
 from skinfl.errors import ProtectionError
 from skinfl.federation.evaluation import evaluate
 from skinfl.federation.local import LocalPlan, train
 from skinfl.federation.strategies.base import ServerState, Strategy
+from skinfl.federation.transforms import HospitalContext, Pipeline
 from skinfl.federation.update import StateLayout, load_private_state, private_state
 from skinfl.protection.base import Exchange, HospitalSide, Protected
 from skinfl.protection.layout import Layout, Segment
@@ -60,7 +63,8 @@ class HospitalAgent:
     """One hospital's part of the federation.
 
     ``unit``: the public number of images that has weight one; a hospital with more refuses to take
-    part. ``audit``, in simulations only, is called with (hospital, round, contribution) so that the
+    part. ``transforms``, of this hospital alone, are what its contributions go through before they are
+    protected. ``audit``, in simulations only, is called with (hospital, round, contribution) so that the
     opened sum can be compared with the plaintext one.
     """
 
@@ -75,6 +79,7 @@ class HospitalAgent:
         *,
         seed: int,
         unit: int,
+        transforms: Optional[Pipeline] = None,
         audit: Optional[Callable[[str, int, np.ndarray], None]] = None,
     ):
         self.name = name
@@ -85,6 +90,7 @@ class HospitalAgent:
         self._plan = plan
         self._seed = seed
         self._unit = unit
+        self._transforms = Pipeline() if transforms is None else transforms
         self._audit = audit
         self._control: Optional[np.ndarray] = None
         self._pending: Optional[np.ndarray] = None
@@ -131,8 +137,14 @@ class HospitalAgent:
         )
         self._pending, self._pending_round = control, task.round
         trained = time.perf_counter()
+        contribution = self._strategy.contribution_layout(self._layout)
+        seed = partial(seeds.derive, self._seed, "transform", task.round)
+        vector = self._transforms.at_hospital(
+            vector,
+            HospitalContext(task.run, task.round, contribution, seed, self.name, task.accepted_round),
+        )
         self._report(task.round, vector)
-        exchange = Exchange(task.run, task.round, self._strategy.contribution_layout(self._layout))
+        exchange = Exchange(task.run, task.round, self._transforms.layout(contribution))
         protected = self._side.protect(vector, exchange)
         seconds = {"train": trained - started, "protect": time.perf_counter() - trained}
         return ClientUpdate(protected.messages, result.loss, protected.clipped, seconds)
@@ -147,6 +159,7 @@ class HospitalAgent:
         """Return all that a resumed run needs, as arrays."""
         found = {f"private/{n}": a for n, a in self._private.items()}
         found.update({f"side/{n}": a for n, a in self._side.state().items()})
+        found.update({f"transforms/{n}": a for n, a in self._transforms.state().items()})
         if self._control is not None:
             found["control"] = self._control
         if self._pending is not None:
@@ -158,6 +171,8 @@ class HospitalAgent:
         """Put back what :meth:`state` returned."""
         self._private = {n[len("private/") :]: a for n, a in state.items() if n.startswith("private/")}
         self._side.load_state({n[len("side/") :]: a for n, a in state.items() if n.startswith("side/")})
+        prefix = "transforms/"
+        self._transforms.load_state({n[len(prefix) :]: a for n, a in state.items() if n.startswith(prefix)})
         self._control = state.get("control")
         self._pending = state.get("pending")
         self._pending_round = int(state["pending_round"])

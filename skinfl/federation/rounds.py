@@ -6,6 +6,7 @@ A loop over events; it prints, writes and draws nothing itself.
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Tuple
 
 import numpy as np
@@ -29,6 +30,7 @@ from skinfl.federation.events import (
 from skinfl.federation.hospital import STATISTICS_ROUND, ClientUpdate, Task, statistics_layout
 from skinfl.federation.messages import server_bytes
 from skinfl.federation.strategies.base import ServerState, Strategy
+from skinfl.federation.transforms import Figures, Pipeline, ServerContext
 from skinfl.federation.transport import Transport
 from skinfl.federation.update import StateLayout
 from skinfl.protection.base import Exchange
@@ -70,6 +72,7 @@ class Schedule(NamedTuple):
 class Federation:
     """A federation that trains one network.
 
+    ``transforms`` are those that the hospitals' contributions went through; here their server's halves run.
     ``test`` is the common test set, ``None`` where there is none. ``unsynchronised_batchnorm`` says
     that BatchNorm statistics stay at the hospitals. ``audit`` exists in simulations only.
     """
@@ -85,6 +88,7 @@ class Federation:
         state: RunState,
         channels: int,
         classes: int,
+        transforms: Optional[Pipeline] = None,
         test: Optional[LesionDataset] = None,
         unsynchronised_batchnorm: bool = False,
         audit: Optional[Audit] = None,
@@ -93,6 +97,7 @@ class Federation:
         self._strategy = strategy
         self._layout = layout
         self._contribution = strategy.contribution_layout(layout)
+        self._transforms = Pipeline() if transforms is None else transforms
         self._model = model
         self._schedule = schedule
         self._statistics_layout = statistics_layout(channels, classes)
@@ -133,7 +138,7 @@ class Federation:
     def _round(self, round: int) -> Iterator[Event]:
         asked, vanishing = self._participants(round)
         yield RoundStarted(round, asked)
-        exchange = Exchange(self.state.run, round, self._contribution)
+        exchange = Exchange(self.state.run, round, self._transforms.layout(self._contribution))
         seconds = {"train": 0.0, "protect": 0.0}
         fitted: Dict[str, ClientUpdate] = {}
         left_out: Dict[str, str] = {}
@@ -162,10 +167,15 @@ class Federation:
         started = time.perf_counter()
         senders: Tuple[str, ...] = ()
         difference = None
+        figures: Dict[str, Figures] = {}
         if combined.messages:
             opened = self._transport.open(combined, exchange)
             senders = opened.senders
-            total = self._strategy.unpack(opened.total, self._layout)
+            seed = partial(seeds.derive, self._schedule.seed, "transform", round)
+            restored, figures = self._transforms.at_server(
+                opened.total, ServerContext(exchange.run, round, self._contribution, seed, senders)
+            )
+            total = self._strategy.unpack(restored, self._layout)
             server = self._strategy.apply(
                 self.state.server, total, self._layout, len(self._transport.hospitals)
             )
@@ -190,6 +200,7 @@ class Federation:
             "left_out": left_out,
             "train_loss": {name: f.loss for name, f in fitted.items()},
             "clipped": {name: f.clipped for name, f in fitted.items()},
+            "transforms": figures,
             "metrics": metrics,
             "hospital_metrics": hospital_metrics,
             "bytes": {

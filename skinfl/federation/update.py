@@ -51,9 +51,12 @@ class StateLayout:
         self.size = self.n_parameters + sum(e.size for e in self.statistics)
 
     def segments(self, prefix: str = "", *, statistics: bool = True) -> List[Segment]:
-        """Return one segment per tensor, in the vector's order."""
-        entries = self.parameters + (self.statistics if statistics else [])
-        return [Segment(prefix + e.name, e.size) for e in entries]
+        """Return one segment per tensor, in the vector's order.
+
+        ``prefix`` goes before parameters' names; those of statistics begin with ``statistics/``.
+        """
+        found = [Segment(prefix + e.name, e.size) for e in self.parameters]
+        return found + [Segment("statistics/" + e.name, e.size) for e in self.statistics if statistics]
 
     def flatten(self, model: nn.Module) -> np.ndarray:
         """Return the state as float32, shape ``(size,)``."""

@@ -22,16 +22,23 @@ import numpy as np
 from skinfl.errors import MessageError, ProtectionError, SettingsError
 from skinfl.protection import keys, wire
 from skinfl.protection.base import Exchange, HospitalSide, Opened, OpenerSide, Protected, Protection, Roles
-from skinfl.protection.encoding import (
-    FixedPointEncoding,
+from skinfl.protection.encoder import (
+    Encoder,
+    FixedPointEncoder,
     Tally,
-    check_vector,
-    clipped_block,
     fit_precision,
-    separate_counts,
 )
+from skinfl.protection.fixedpoint import FixedPoint
 from skinfl.protection.options import check_clip, check_precision
-from skinfl.protection.roles import MINIMUM_SENDERS, Party, Session, begin_update, check_hospitals, read_sums
+from skinfl.protection.roles import (
+    MINIMUM_SENDERS,
+    EncodingHospital,
+    Party,
+    Session,
+    begin_update,
+    check_hospitals,
+    read_sums,
+)
 from skinfl.protection.sealing import Channel, Link, Writer
 
 CAPACITY = (1 << 63) - 1
@@ -65,31 +72,35 @@ class Library(ABC):
         """Return the integers whose shares are ``sums``."""
 
 
-class LibraryHospital(HospitalSide):
+class LibraryFixedPoint(FixedPoint):
+    """Fixed-point numbers as ``library`` encodes them; decoded here, in float64."""
+
+    def __init__(self, library: Library, precision: int):
+        super().__init__(precision)
+        self._library = library
+
+    def encode(
+        self, values: np.ndarray, out: Optional[np.ndarray] = None, work: Optional[np.ndarray] = None
+    ) -> np.ndarray:
+        """Return the library's integers, in an array of its own."""
+        return self._library.encode(values)
+
+
+class LibraryHospital(EncodingHospital):
     """Has the library split a vector. ``links`` are the hospital's links, by party."""
 
     def __init__(
-        self,
-        name: str,
-        session: Session,
-        encoding: FixedPointEncoding,
-        library: Library,
-        links: Mapping[str, Link],
+        self, name: str, session: Session, encoder: Encoder, library: Library, links: Mapping[str, Link]
     ):
-        self.name = name
-        self._session = session
-        self._encoding = encoding
+        super().__init__(name, session, encoder)
         self._library = library
         self._links = dict(links)
 
     def protect(self, vector: np.ndarray, exchange: Exchange) -> Protected:
         """Share ``vector``; a value outside the clip range is clipped and counted."""
-        vector = check_vector(vector, exchange.layout)
-        parts, tally = separate_counts(exchange.layout), Tally()
-        runs = [clipped_block(vector[run], self._encoding.clip, tally) for run in parts.runs]
-        encoded = [self._library.encode(values) for values in runs]
-        counts = self._encoding.counts.encode(vector[parts.counts])
-        shares = self._library.share(np.concatenate([*encoded, counts]))
+        tally, size = Tally(), self._encoder.size(exchange.layout)
+        blocks = self._watched(self._encoder.blocks(vector, exchange, tally), size)
+        shares = self._library.share(np.concatenate([block.copy() for block in blocks]))
         messages = {}
         for (party, link), share in zip(self._links.items(), shares):
             writer = begin_update(self._session, link, self.name, party, exchange, reserve=share.nbytes)
@@ -105,18 +116,18 @@ class LibraryParty(Party[Any]):
         self,
         name: str,
         session: Session,
-        encoding: FixedPointEncoding,
+        encoder: FixedPointEncoder,
         library: Library,
         links: Mapping[str, Link],
         opener: Link,
     ):
         super().__init__(name, session, links, opener)
-        self._encoding = encoding
+        self._encoder = encoder
         self._library = library
 
     def reserve(self, exchange: Exchange) -> int:
         """Return the length of a share in bytes."""
-        return self._encoding.size(exchange.layout) * _WORD.itemsize
+        return self._encoder.size(exchange.layout) * _WORD.itemsize
 
     def read(self, header: wire.Header, body: bytearray, exchange: Exchange) -> Any:
         """Hand the share to the party's machine."""
@@ -135,10 +146,10 @@ class LibraryOpener(OpenerSide):
     """Has the library reconstruct the sum. ``links`` are the opener's links, by party."""
 
     def __init__(
-        self, session: Session, encoding: FixedPointEncoding, library: Library, links: Mapping[str, Link]
+        self, session: Session, encoder: FixedPointEncoder, library: Library, links: Mapping[str, Link]
     ):
         self._session = session
-        self._encoding = encoding
+        self._encoder = encoder
         self._library = library
         self._links = dict(links)
 
@@ -151,12 +162,12 @@ class LibraryOpener(OpenerSide):
                 "parties only; run the round again with all of them"
             )
         bodies, senders, _ = read_sums(combined, exchange, self._session, self._links)
-        size = self._encoding.size(exchange.layout) * _WORD.itemsize
+        size = self._encoder.size(exchange.layout) * _WORD.itemsize
         for party, body in bodies.items():
             if len(body) != size:
                 raise MessageError(party, f"its sum has {len(body)} bytes, {size} expected")
         total = self._library.reconstruct([np.frombuffer(body, _WORD) for body in bodies.values()])
-        return Opened(self._encoding.decode(total, exchange.layout, len(senders)), senders)
+        return Opened(self._encoder.decode(total, exchange.layout, len(senders)), senders)
 
 
 class LibraryProtection(Protection):
@@ -200,21 +211,22 @@ class LibraryProtection(Protection):
             names if self.parties == "hospitals" else tuple(f"party-{i + 1}" for i in range(self.parties))
         )
         keyring, directory = keys.generate(names, parties)
-        encoding = self._encoding_for(len(names))
+        encoder = self._encoder_for(len(names))
         fingerprint = wire.fingerprint(self.fingerprint, names, parties, directory.fingerprint)
         session = Session(self.name, fingerprint, names, MINIMUM_SENDERS)
         library = self.set_up(parties)
+        encoder.fixed = LibraryFixedPoint(library, self.precision)
         sides: Dict[str, HospitalSide] = {}
         for name, private in keyring.hospitals.items():
             links = {party: Channel(private, directory.parties[party]) for party in parties}
-            sides[name] = LibraryHospital(name, session, encoding, library, links)
+            sides[name] = LibraryHospital(name, session, encoder, library, links)
         aggregators = {}
         for party, private in keyring.parties.items():
             links = {name: Channel(private, public) for name, public in directory.hospitals.items()}
             opener = Channel(private, directory.opener)
-            aggregators[party] = LibraryParty(party, session, encoding, library, links, opener)
+            aggregators[party] = LibraryParty(party, session, encoder, library, links, opener)
         links = {party: Channel(keyring.opener, public) for party, public in directory.parties.items()}
-        return Roles(sides, aggregators, LibraryOpener(session, encoding, library, links))
+        return Roles(sides, aggregators, LibraryOpener(session, encoder, library, links))
 
     @property
     def fingerprint(self) -> str:
@@ -233,10 +245,10 @@ class LibraryProtection(Protection):
             "rounding": "truncate",
         }
 
-    def _encoding_for(self, hospitals: int) -> FixedPointEncoding:
+    def _encoder_for(self, hospitals: int) -> FixedPointEncoder:
         scheme = f"{self.name} sharing in 64 bits"
         fit_precision(self.precision, hospitals=hospitals, clip=self.clip, capacity=CAPACITY, scheme=scheme)
-        return FixedPointEncoding(
+        return FixedPointEncoder(
             hospitals=hospitals,
             capacity=CAPACITY,
             clip=self.clip,

@@ -15,7 +15,7 @@ import torch
 from skinfl.openmined.hook import add_worker, forget_worker
 from skinfl.protection import wire
 from skinfl.protection.base import AggregatorSide, Exchange
-from skinfl.protection.encoding import BLOCK
+from skinfl.protection.encoder import BLOCK
 from skinfl.protection.sealing import Writer
 from skinfl.protection.smpc.additive import AdditiveParty
 from skinfl.protection.smpc.prg import Stream
@@ -36,7 +36,7 @@ class PySyftAdditiveParty(AdditiveParty):
         """Send the share to the party's worker and return the pointer; a seed is expanded first."""
         share = super().read(header, body, exchange)
         if isinstance(share, bytes):
-            share = self._expand(share, self._encoding.size(exchange.layout))
+            share = self._expand(share, self._encoder.size(exchange.layout))
         return torch.from_numpy(share.view(self._ring.signed)).send(self.syft_worker)
 
     def add(self, contents: Sequence[torch.Tensor], exchange: Exchange, writer: Writer) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from typing import Dict, NamedTuple, Sequence, Tuple
 
 from skinfl.errors import ProtectionError
@@ -22,13 +23,14 @@ class Segment(NamedTuple):
 
 
 class Layout:
-    """The order, names and sizes of a vector's segments.
+    """The order, names and sizes of a vector's segments, and which transforms make such vectors.
 
     Both ends derive it for themselves; messages carry only its digest, so that a message of
-    another model or another strategy is refused and not added up.
+    another model, another strategy or other transforms is refused and not added up. ``transforms``
+    is the fingerprint of the update transforms, empty where there are none.
     """
 
-    def __init__(self, segments: Sequence[Segment]):
+    def __init__(self, segments: Sequence[Segment], transforms: str = ""):
         self.segments: Tuple[Segment, ...] = tuple(Segment(*s) for s in segments)
         names = [s.name for s in self.segments]
         if len(set(names)) != len(names):
@@ -36,7 +38,8 @@ class Layout:
         if not self.segments or any(s.size < 1 for s in self.segments):
             raise ProtectionError("a layout needs at least one segment, and none of size zero")
         self.size = sum(s.size for s in self.segments)
-        text = "\n".join(f"{s.name}\t{s.size}\t{s.kind}" for s in self.segments)
+        self.transforms = transforms
+        text = json.dumps([self.segments, transforms], default=int)
         self.digest = hashlib.sha256(text.encode()).hexdigest()[:32]
 
     def slices(self) -> Dict[str, slice]:
@@ -48,10 +51,10 @@ class Layout:
         return found
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Layout) and other.segments == self.segments
+        return isinstance(other, Layout) and other.digest == self.digest
 
     def __hash__(self) -> int:
-        return hash(self.segments)
+        return hash(self.digest)
 
     def __repr__(self) -> str:
         return f"Layout({len(self.segments)} segments, {self.size} values, {self.digest[:8]})"

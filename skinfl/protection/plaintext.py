@@ -13,7 +13,7 @@ import numpy as np
 from skinfl.errors import MessageError, ProtectionError
 from skinfl.protection import wire
 from skinfl.protection.base import Exchange, HospitalSide, Opened, OpenerSide, Protected, Protection, Roles
-from skinfl.protection.encoding import check_vector
+from skinfl.protection.encoder import check_vector
 from skinfl.protection.roles import AGGREGATOR, Party, Session, begin_update, check_hospitals, read_sums
 from skinfl.protection.sealing import Plain, Writer
 

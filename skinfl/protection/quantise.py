@@ -26,9 +26,10 @@ from skinfl.errors import ProtectionError, SettingsError
 from skinfl.protection import wire
 from skinfl.protection.base import Exchange
 from skinfl.protection.digits import COUNT_LIMIT, COUNT_PRECISION, CountDigits, Digits
-from skinfl.protection.encoder import Decoded, Encoder
-from skinfl.protection.encoding import (
+from skinfl.protection.encoder import (
     DEFAULT_PRECISION,
+    Decoded,
+    Encoder,
     Tally,
     check_vector,
     clipped_block,
@@ -179,8 +180,15 @@ class Quantiser(Encoder):
             return ""
         return wire.fingerprint(self._salt, self._ranges.tobytes())
 
+    def size(self, layout: Layout) -> int:
+        """Return how many integers a vector of ``layout`` becomes under the ranges agreed now."""
+        return self.encoding.size(layout, self.agreement(layout))
+
     def blocks(self, vector: np.ndarray, exchange: Exchange, tally: Tally) -> Iterator[np.ndarray]:
-        """Yield the integers of ``vector`` in order, int64, at most BLOCK at a time."""
+        """Yield the integers of ``vector`` in order, int64, each in ``0 .. largest``.
+
+        What was cut off is kept for the next call with error feedback, once all are taken.
+        """
         layout = exchange.layout
         vector = check_vector(vector, layout)
         if self._residual is not None and self._residual.shape == vector.shape:

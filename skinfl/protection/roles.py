@@ -7,11 +7,27 @@ of their own alike.
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Dict, Generic, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple, TypeVar
+from typing import (
+    Dict,
+    Generic,
+    Iterable,
+    Iterator,
+    List,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Set,
+    Tuple,
+    TypeVar,
+)
+
+import numpy as np
 
 from skinfl.errors import MessageError, ProtectionError
 from skinfl.protection import wire
-from skinfl.protection.base import AggregatorSide, Exchange
+from skinfl.protection.base import AggregatorSide, Exchange, HospitalSide
+from skinfl.protection.encoder import Encoder
 from skinfl.protection.sealing import Link, Writer
 
 #: names of the roles that aren't hospitals
@@ -69,6 +85,36 @@ def begin_update(
         agreement=agreement,
     )
     return link.writer(header, reserve)
+
+
+class EncodingHospital(HospitalSide):
+    """A hospital whose vector is encoded as integers, which a subclass then shares or encrypts."""
+
+    def __init__(self, name: str, session: Session, encoder: Encoder):
+        self.name = name
+        self._session = session
+        self._encoder = encoder
+
+    def set_ranges(self, ranges: np.ndarray) -> None:
+        """Take over what the last sum says."""
+        self._encoder.set_ranges(ranges)
+
+    def state(self) -> Dict[str, np.ndarray]:
+        """Return what a resumed run needs."""
+        return self._encoder.state()
+
+    def load_state(self, state: Mapping[str, np.ndarray]) -> None:
+        """Put back what :meth:`state` returned."""
+        self._encoder.load_state(state)
+
+    def _watched(self, blocks: Iterable[np.ndarray], total: int) -> Iterator[np.ndarray]:
+        """Yield blocks of integers, ``total`` in all, and tell :attr:`progress` when each is dealt with."""
+        done = 0
+        for block in blocks:
+            yield block
+            done += len(block)
+            if self.progress is not None:
+                self.progress(done, total)
 
 
 class Party(AggregatorSide, Generic[Content]):

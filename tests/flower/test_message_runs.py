@@ -35,8 +35,10 @@ def federation(tmp_path):
         {"protection": "smpc", "smpc_scheme": "shamir", "strategy": "fednova", "batchnorm": "average"},
         {"protection": "smpc", "parties": "2", "strategy": "fedavg"},
         {"protection": "he"},
+        {"protection": "smpc", "transforms": "clipping", "clip_norm": 0.05},
+        {"protection": "he", "transforms": "clipping", "clip_norm": 0.05},
     ],
-    ids=["plaintext", "additive", "shamir", "two-parties", "he"],
+    ids=["plaintext", "additive", "shamir", "two-parties", "he", "additive-clipping", "he-clipping"],
 )
 def test_the_model_equals_the_virtual_workers_bit_for_bit(federation, tmp_path, changes):
     folder, material = federation
@@ -50,7 +52,7 @@ def test_the_model_equals_the_virtual_workers_bit_for_bit(federation, tmp_path, 
     assert result["final"] == virtual.records[-1]["metrics"]
     records = load_checkpoint(tmp_path / "out" / CHECKPOINT).state.records
     for mine, theirs in zip(records, virtual.records):
-        for key in ("trained", "train_loss", "metrics", "hospital_metrics", "clipped"):
+        for key in ("trained", "train_loss", "metrics", "hospital_metrics", "clipped", "transforms"):
             assert mine[key] == theirs[key], key
     assert json.loads((tmp_path / "out" / RESULT).read_text())["workers"] == "in this process"
     assert "3 hospitals joined" in lines[0]

@@ -33,3 +33,15 @@ def test_impossible_layouts_are_refused():
     for segments in ([], [("a", 0)]):
         with pytest.raises(ProtectionError, match="at least one segment"):
             Layout(segments)
+
+
+def test_the_transforms_that_made_a_vector_are_part_of_the_digest():
+    segments = [("a", 3), ("n", 1, "count")]
+    layouts = [Layout(segments), Layout(segments, transforms="x"), Layout(segments, transforms="y")]
+    assert len(set(layouts)) == len({layout.digest for layout in layouts}) == 3
+    assert Layout(segments, transforms="x") == layouts[1]
+
+
+def test_names_with_tabs_and_newlines_cannot_stand_for_other_segments():
+    assert Layout([("a\t3\tvalue\nb", 2)]).digest != Layout([("a", 3), ("b", 2)]).digest
+    assert Layout([("a\t3", 2)]).digest != Layout([("a", 3)]).digest

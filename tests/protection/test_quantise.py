@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skinfl.protection.base import Exchange
-from skinfl.protection.encoding import BLOCK, Tally
+from skinfl.protection.encoder import BLOCK, Tally
 from skinfl.protection.layout import Layout, Segment
 from skinfl.protection.quantise import HEADROOM, MINIMUM_CLIP, QuantisedEncoding, Quantiser, next_clips
 

@@ -9,12 +9,13 @@ from protection_helpers import LAYOUT, hospitals, run_round, vectors
 from skinfl.errors import MessageError, ProtectionError, SettingsError
 from skinfl.protection import build_protection, keys
 from skinfl.protection.base import Exchange, Roles
-from skinfl.protection.encoding import BLOCK
+from skinfl.protection.encoder import BLOCK
 from skinfl.protection.layout import Layout, Segment
 from skinfl.protection.roles import begin_update
 from skinfl.protection.smpc.field import Field, UniformElements
 from skinfl.protection.smpc.prg import Stream, new_seed
 from skinfl.protection.smpc.ring import Ring
+from skinfl.protection.smpc.shamir import evaluation, recombine, share
 
 SCHEMES = ("additive", "shamir")
 
@@ -75,6 +76,37 @@ def test_lagrange_by_hand():
     assert field.combine(
         [np.array([8], np.uint64), np.array([11], np.uint64)], field.lagrange([1, 2], 3)
     ).tolist() == [14]
+
+
+@pytest.mark.parametrize("bits", [32, 64])
+@pytest.mark.parametrize(("threshold", "parties"), [(t, n) for n in range(2, 6) for t in range(2, n + 1)])
+def test_sharing_and_recombining_are_each_others_reverse(bits, threshold, parties):
+    field = Field(bits)
+    secret = np.array([0, 1, field.prime - 1, 5], np.uint64)
+    drawn = [UniformElements(new_seed(), field).draw(4) for _ in range(threshold - 1)]
+    first, rest = list(range(1, threshold)), list(range(threshold, parties + 1))
+    shares = dict(zip(first, drawn))
+    shares.update(zip(rest, share(field, secret, drawn, evaluation(field, [0, *first], rest))))
+    for chosen in itertools.permutations(range(1, parties + 1)):
+        matrix = evaluation(field, chosen[:threshold], [0, *chosen[threshold:]])
+        opened, agree = recombine(field, [shares[point] for point in chosen], matrix)
+        assert agree and opened.tolist() == secret.tolist()
+    wrong = {**shares, parties: field.add(shares[parties], np.uint64(1))}
+    _, agree = recombine(
+        field,
+        [wrong[point] for point in range(1, parties + 1)],
+        evaluation(field, range(1, threshold + 1), [0, *range(threshold + 1, parties + 1)]),
+    )
+    assert agree == (threshold == parties)
+
+
+def test_sharing_by_hand():
+    # f(x) = 5 + 3x: the secret is 5, f(1) = 8 is drawn, f(2) = 11 and f(3) = 14 follow
+    field = Field(32)
+    matrix = evaluation(field, [0, 1], [2, 3])
+    shares = share(field, np.array([5], np.uint64), [np.array([8], np.uint64)], matrix)
+    assert [s.tolist() for s in shares] == [[11], [14]]
+    assert recombine(field, shares, evaluation(field, [2, 3], [0]))[0].tolist() == [5]
 
 
 def test_rejected_draws_are_replaced_and_do_not_depend_on_blocks(monkeypatch):
@@ -185,7 +217,7 @@ def test_shares_outside_the_field_are_refused():
     roles = protection.setup(hospitals(3))
     exchange = Exchange("run", 1, LAYOUT)
     side = roles.hospitals["hospital-1"]
-    integers = side._encoding.size(LAYOUT)
+    integers = side._encoder.size(LAYOUT)
     writer = begin_update(side._session, side._links["party-1"], "hospital-1", "party-1", exchange)
     writer.write(b"\xff" * (4 * integers))
     with pytest.raises(MessageError, match="its share isn't of the field"):

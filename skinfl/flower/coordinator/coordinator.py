@@ -15,7 +15,14 @@ from typing import Any, Callable, Dict, Optional, Sequence, Tuple
 import torch
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from skinfl.assembly import Assembly, initial_model, initial_state, protection_of, schedule_of
+from skinfl.assembly import (
+    Assembly,
+    initial_model,
+    initial_state,
+    protection_of,
+    schedule_of,
+    transforms_of,
+)
 from skinfl.data import load
 from skinfl.data.dataset import LesionDataset
 from skinfl.errors import CheckpointError, SettingsError, TrainingError
@@ -115,10 +122,9 @@ class Coordinator:
         local_batchnorm = settings.batchnorm == "local" and has_batchnorm(model)
         layout = StateLayout(model, share_statistics=not local_batchnorm)
         strategy = build_strategy(settings, self._options.unit)
-        if (
-            strategy.contribution_layout(layout).digest
-            != joined.answers[joined.members.hospitals[0]]["layout"]
-        ):
+        transforms = transforms_of(settings)
+        expected = transforms.layout(strategy.contribution_layout(layout)).digest
+        if expected != joined.answers[joined.members.hospitals[0]]["layout"]:
             raise TrainingError(
                 "the hospitals build another network than the coordinator: install one release"
             )
@@ -138,6 +144,7 @@ class Coordinator:
             state=state,
             channels=blank.image_shape[0],
             classes=len(blank.classes),
+            transforms=transforms,
             test=self._test(blank),
             unsynchronised_batchnorm=local_batchnorm,
         )

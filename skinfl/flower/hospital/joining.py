@@ -10,7 +10,7 @@ from typing import Any, Dict, Tuple
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from skinfl.assembly import initial_model
+from skinfl.assembly import initial_model, transforms_of
 from skinfl.data.dataset import LesionDataset
 from skinfl.errors import ProtectionError
 from skinfl.federation.hospital import STATISTICS_ROUND, statistics_layout
@@ -42,6 +42,7 @@ def join(folder: HospitalFolder, fields: Dict[str, Any], request_digest: str, tr
             f"{folder.name} holds more training images than the agreed unit of {fields['unit']}: raise unit"
         )
     layout, strategy = network(folder, settings, train, fields["unit"])
+    contribution = transforms_of(settings).layout(strategy.contribution_layout(layout))
 
     private = X25519PrivateKey.generate()
     public = public_bytes(private)
@@ -54,7 +55,7 @@ def join(folder: HospitalFolder, fields: Dict[str, Any], request_digest: str, tr
         {
             "classes": list(train.classes),
             "image_shape": list(train.image_shape),
-            "layout": strategy.contribution_layout(layout).digest,
+            "layout": contribution.digest,
             "public_key": public,
             "sealed": sealed.keys,
             "common": sealed.common,
@@ -67,10 +68,10 @@ def join(folder: HospitalFolder, fields: Dict[str, Any], request_digest: str, tr
         store.remove(f"answer-{kind}")
     layouts = {
         "statistics": statistics_layout(train.image_shape[0], len(train.classes)),
-        "round": strategy.contribution_layout(layout),
+        "round": contribution,
     }
-    segments = {name: [list(segment) for segment in found.segments] for name, found in layouts.items()}
-    store.write("joined", {"request_digest": request_digest, "layouts": segments, **fields})
+    packed = {name: [list(map(list, found.segments)), found.transforms] for name, found in layouts.items()}
+    store.write("joined", {"request_digest": request_digest, "layouts": packed, **fields})
     store.write("keys", pack_keys(keys.OwnKeys(private_bytes(private), {folder.name: public}, common)))
     store.keep_answer("join", Answer(request_digest, STATISTICS_ROUND, answer))
     return answer

@@ -56,7 +56,7 @@ def open_run(folder: HospitalFolder, run: str, sealed: Dict[str, Any]) -> Run:
     if len(own.public_keys) < len(members.hospitals):
         raise ProtectionError(f"{folder.name} has not been given the other hospitals' keys yet")
     settings = from_mapping(joined["settings"])
-    layouts = {name: Layout(segments) for name, segments in joined["layouts"].items()}
+    layouts = {name: Layout(*packed) for name, packed in joined["layouts"].items()}
     return Run(store, run, settings, members, joined["coordinator_key"], joined["unit"], own, layouts)
 
 

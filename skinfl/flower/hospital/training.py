@@ -10,7 +10,7 @@ from typing import Any, Dict, Tuple
 import numpy as np
 import torch
 
-from skinfl.assembly import initial_model, local_plan
+from skinfl.assembly import initial_model, local_plan, transforms_of
 from skinfl.data import load
 from skinfl.data.dataset import LesionDataset
 from skinfl.data.splits import train_test_split
@@ -104,6 +104,7 @@ class Trainer:
             local_plan(run.settings),
             seed=run.settings.seed,
             unit=run.unit,
+            transforms=transforms_of(run.settings),
         )
 
     def _data(self, settings: Settings) -> Tuple[LesionDataset, LesionDataset]:

@@ -22,8 +22,7 @@ from typing import List, NamedTuple, Optional, Tuple
 import numpy as np
 
 from skinfl.errors import ProtectionError
-from skinfl.protection.encoder import Decoded
-from skinfl.protection.encoding import FixedPointEncoding, fit_precision
+from skinfl.protection.encoder import Decoded, FixedPointEncoder, fit_precision
 from skinfl.protection.he.roles import Packing
 from skinfl.protection.he.seal import ERROR_BOUND, PRIME_BITS, ckks_context, primes, sealapi
 from skinfl.protection.he.standard import MODULUS_BITS, check_security
@@ -100,17 +99,17 @@ def choose_parameters(
 class CkksPacking(Packing):
     """Words in the real and imaginary parts of CKKS slots."""
 
-    def __init__(self, parameters: CkksParameters, encoding: FixedPointEncoding, by_layer: bool):
+    def __init__(self, parameters: CkksParameters, fixed_point: FixedPointEncoder, by_layer: bool):
         self.parameters = parameters
         self.context = ckks_context(parameters.degree, [parameters.prime_bits])
-        self._encoding = encoding
+        self._fixed_point = fixed_point
         self._by_layer = by_layer
         self._encoder = sealapi.CKKSEncoder(self.context)
         self.scale = 2.0**parameters.scale_bits
 
     def sizes(self, layout: Layout, agreement: str) -> List[int]:
         """Return how many integers each ciphertext holds; counts come last, together."""
-        total = self._encoding.size(layout)
+        total = self._fixed_point.size(layout)
         if not self._by_layer:
             return _split(total, self.parameters.degree)
         values = [segment.size for segment in layout.segments if segment.kind != "count"]
@@ -130,7 +129,7 @@ class CkksPacking(Packing):
 
     def vector(self, integers: np.ndarray, layout: Layout, senders: int, agreement: str) -> Decoded:
         """Return the decoded vector."""
-        return Decoded(self._encoding.decode(integers, layout, senders), None)
+        return Decoded(self._fixed_point.decode(integers, layout, senders), None)
 
 
 def _split(size: int, most: int) -> List[int]:

@@ -11,7 +11,6 @@ from skinfl.errors import ProtectionError, SettingsError, nearest
 from skinfl.protection import keys, wire
 from skinfl.protection.base import AggregatorSide, HospitalSide, OpenerSide, Protection, Roles
 from skinfl.protection.encoder import Encoder, FixedPointEncoder
-from skinfl.protection.encoding import FixedPointEncoding
 from skinfl.protection.he import bfv, ckks
 from skinfl.protection.he.roles import HeAggregator, HeHospital, HeOpener, Packing
 from skinfl.protection.he.seal import dump, sealapi
@@ -31,7 +30,7 @@ class _Plan(NamedTuple):
 
     session: Session
     directory: Directory
-    encoding: Union[FixedPointEncoding, QuantisedEncoding]
+    encoding: Union[FixedPointEncoder, QuantisedEncoding]
     packing: Packing
 
 
@@ -119,8 +118,9 @@ class He(Protection):
     def _hospital(self, plan: _Plan, name: str, private: X25519PrivateKey, secret: SecretKey) -> HospitalSide:
         keys.check_own(name, private, plan.directory.hospitals.get(name))
         link = Channel(private, plan.directory.parties[AGGREGATOR])
-        if isinstance(plan.encoding, FixedPointEncoding):
-            encoder: Encoder = FixedPointEncoder(plan.encoding)
+        encoder: Encoder
+        if isinstance(plan.encoding, FixedPointEncoder):
+            encoder = plan.encoding
         else:
             encoder = Quantiser(
                 plan.encoding,
@@ -172,7 +172,7 @@ class He(Protection):
         )
         return precision
 
-    def _build(self, hospitals: int) -> Tuple[Union[FixedPointEncoding, QuantisedEncoding], Packing]:
+    def _build(self, hospitals: int) -> Tuple[Union[FixedPointEncoder, QuantisedEncoding], Packing]:
         """Return the layout of integers and their packing for that many hospitals."""
         if self.scheme == "bfv":
             quantised = QuantisedEncoding(self.bits, self.clip)
@@ -181,7 +181,7 @@ class He(Protection):
         parameters, precision = ckks.choose_parameters(
             hospitals=hospitals, clip=self.clip, precision=self.precision, degree=self.degree
         )
-        encoding = FixedPointEncoding(
+        encoding = FixedPointEncoder(
             hospitals=hospitals,
             capacity=parameters.capacity,
             clip=self.clip,

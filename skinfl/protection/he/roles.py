@@ -11,26 +11,28 @@ sealed and authenticated besides, so a third party on the way sees no ciphertext
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, Dict, List, Mapping, Sequence
+from typing import Any, List, Mapping, Sequence
 
 import numpy as np
 
 from skinfl.errors import MessageError, ProtectionError
 from skinfl.protection import wire
-from skinfl.protection.base import Exchange, HospitalSide, Opened, OpenerSide, Protected
-from skinfl.protection.encoder import Decoded, Encoder
-from skinfl.protection.encoding import Tally, rechunk
+from skinfl.protection.base import Exchange, Opened, OpenerSide, Protected
+from skinfl.protection.encoder import Decoded, Encoder, Tally, rechunk
 from skinfl.protection.he.seal import dump, load, sealapi
 from skinfl.protection.keys import SecretKey
 from skinfl.protection.layout import Layout
-from skinfl.protection.roles import AGGREGATOR, Party, Session, begin_update, read_sums
+from skinfl.protection.roles import AGGREGATOR, EncodingHospital, Party, Session, begin_update, read_sums
 from skinfl.protection.sealing import Link, Writer
 
 _LENGTH = 4
 
 
 class Packing(ABC):
-    """How a vector becomes the slots of ciphertexts, and back. Holds public parameters only."""
+    """How an encoder's integers become the slots of ciphertexts, and back.
+
+    Holds public parameters only. A sum is exact: where one could come out wrong, a setup is refused.
+    """
 
     #: the SEALContext
     context: Any
@@ -39,31 +41,38 @@ class Packing(ABC):
 
     @abstractmethod
     def sizes(self, layout: Layout, agreement: str) -> List[int]:
-        """Return how many integers each ciphertext holds, for messages under this agreement."""
+        """Return how many integers each ciphertext holds, in order, for messages under this agreement.
+
+        They add up to what the encoder yields for a vector of ``layout``.
+        """
 
     @abstractmethod
     def encode(self, integers: np.ndarray, plaintext: Any) -> None:
-        """Put the integers of one ciphertext into ``plaintext``."""
+        """Put the integers of one ciphertext, int64, ``(n,)`` with n of :meth:`sizes`, into ``plaintext``.
+
+        Each is within the range of the encoder that this packing was made for.
+        """
 
     @abstractmethod
     def decode(self, plaintext: Any, count: int) -> np.ndarray:
-        """Return the first ``count`` integers of a decrypted sum, int64."""
+        """Return the first ``count`` integers of a decrypted sum, int64, shape ``(count,)``."""
 
     @abstractmethod
     def vector(self, integers: np.ndarray, layout: Layout, senders: int, agreement: str) -> Decoded:
-        """Return the float64 vector of integers summed over that many senders."""
+        """Return the vector of all ciphertexts' integers, int64, summed over that many senders.
+
+        Raises :class:`~skinfl.errors.ProtectionError` where the senders used different ranges.
+        """
 
 
-class HeHospital(HospitalSide):
+class HeHospital(EncodingHospital):
     """Encrypts a vector with the hospitals' common key."""
 
     def __init__(
         self, name: str, session: Session, packing: Packing, encoder: Encoder, secret: SecretKey, link: Link
     ):
-        self.name = name
-        self._session = session
+        super().__init__(name, session, encoder)
         self._packing = packing
-        self._encoder = encoder
         self._link = link
         self._encryptor = sealapi.Encryptor(packing.context, load_secret(packing, secret))
 
@@ -73,26 +82,11 @@ class HeHospital(HospitalSide):
         agreement = self._encoder.agreement(exchange.layout)
         sizes = self._packing.sizes(exchange.layout, agreement)
         writer = begin_update(self._session, self._link, self.name, AGGREGATOR, exchange, agreement=agreement)
-        done, total = 0, sum(sizes)
-        for chunk in rechunk(self._encoder.blocks(vector, exchange, tally), sizes):
+        chunks = rechunk(self._encoder.blocks(vector, exchange, tally), sizes)
+        for chunk in self._watched(chunks, sum(sizes)):
             self._packing.encode(chunk, plaintext)
             write_piece(writer, dump(self._encryptor.encrypt_symmetric(plaintext)))
-            done += len(chunk)
-            if self.progress is not None:
-                self.progress(done, total)
         return Protected({AGGREGATOR: writer.finish()}, tally.share)
-
-    def set_ranges(self, ranges: np.ndarray) -> None:
-        """Take over what the last sum says."""
-        self._encoder.set_ranges(ranges)
-
-    def state(self) -> Dict[str, np.ndarray]:
-        """Return what a resumed run needs."""
-        return self._encoder.state()
-
-    def load_state(self, state: Dict[str, np.ndarray]) -> None:
-        """Put back what :meth:`state` returned."""
-        self._encoder.load_state(state)
 
 
 class HeAggregator(Party[List[Any]]):

@@ -25,9 +25,9 @@ import numpy as np
 
 from skinfl.errors import MessageError, ProtectionError
 from skinfl.protection import wire
-from skinfl.protection.base import Exchange, HospitalSide, Opened, OpenerSide, Protected
-from skinfl.protection.encoding import BLOCK, FixedPointEncoding, Tally
-from skinfl.protection.roles import Party, Session, begin_update, read_sums
+from skinfl.protection.base import Exchange, Opened, OpenerSide, Protected
+from skinfl.protection.encoder import BLOCK, Encoder, FixedPointEncoder, Tally
+from skinfl.protection.roles import EncodingHospital, Party, Session, begin_update, read_sums
 from skinfl.protection.sealing import Link, Writer
 from skinfl.protection.smpc.prg import SEED, Stream, new_scratch, new_seed
 from skinfl.protection.smpc.ring import Ring
@@ -38,15 +38,14 @@ def holder(session: Session, hospital: str, parties: Sequence[str]) -> str:
     return parties[session.hospitals.index(hospital) % len(parties)]
 
 
-class AdditiveHospital(HospitalSide):
-    """Splits a vector into one share per party. ``links`` are the hospital's links, by party."""
+class AdditiveHospital(EncodingHospital):
+    """Splits a vector into one share per party.
 
-    def __init__(
-        self, name: str, session: Session, encoding: FixedPointEncoding, ring: Ring, links: Mapping[str, Link]
-    ):
-        self.name = name
-        self._session = session
-        self._encoding = encoding
+    ``encoder`` yields integers of ``ring.signed``; ``links`` are the hospital's links, by party.
+    """
+
+    def __init__(self, name: str, session: Session, encoder: Encoder, ring: Ring, links: Mapping[str, Link]):
+        super().__init__(name, session, encoder)
         self._ring = ring
         self._links = dict(links)
 
@@ -62,16 +61,13 @@ class AdditiveHospital(HospitalSide):
         scratch = new_scratch()
         streams = [Stream(seed, scratch) for seed in seeds.values()]
         tally = Tally()
-        done, size = 0, self._encoding.size(exchange.layout)
+        size = self._encoder.size(exchange.layout)
         writer = self._begin(full, exchange, size * self._ring.unsigned.itemsize)
-        for block in self._encoding.blocks(vector, exchange.layout, self._ring.signed, tally):
+        for block in self._watched(self._encoder.blocks(vector, exchange, tally), size):
             share = block.view(self._ring.unsigned)
             for stream in streams:
                 np.subtract(share, stream.words(len(share), self._ring.unsigned), out=share)
             writer.write(share)
-            done += len(share)
-            if self.progress is not None:
-                self.progress(done, size)
         messages[full] = writer.finish()
         return Protected({party: messages[party] for party in self._links}, tally.share)
 
@@ -86,20 +82,20 @@ class AdditiveParty(Party[Union[bytes, np.ndarray]]):
         self,
         name: str,
         session: Session,
-        encoding: FixedPointEncoding,
+        encoder: FixedPointEncoder,
         ring: Ring,
         parties: Sequence[str],
         links: Mapping[str, Link],
         opener: Link,
     ):
         super().__init__(name, session, links, opener)
-        self._encoding = encoding
+        self._encoder = encoder
         self._ring = ring
         self._parties = tuple(parties)
 
     def reserve(self, exchange: Exchange) -> int:
         """Return the length of a share in bytes."""
-        return self._encoding.size(exchange.layout) * self._ring.unsigned.itemsize
+        return self._encoder.size(exchange.layout) * self._ring.unsigned.itemsize
 
     def read(self, header: wire.Header, body: bytearray, exchange: Exchange) -> Union[bytes, np.ndarray]:
         """Return the seed, or the full share."""
@@ -114,7 +110,7 @@ class AdditiveParty(Party[Union[bytes, np.ndarray]]):
         shares = [c for c in contents if isinstance(c, np.ndarray)]
         scratch = new_scratch()
         streams = [Stream(c, scratch) for c in contents if isinstance(c, bytes)]
-        size = self._encoding.size(exchange.layout)
+        size = self._encoder.size(exchange.layout)
         for start in range(0, size, BLOCK):
             total = np.zeros(min(BLOCK, size - start), self._ring.unsigned)
             for share in shares:
@@ -127,9 +123,9 @@ class AdditiveParty(Party[Union[bytes, np.ndarray]]):
 class AdditiveOpener(OpenerSide):
     """Adds the sums of all parties. ``links`` are the opener's links, by party."""
 
-    def __init__(self, session: Session, encoding: FixedPointEncoding, ring: Ring, links: Mapping[str, Link]):
+    def __init__(self, session: Session, encoder: FixedPointEncoder, ring: Ring, links: Mapping[str, Link]):
         self._session = session
-        self._encoding = encoding
+        self._encoder = encoder
         self._ring = ring
         self._links = dict(links)
 
@@ -143,12 +139,12 @@ class AdditiveOpener(OpenerSide):
                 "which opens from a threshold"
             )
         bodies, senders, _ = read_sums(combined, exchange, self._session, self._links)
-        size = self._encoding.size(exchange.layout)
+        size = self._encoder.size(exchange.layout)
         total = np.zeros(size, self._ring.unsigned)
         for party, body in bodies.items():
             if len(body) != total.nbytes:
                 raise MessageError(party, f"its sum has {len(body)} bytes, {total.nbytes} expected")
             np.add(total, np.frombuffer(body, self._ring.unsigned), out=total)
         return Opened(
-            self._encoding.decode(total.view(self._ring.signed), exchange.layout, len(senders)), senders
+            self._encoder.decode(total.view(self._ring.signed), exchange.layout, len(senders)), senders
         )

@@ -33,6 +33,8 @@ class Field:
         self.prime = (1 << self.exponent) - 1
         self.capacity = (self.prime - 1) // 2
         self.unsigned = np.dtype(f"<u{bits // 8}")
+        #: what :meth:`from_signed` takes and :meth:`to_signed` gives
+        self.signed = np.dtype(np.int64)
         self._prime = np.uint64(self.prime)
         self._shift = np.uint64(self.exponent)
 

@@ -12,7 +12,7 @@ from typing import Optional
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-from skinfl.protection.encoding import BLOCK
+from skinfl.protection.encoder import BLOCK
 
 SEED = 32
 _ZEROS = bytes(8 * BLOCK)

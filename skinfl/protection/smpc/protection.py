@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from skinfl.errors import ProtectionError, SettingsError, nearest
 from skinfl.protection import keys, wire
 from skinfl.protection.base import AggregatorSide, HospitalSide, OpenerSide, Protection, Roles
-from skinfl.protection.encoding import FixedPointEncoding, fit_precision
+from skinfl.protection.encoder import FixedPointEncoder, fit_precision
 from skinfl.protection.keys import Directory
 from skinfl.protection.options import check_clip, check_precision, check_rounding
 from skinfl.protection.roles import MINIMUM_SENDERS, OPENER, Session, check_hospitals
@@ -28,7 +28,7 @@ class _Plan(NamedTuple):
     """All public parameters of one setup."""
 
     session: Session
-    encoding: FixedPointEncoding
+    encoder: FixedPointEncoder
     arithmetic: Union[Ring, Field]
     parties: Tuple[str, ...]
     threshold: int
@@ -107,8 +107,8 @@ class Smpc(Protection):
         keys.check_own(name, private, directory.hospitals.get(name))
         links = {party: Channel(private, directory.parties[party]) for party in plan.parties}
         if self.scheme == "additive":
-            return AdditiveHospital(name, plan.session, plan.encoding, plan.arithmetic, links)
-        return ShamirHospital(name, plan.session, plan.encoding, plan.arithmetic, plan.threshold, links)
+            return AdditiveHospital(name, plan.session, plan.encoder, plan.arithmetic, links)
+        return ShamirHospital(name, plan.session, plan.encoder, plan.arithmetic, plan.threshold, links)
 
     def party(self, name: str, private: X25519PrivateKey, directory: Directory) -> AggregatorSide:
         """Make party ``name``'s role from its own private key and everyone's public ones."""
@@ -118,10 +118,10 @@ class Smpc(Protection):
         opener = Channel(private, directory.opener)
         if self.scheme == "additive":
             return AdditiveParty(
-                name, plan.session, plan.encoding, plan.arithmetic, plan.parties, links, opener
+                name, plan.session, plan.encoder, plan.arithmetic, plan.parties, links, opener
             )
         return ShamirParty(
-            name, plan.session, plan.encoding, plan.arithmetic, plan.threshold, plan.parties, links, opener
+            name, plan.session, plan.encoder, plan.arithmetic, plan.threshold, plan.parties, links, opener
         )
 
     def opener(self, private: X25519PrivateKey, directory: Directory) -> OpenerSide:
@@ -130,8 +130,8 @@ class Smpc(Protection):
         keys.check_own(OPENER, private, directory.opener)
         links = {party: Channel(private, directory.parties[party]) for party in plan.parties}
         if self.scheme == "additive":
-            return AdditiveOpener(plan.session, plan.encoding, plan.arithmetic, links)
-        return ShamirOpener(plan.session, plan.encoding, plan.arithmetic, plan.threshold, links)
+            return AdditiveOpener(plan.session, plan.encoder, plan.arithmetic, links)
+        return ShamirOpener(plan.session, plan.encoder, plan.arithmetic, plan.threshold, links)
 
     @property
     def fingerprint(self) -> str:
@@ -180,13 +180,14 @@ class Smpc(Protection):
         if set(directory.parties) != set(parties):
             raise ProtectionError(f"the directory must hold keys of the parties {', '.join(parties)}")
         precision = self.precision_for(len(hospitals))
-        encoding = FixedPointEncoding(
+        encoder = FixedPointEncoder(
             hospitals=len(hospitals),
             capacity=self.arithmetic.capacity,
             clip=self.clip,
             precision=precision,
             rounding=self.rounding,
+            dtype=self.arithmetic.signed,
         )
         fingerprint = wire.fingerprint(self.fingerprint, hospitals, parties, precision, directory.fingerprint)
         session = Session(self.name, fingerprint, hospitals, MINIMUM_SENDERS)
-        return _Plan(session, encoding, self.arithmetic, parties, self._threshold_of(len(parties)))
+        return _Plan(session, encoder, self.arithmetic, parties, self._threshold_of(len(parties)))

@@ -17,18 +17,51 @@ Shamir, "How to share a secret", CACM 1979. Protocol, for hospital i with intege
 
 from __future__ import annotations
 
-from typing import List, Mapping, Sequence, Tuple, Union
+from typing import Dict, Iterable, List, Mapping, Sequence, Tuple, Union
 
 import numpy as np
 
 from skinfl.errors import MessageError, ProtectionError
 from skinfl.protection import wire
-from skinfl.protection.base import Exchange, HospitalSide, Opened, OpenerSide, Protected
-from skinfl.protection.encoding import BLOCK, FixedPointEncoding, Tally
-from skinfl.protection.roles import Party, Session, begin_update, read_sums
+from skinfl.protection.base import Exchange, Opened, OpenerSide, Protected
+from skinfl.protection.encoder import BLOCK, Encoder, FixedPointEncoder, Tally
+from skinfl.protection.roles import EncodingHospital, Party, Session, begin_update, read_sums
 from skinfl.protection.sealing import Link, Writer
 from skinfl.protection.smpc.field import Field, UniformElements
 from skinfl.protection.smpc.prg import SEED, new_seed
+
+
+def evaluation(field: Field, known: Sequence[int], wanted: Sequence[int]) -> List[Sequence[int]]:
+    """Return the matrix (wanted, known) that takes a polynomial's values at ``known`` to those at ``wanted``.
+
+    Row j holds the w_i with f(wanted_j) = sum of w_i f(known_i) for every f of degree < len(known).
+    """
+    return [field.lagrange(known, point) for point in wanted]
+
+
+def share(
+    field: Field, secret: np.ndarray, drawn: Sequence[np.ndarray], matrix: Sequence[Sequence[int]]
+) -> List[np.ndarray]:
+    """Return the shares that follow from a secret and the shares that were drawn at random.
+
+    ``secret``: elements (n,), the values at 0. ``drawn``: t - 1 times elements (n,), uniform. ``matrix``:
+    :func:`evaluation` from 0 and the points of the drawn shares to the other parties' points. Returns
+    one array (n,) for each of those.
+    """
+    return [field.combine([secret, *drawn], row) for row in matrix]
+
+
+def recombine(
+    field: Field, shares: Sequence[np.ndarray], matrix: Sequence[Sequence[int]]
+) -> Tuple[np.ndarray, bool]:
+    """Return the secret (n,), and whether all shares lie on one polynomial of degree t - 1.
+
+    ``shares``: elements (n,) of t or more parties. ``matrix``: :func:`evaluation` from the points of the
+    first t of them to 0 and the points of the others.
+    """
+    t = len(matrix[0])
+    secret, *expected = [field.combine(shares[:t], row) for row in matrix]
+    return secret, all(np.array_equal(e, s) for e, s in zip(expected, shares[t:]))
 
 
 def seeded(session: Session, hospital: str, parties: Sequence[str], threshold: int) -> Tuple[str, ...]:
@@ -37,51 +70,52 @@ def seeded(session: Session, hospital: str, parties: Sequence[str], threshold: i
     return tuple(parties[(first + 1 + k) % len(parties)] for k in range(threshold - 1))
 
 
-class ShamirHospital(HospitalSide):
-    """Splits a vector into one share per party. ``links`` are the hospital's links, by party."""
+def points_of(parties: Iterable[str]) -> Dict[str, int]:
+    """Return the point of each party on the polynomials: 1, 2, ... in their order."""
+    return {party: i + 1 for i, party in enumerate(parties)}
+
+
+class ShamirHospital(EncodingHospital):
+    """Splits a vector into one share per party.
+
+    ``encoder`` yields int64; ``links`` are the hospital's links, by party.
+    """
 
     def __init__(
         self,
         name: str,
         session: Session,
-        encoding: FixedPointEncoding,
+        encoder: Encoder,
         field: Field,
         threshold: int,
         links: Mapping[str, Link],
     ):
-        self.name = name
-        self._session = session
-        self._encoding = encoding
+        super().__init__(name, session, encoder)
         self._field = field
         self._threshold = threshold
         self._links = dict(links)
 
     def protect(self, vector: np.ndarray, exchange: Exchange) -> Protected:
         """Share ``vector``; a value outside the clip range is clipped and counted."""
-        field, parties = self._field, tuple(self._links)
-        seeds = {party: new_seed() for party in seeded(self._session, self.name, parties, self._threshold)}
-        points = [0] + [parties.index(party) + 1 for party in seeds]
-        done, size = 0, self._encoding.size(exchange.layout)
-        length = size * field.unsigned.itemsize
-        writers = {
-            party: begin_update(
-                self._session, link, self.name, party, exchange, reserve=SEED if party in seeds else length
-            )
-            for party, link in self._links.items()
-        }
-        weights = {p: field.lagrange(points, i + 1) for i, p in enumerate(parties) if p not in seeds}
-        streams = [UniformElements(seed, field) for seed in seeds.values()]
-        tally = Tally()
+        field, points = self._field, points_of(self._links)
+        seeds = {p: new_seed() for p in seeded(self._session, self.name, tuple(points), self._threshold)}
+        full = [party for party in points if party not in seeds]
+        size = self._encoder.size(exchange.layout)
+        writers = {party: self._begin(party, exchange, SEED) for party in seeds}
+        writers.update({p: self._begin(p, exchange, size * field.unsigned.itemsize) for p in full})
         for party, seed in seeds.items():
             writers[party].write(seed)
-        for block in self._encoding.blocks(vector, exchange.layout, np.int64, tally):
-            known = [field.from_signed(block)] + [stream.draw(len(block)) for stream in streams]
-            for party, factors in weights.items():
-                writers[party].write(field.combine(known, factors).astype(field.unsigned))
-            done += len(block)
-            if self.progress is not None:
-                self.progress(done, size)
-        return Protected({party: writers[party].finish() for party in parties}, tally.share)
+        matrix = evaluation(field, [0, *(points[p] for p in seeds)], [points[p] for p in full])
+        streams = [UniformElements(seed, field) for seed in seeds.values()]
+        tally = Tally()
+        for block in self._watched(self._encoder.blocks(vector, exchange, tally), size):
+            drawn = [stream.draw(len(block)) for stream in streams]
+            for party, values in zip(full, share(field, field.from_signed(block), drawn, matrix)):
+                writers[party].write(values.astype(field.unsigned))
+        return Protected({party: writers[party].finish() for party in points}, tally.share)
+
+    def _begin(self, party: str, exchange: Exchange, reserve: int) -> Writer:
+        return begin_update(self._session, self._links[party], self.name, party, exchange, reserve=reserve)
 
 
 class ShamirParty(Party[Union[bytes, np.ndarray]]):
@@ -91,7 +125,7 @@ class ShamirParty(Party[Union[bytes, np.ndarray]]):
         self,
         name: str,
         session: Session,
-        encoding: FixedPointEncoding,
+        encoder: FixedPointEncoder,
         field: Field,
         threshold: int,
         parties: Sequence[str],
@@ -99,14 +133,14 @@ class ShamirParty(Party[Union[bytes, np.ndarray]]):
         opener: Link,
     ):
         super().__init__(name, session, links, opener)
-        self._encoding = encoding
+        self._encoder = encoder
         self._field = field
         self._threshold = threshold
         self._parties = tuple(parties)
 
     def reserve(self, exchange: Exchange) -> int:
         """Return the length of a share in bytes."""
-        return self._encoding.size(exchange.layout) * self._field.unsigned.itemsize
+        return self._encoder.size(exchange.layout) * self._field.unsigned.itemsize
 
     def read(self, header: wire.Header, body: bytearray, exchange: Exchange) -> Union[bytes, np.ndarray]:
         """Return the seed, or the full share."""
@@ -125,7 +159,7 @@ class ShamirParty(Party[Union[bytes, np.ndarray]]):
         """Write the sum of the shares, block by block."""
         shares = [c for c in contents if isinstance(c, np.ndarray)]
         streams = [UniformElements(c, self._field) for c in contents if isinstance(c, bytes)]
-        size = self._encoding.size(exchange.layout)
+        size = self._encoder.size(exchange.layout)
         for start in range(0, size, BLOCK):
             stop = min(start + BLOCK, size)
             total = np.zeros(stop - start, np.uint64)
@@ -142,13 +176,13 @@ class ShamirOpener(OpenerSide):
     def __init__(
         self,
         session: Session,
-        encoding: FixedPointEncoding,
+        encoder: FixedPointEncoder,
         field: Field,
         threshold: int,
         links: Mapping[str, Link],
     ):
         self._session = session
-        self._encoding = encoding
+        self._encoder = encoder
         self._field = field
         self._threshold = threshold
         self._links = dict(links)
@@ -161,26 +195,22 @@ class ShamirOpener(OpenerSide):
                 "to open: run the round again when more are back"
             )
         bodies, senders, _ = read_sums(combined, exchange, self._session, self._links)
-        field = self._field
-        size = self._encoding.size(exchange.layout)
-        parties = [party for party in self._links if party in bodies]
-        points = [list(self._links).index(party) + 1 for party in parties]
-        sums: List[np.ndarray] = []
-        for party in parties:
-            if len(bodies[party]) != size * field.unsigned.itemsize:
-                expected = size * field.unsigned.itemsize
+        field, t = self._field, self._threshold
+        size = self._encoder.size(exchange.layout)
+        expected = size * field.unsigned.itemsize
+        points = {party: point for party, point in points_of(self._links).items() if party in bodies}
+        for party in points:
+            if len(bodies[party]) != expected:
                 raise MessageError(party, f"its sum has {len(bodies[party])} bytes, {expected} expected")
-            sums.append(np.frombuffer(bodies[party], field.unsigned))
-        t = self._threshold
-        total = np.empty(size, np.int64)
-        at_zero = field.lagrange(points[:t], 0)
-        checks = [(i, field.lagrange(points[:t], points[i])) for i in range(t, len(points))]
+        sums = [np.frombuffer(bodies[party], field.unsigned) for party in points]
+        at = list(points.values())
+        matrix = evaluation(field, at[:t], [0, *at[t:]])
+        total = np.empty(size, field.signed)
         for start in range(0, size, BLOCK):
-            block = [s[start : start + BLOCK] for s in sums]
-            total[start : start + BLOCK] = field.to_signed(field.combine(block[:t], at_zero))
-            for i, weights in checks:
-                if not np.array_equal(field.combine(block[:t], weights), block[i]):
-                    raise ProtectionError(
-                        f"the sums of {', '.join(parties)} lie on no common polynomial: one of them is wrong"
-                    )
-        return Opened(self._encoding.decode(total, exchange.layout, len(senders)), senders)
+            secret, agree = recombine(field, [s[start : start + BLOCK] for s in sums], matrix)
+            if not agree:
+                raise ProtectionError(
+                    f"the sums of {', '.join(points)} lie on no common polynomial: one of them is wrong"
+                )
+            total[start : start + BLOCK] = field.to_signed(secret)
+        return Opened(self._encoder.decode(total, exchange.layout, len(senders)), senders)

@@ -1,3 +1,5 @@
+import hashlib
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -5,10 +7,11 @@ from hypothesis import strategies as st
 from protection_helpers import LAYOUT
 
 from skinfl.errors import ProtectionError
+from skinfl.protection.base import Exchange
 from skinfl.protection.digits import CountDigits, Digits
-from skinfl.protection.encoding import (
+from skinfl.protection.encoder import (
     BLOCK,
-    FixedPointEncoding,
+    FixedPointEncoder,
     Tally,
     check_vector,
     fit_precision,
@@ -18,9 +21,11 @@ from skinfl.protection.encoding import (
 from skinfl.protection.layout import Layout, Segment
 
 
-def words_of(codec, vector, layout, dtype=np.int64):
+def integers_of(encoder, vector, layout):
     tally = Tally()
-    blocks = [block.copy() for block in codec.blocks(vector, layout, np.dtype(dtype), tally)]
+    blocks = [block.copy() for block in encoder.blocks(vector, Exchange("run", 1, layout), tally)]
+    assert all(block.dtype == encoder.dtype and len(block) <= BLOCK for block in blocks)
+    assert sum(map(len, blocks)) == encoder.size(layout)
     return np.concatenate(blocks).astype(np.int64), tally
 
 
@@ -68,20 +73,22 @@ def test_split_merges_neighbouring_segments():
     assert parts.counts.tolist() == [157, 158]
 
 
-def test_words_lie_in_order_with_counts_last():
+def test_integers_lie_in_order_with_counts_last():
     layout = Layout([Segment("n", 1, "count"), Segment("a", 2), Segment("b", 1)])
-    codec = FixedPointEncoding(hospitals=2, capacity=2**62, clip=8, precision=4, rounding="truncate")
-    integers, _ = words_of(codec, np.array([3.0, 0.3, -0.3, 2.0]), layout)
+    encoder = FixedPointEncoder(hospitals=2, capacity=2**62, clip=8, precision=4, rounding="truncate")
+    integers, _ = integers_of(encoder, np.array([3.0, 0.3, -0.3, 2.0]), layout)
     assert integers[:3].tolist() == [4, -4, 32]
-    assert len(integers) == codec.size(layout) == 4
-    assert codec.decode(integers, layout, 1).tolist() == [3.0, 0.25, -0.25, 2.0]
+    assert len(integers) == encoder.size(layout) == 4
+    assert encoder.decode(integers, layout, 1).tolist() == [3.0, 0.25, -0.25, 2.0]
 
 
-def test_float32_and_float64_vectors_give_the_same_words():
-    codec = FixedPointEncoding(hospitals=5, capacity=2**31 - 1, clip=64, precision=22, rounding="nearest")
+def test_float32_and_float64_vectors_give_the_same_integers():
+    encoder = FixedPointEncoder(hospitals=5, capacity=2**31 - 1, clip=64, precision=22, rounding="nearest")
     vector = np.random.default_rng(3).normal(0, 30, LAYOUT.size).astype(np.float32)
-    narrow, tally = words_of(codec, vector, LAYOUT, np.int32)
-    wide, _ = words_of(codec, vector.astype(np.float64), LAYOUT)
+    encoder.dtype = np.dtype(np.int32)
+    narrow, tally = integers_of(encoder, vector, LAYOUT)
+    encoder.dtype = np.dtype(np.int64)
+    wide, _ = integers_of(encoder, vector.astype(np.float64), LAYOUT)
     assert narrow.tolist() == wide.tolist()
     assert tally.clipped == np.count_nonzero(np.abs(np.delete(vector, [157, 158])) > 64) > 0
     assert tally.share == tally.clipped / 198
@@ -89,8 +96,8 @@ def test_float32_and_float64_vectors_give_the_same_words():
 
 def test_clipping_is_counted_and_bounded():
     layout = Layout([Segment("a", 4)])
-    codec = FixedPointEncoding(hospitals=2, capacity=2**31 - 1, clip=1, precision=4, rounding="nearest")
-    integers, tally = words_of(codec, np.array([0.5, -3.0, 1.0, 7.0]), layout)
+    encoder = FixedPointEncoder(hospitals=2, capacity=2**31 - 1, clip=1, precision=4, rounding="nearest")
+    integers, tally = integers_of(encoder, np.array([0.5, -3.0, 1.0, 7.0]), layout)
     assert integers.tolist() == [8, -16, 16, 16]
     assert (tally.clipped, tally.share) == (2, 0.5)
 
@@ -100,9 +107,9 @@ def test_clipping_is_counted_and_bounded():
 def test_values_that_are_not_finite_are_refused(bad, dtype):
     vector = np.zeros(LAYOUT.size, dtype)
     vector[11] = bad
-    codec = FixedPointEncoding(hospitals=2, capacity=2**31 - 1, clip=1, precision=4, rounding="nearest")
+    encoder = FixedPointEncoder(hospitals=2, capacity=2**31 - 1, clip=1, precision=4, rounding="nearest")
     with pytest.raises(ProtectionError, match="not finite"):
-        words_of(codec, vector, LAYOUT)
+        integers_of(encoder, vector, LAYOUT)
 
 
 def test_wrong_shapes_are_refused_and_integers_taken():
@@ -113,10 +120,9 @@ def test_wrong_shapes_are_refused_and_integers_taken():
 
 def test_many_counts_come_in_blocks():
     layout = Layout([Segment("n", BLOCK + 5, "count")])
-    codec = FixedPointEncoding(hospitals=2, capacity=2**31 - 1, clip=1, precision=4, rounding="nearest")
-    blocks = list(codec.blocks(np.ones(layout.size), layout, np.dtype(np.int32), Tally()))
-    assert all(len(block) <= BLOCK for block in blocks)
-    assert np.allclose(codec.decode(np.concatenate(blocks), layout, 1), 1)
+    encoder = FixedPointEncoder(hospitals=2, capacity=2**31 - 1, clip=1, precision=4, rounding="nearest")
+    integers, _ = integers_of(encoder, np.ones(layout.size), layout)
+    assert np.allclose(encoder.decode(integers, layout, 1), 1)
 
 
 @settings(deadline=None, max_examples=60)
@@ -141,7 +147,7 @@ def test_a_precision_that_could_overflow_is_refused_with_what_is_safe():
 
 
 @given(st.lists(st.integers(1, 7), min_size=1, max_size=8), st.data())
-def test_rechunk_keeps_every_word(sizes, data):
+def test_rechunk_keeps_every_integer(sizes, data):
     total = sum(sizes)
     cuts = sorted(data.draw(st.lists(st.integers(0, total), max_size=5)))
     blocks = np.split(np.arange(total), cuts)
@@ -150,6 +156,27 @@ def test_rechunk_keeps_every_word(sizes, data):
     assert np.concatenate(chunks).tolist() == list(range(total))
 
 
-def test_rechunk_refuses_left_over_words():
+def test_rechunk_refuses_left_over_integers():
     with pytest.raises(ValueError, match="more integers"):
         list(rechunk([np.arange(3), np.arange(2)], [3]))
+
+
+@pytest.mark.parametrize(
+    ("capacity", "rounding", "dtype", "digest"),
+    [
+        (2**31 - 1, "nearest", np.int32, "31581e9594fb8a61"),
+        (2**31 - 1, "nearest", np.int64, "31581e9594fb8a61"),
+        (2**63 - 1, "truncate", np.int64, "567a692eb6e7f047"),
+        (2**40, "nearest", np.int64, "2bd564f8affc20bc"),
+    ],
+)
+def test_the_bits_that_are_shared_and_encrypted_do_not_change(capacity, rounding, dtype, digest):
+    """The digests are those of the separate encoders that secret sharing and CKKS once had."""
+    layout = Layout([Segment("a", 70_000), Segment("n", 2, "count"), Segment("b", 50)])
+    encoder = FixedPointEncoder(
+        hospitals=5, capacity=capacity, clip=2.0, precision=22, rounding=rounding, dtype=np.dtype(dtype)
+    )
+    vector = (np.arange(layout.size) % 1013 / 211 - 2.4).astype(np.float32)
+    integers, tally = integers_of(encoder, vector, layout)
+    assert hashlib.sha256(integers.astype("<i8").tobytes()).hexdigest()[:16] == digest
+    assert tally.clipped == 11746
