@@ -32,11 +32,11 @@ from skinfl.console import fail
 from skinfl.data.dataset import LesionDataset
 from skinfl.data.transforms import Normalisation, normalisation_from_sums, pixel_sums, to_batch
 from skinfl.errors import SkinflError
+from skinfl.files import write_json
 from skinfl.inference.circuit.evaluation import agreement, images_to_test, measure_batch, measure_latency
 from skinfl.inference.circuit.network import Collapsed
 from skinfl.inference.circuit.prepare import prepare, probe_bounds
 from skinfl.models import SkinNet, StoredModel, load_model
-from skinfl.report.files import write_json
 from skinfl.seeds import numpy_rng
 from skinfl.settings import Settings
 

@@ -24,6 +24,7 @@ from skinfl.federation.events import Listener, RoundFinished
 from skinfl.federation.rounds import Federation
 from skinfl.federation.strategies import build_strategy
 from skinfl.federation.update import StateLayout, has_batchnorm
+from skinfl.files import write_json, write_text
 from skinfl.flower.coordinator.gathering import Joined, gather, take_roles
 from skinfl.flower.coordinator.messaging import Messaging
 from skinfl.flower.coordinator.options import Options
@@ -31,7 +32,6 @@ from skinfl.flower.coordinator.traffic import CountedMessaging
 from skinfl.flower.coordinator.transport import RemoteTransport, Timeouts
 from skinfl.models.store import save_model
 from skinfl.protection.keys import private_bytes, read_key_file, write_key_file
-from skinfl.report.files import write_json, write_text
 from skinfl.run import CHECKPOINT, CONFIG, MODEL, RESULT, ROUNDS, load_matching, summarise
 from skinfl.settings import Settings, to_toml
 

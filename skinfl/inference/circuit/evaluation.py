@@ -18,8 +18,8 @@ from skinfl.inference.circuit.network import Bounds, Collapsed
 from skinfl.inference.circuit.prepare import prepare
 from skinfl.inference.clinic.client import LatencyClient
 from skinfl.inference.clinic.preprocess import probabilities
+from skinfl.metrics import evaluate_predictions
 from skinfl.models import StoredModel
-from skinfl.report.metrics import evaluate_predictions
 
 
 class Measured(NamedTuple):
