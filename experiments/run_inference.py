@@ -19,7 +19,7 @@ def main(
     """Diagnose encrypted test images and compare with plain answers: logits, accuracy, seconds, bytes."""
     from skinfl.assembly import load_federated_data
     from skinfl.files import write_json
-    from skinfl.inference.circuit.evaluation import compare_with_plain, images_to_test
+    from skinfl.inference.evaluation import compare_with_plain, images_to_test
     from skinfl.models import load_model
 
     if trained is None:

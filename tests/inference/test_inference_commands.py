@@ -17,9 +17,9 @@ from typer.testing import CliRunner
 
 from skinfl.data.dataset import LesionDataset
 from skinfl.errors import DataError, MissingExtra, ModelError, SettingsError
-from skinfl.inference.circuit.evaluation import agreement, compare_with_plain, images_to_test
 from skinfl.inference.clinic.preprocess import probabilities, read_images
 from skinfl.inference.commands import NO_DEVICE, register
+from skinfl.inference.evaluation import agreement, compare_with_plain, images_to_test
 from skinfl.models import build_model, load_model, save_model
 
 ROOT = Path(__file__).resolve().parent.parent.parent
