@@ -19,16 +19,14 @@ from typing import Dict, List, NamedTuple, Sequence, Tuple
 from skinfl.errors import SettingsError, nearest
 from skinfl.files import whole_folder
 from skinfl.flower.provisioning import certificates
+from skinfl.flower.provisioning.defaults import DEFAULT_MAXIMUM_PARAMETERS, DEFAULT_PROTECTIONS
 from skinfl.flower.provisioning.folders import COORDINATOR_FILE, HOSPITAL_FILE
 from skinfl.protection.keys import readable
 
 DEFAULT_PORT = 8000
 #: the SuperNode's own port, reached only from the hospital's machine
 NODE_PORT = 9094
-DEFAULT_MAXIMUM_PARAMETERS = 30_000_000
 PROTECTIONS = ("smpc", "he", "plaintext")
-#: a hospital lets nothing out unprotected unless it was set up to
-DEFAULT_PROTECTIONS = ("smpc", "he")
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
 _DNS_LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
