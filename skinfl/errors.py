@@ -58,7 +58,7 @@ class WriteError(SkinflError):
     """A file that cannot be written; ``reason`` is the system's, the error's text names the place too."""
 
     def __init__(self, path: object, reason: str):
-        super().__init__(f"cannot write {path}: {reason}; free space there or choose another place")
+        super().__init__(f"cannot write {path}: {reason}; make room or rights there, or choose another place")
         self.reason = reason
 
 

@@ -100,7 +100,7 @@ def test_the_librarys_encoder_is_ours(protection):
 def test_shares_are_many_and_none_is_the_secret(protection):
     library = protection().set_up(("p", "q", "r"))
     integers = np.arange(1000, dtype=np.int64)
-    shares = library.split(integers)
+    shares = library.share(integers)
     assert len(shares) == 3 and not any(np.array_equal(share, integers) for share in shares)
     assert all(len(np.unique(share)) == 1000 for share in shares)
     with np.errstate(over="ignore"):
