@@ -36,6 +36,9 @@ lint: $(VENV)/.installed
 	# 'long' is torch.long to a reader, Python 2's to vermin
 	$(VENV)/bin/vermin --target=3.8- --violations --no-tips --backport typing --exclude long \
 	    --exclude-regex 'skinfl/flower/' skinfl experiments benchmarks tests
+	# which way imports point: [tool.importlinter] in pyproject.toml; it is made for newer Pythons only
+	if [ -x $(VENV)/bin/lint-imports ]; then $(VENV)/bin/lint-imports --no-cache; \
+	    else echo "NOT RUN: lint-imports, which needs Python 3.10 or newer"; fi
 
 clean:
-	rm -rf $(VENV) $(VENV)-flower build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-flower build *.egg-info .pytest_cache .ruff_cache .import_linter_cache .hypothesis

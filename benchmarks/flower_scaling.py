@@ -15,8 +15,8 @@ from typing import Any, Dict, List, Optional, Sequence
 from skinfl.assembly import load_federated_data
 from skinfl.console import fail
 from skinfl.errors import SkinflError
+from skinfl.files import write_json
 from skinfl.flower.local.experiment import run_experiment
-from skinfl.report.files import write_json
 from skinfl.settings import Settings
 
 CHECKOUT = Path(__file__).resolve().parent.parent

@@ -4,7 +4,7 @@
 
 The network is the model file's, on test images of its data; without one, the paper's network is trained
 shortly on ``--data`` (default: the synthetic set; ``--grey`` turns colour images grey first).
-Figures are explained in ``skinfl/inference/circuit/evaluation.py``. ``batch`` is the run with most images and
+Figures are explained in ``skinfl/inference/evaluation.py``. ``batch`` is the run with most images and
 ``batch_curve`` has the server's time for each number of images: a batch takes the same time however full.
 
 The reference is the way of TenSEAL's tutorial 4 ("Encrypted convolution on MNIST"): ``im2col``, then
@@ -32,11 +32,11 @@ from skinfl.console import fail
 from skinfl.data.dataset import LesionDataset
 from skinfl.data.transforms import Normalisation, normalisation_from_sums, pixel_sums, to_batch
 from skinfl.errors import SkinflError
-from skinfl.inference.circuit.evaluation import agreement, images_to_test, measure_batch, measure_latency
+from skinfl.files import write_json
 from skinfl.inference.circuit.network import Collapsed
 from skinfl.inference.circuit.prepare import prepare, probe_bounds
+from skinfl.inference.evaluation import agreement, images_to_test, measure_batch, measure_latency
 from skinfl.models import SkinNet, StoredModel, load_model
-from skinfl.report.files import write_json
 from skinfl.seeds import numpy_rng
 from skinfl.settings import Settings
 

@@ -26,10 +26,10 @@ import numpy as np
 
 from skinfl.console import fail
 from skinfl.errors import SkinflError
+from skinfl.files import write_json
 from skinfl.inference.circuit.prepare import prepare
 from skinfl.inference.clinic.remote import RemoteModel
 from skinfl.models import load_model
-from skinfl.report.files import write_json
 from skinfl.seeds import numpy_rng
 
 

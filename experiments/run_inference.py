@@ -18,9 +18,9 @@ def main(
 ) -> None:
     """Diagnose encrypted test images and compare with plain answers: logits, accuracy, seconds, bytes."""
     from skinfl.assembly import load_federated_data
-    from skinfl.inference.circuit.evaluation import compare_with_plain, images_to_test
+    from skinfl.files import write_json
+    from skinfl.inference.evaluation import compare_with_plain, images_to_test
     from skinfl.models import load_model
-    from skinfl.report.files import write_json
 
     if trained is None:
         train_and_report(invocation)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import secrets
-from typing import Any, Callable, Dict, NamedTuple, Optional
+from typing import Callable, Dict, NamedTuple, Optional
 
 import numpy as np
 from torch import nn
@@ -26,7 +26,7 @@ from skinfl.federation.transport import LocalTransport
 from skinfl.federation.update import StateLayout, has_batchnorm
 from skinfl.models import build_model
 from skinfl.protection.base import Protection
-from skinfl.protection.build import CHOICES, build_protection
+from skinfl.protection.build import protection_of
 from skinfl.settings import Settings
 from skinfl.workers import Worker, build_network
 
@@ -110,19 +110,6 @@ def local_plan(settings: Settings) -> LocalPlan:
         max_grad_norm=settings.max_grad_norm,
         augment=settings.augment,
     )
-
-
-def protection_of(settings: Settings, **more: Any) -> Protection:
-    """Return the protection with those of its options that are set.
-
-    Options of other protections are left alone: a comparison runs several on one set of settings.
-    ``more`` are options that no setting has.
-    """
-    choice = CHOICES[settings.protection]
-    options = {name: getattr(settings, name) for name in choice.options if hasattr(settings, name)}
-    if options.get("parties") not in (None, "hospitals"):
-        options["parties"] = int(options["parties"])
-    return build_protection(settings.protection, **options, **more)
 
 
 def schedule_of(settings: Settings) -> Schedule:

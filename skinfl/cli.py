@@ -124,7 +124,7 @@ def compare_and_report(invocation: Invocation, protections: str) -> None:
 
 def scale_and_report(invocation: Invocation, seeds: int) -> None:
     """Train centralised, federated and local-only for some seeds, print balanced accuracies."""
-    from skinfl.report.files import write_json
+    from skinfl.files import write_json
     from skinfl.studies.scale import scale, scale_table
 
     found = _new(invocation.out / "scale.json")
@@ -138,7 +138,7 @@ def scale_and_report(invocation: Invocation, seeds: int) -> None:
 
 def variants_and_report(invocation: Invocation, variants: str, seeds: int) -> None:
     """Train under several protections and seeds; print and draw what each costs."""
-    from skinfl.report.files import write_json
+    from skinfl.files import write_json
     from skinfl.report.plots import draw_variants
     from skinfl.studies.variants import curves, measure, variants_table
 

@@ -54,6 +54,14 @@ class DataAccessError(SkinflError):
     """An attempt to fetch data from where it must stay."""
 
 
+class WriteError(SkinflError):
+    """A file that cannot be written; ``reason`` is the system's, the error's text names the place too."""
+
+    def __init__(self, path: object, reason: str):
+        super().__init__(f"cannot write {path}: {reason}; make room or rights there, or choose another place")
+        self.reason = reason
+
+
 class MissingExtra(SkinflError):
     """An optional package is not installed; the message names the extra that brings it."""
 

@@ -16,10 +16,10 @@ from skinfl.errors import CheckpointError
 from skinfl.federation.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from skinfl.federation.events import Event, Listener, RoundFinished
 from skinfl.federation.rounds import RunState
+from skinfl.files import write_json, write_text
+from skinfl.metrics import spread
 from skinfl.models.store import save_model
 from skinfl.report import html, plots
-from skinfl.report.files import write_json, write_text
-from skinfl.report.metrics import spread
 from skinfl.settings import Settings, to_toml
 
 CHECKPOINT = "checkpoint.skinfl"

@@ -123,7 +123,7 @@ def test_an_out_that_cannot_be_written_is_named(toy, monkeypatch, capsys, tmp_pa
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="the system has no /dev/full")
 def test_a_full_disk_is_one_line(toy, monkeypatch, capsys, tmp_path):
-    from skinfl.report import files
+    from skinfl import files
 
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")

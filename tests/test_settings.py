@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from skinfl.assembly import protection_of
 from skinfl.errors import SettingsError
+from skinfl.protection.build import protection_of
 from skinfl.settings import Settings, from_mapping, read_toml, to_toml
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import tempfile
 import zipfile
 from pathlib import Path
 from typing import Optional, Sequence, Union
 
 import numpy as np
+
+from skinfl.errors import WriteError
+from skinfl.files import whole_file
 
 _LOG = logging.getLogger(__name__)
 _FORMAT = 1
@@ -50,16 +52,9 @@ def read(file: Path, shape: Sequence[int]) -> Optional[np.ndarray]:
 
 
 def write(file: Path, images: np.ndarray) -> None:
-    """Keep ``images`` in ``file``, whole or not at all; a folder that cannot be written is no failure."""
+    """Keep ``images`` in ``file``, for its owner only; a folder that cannot be written is no failure."""
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=str(file.parent), suffix=".part")
-        try:
-            with os.fdopen(handle, "wb") as stream:
-                np.savez(stream, images=images)
-            os.replace(temporary, str(file))
-        except BaseException:
-            os.unlink(temporary)
-            raise
-    except OSError as error:
+        with whole_file(file, private=True) as stream:
+            np.savez(stream, images=images)
+    except WriteError as error:
         _LOG.warning("decoded images are not kept for the next run: %s", error)

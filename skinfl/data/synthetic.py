@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import logging
-import os
 import shutil
 import tempfile
 from contextlib import contextmanager
@@ -23,7 +22,8 @@ from skinfl.data.cache import cache_folder
 from skinfl.data.dermoscopy import Camera, Traits, draw
 from skinfl.data.ham10000 import CLASSES, SYNTHETIC_MARK
 from skinfl.data.sources import Progress
-from skinfl.errors import DataError
+from skinfl.errors import DataError, WriteError
+from skinfl.files import whole_folder
 from skinfl.seeds import derive, numpy_rng
 
 _LOG = logging.getLogger(__name__)
@@ -117,8 +117,8 @@ def write(
         raise DataError(f"{folder} exists already: give a new or an empty folder")
     try:
         _write_whole(folder, images, image_size, seed, progress)
-    except OSError as error:
-        raise DataError(f"{folder} cannot be written ({error}): give another folder") from None
+    except WriteError as error:
+        raise DataError(f"{folder} cannot be written ({error.reason}): give another folder") from None
     return folder
 
 
@@ -142,7 +142,7 @@ def drawn(
     if not (folder / SYNTHETIC_MARK).is_file():
         try:
             _write_whole(folder, images, image_size, seed, progress)
-        except OSError as error:
+        except WriteError as error:
             _LOG.warning("the synthetic set is not kept for the next run: %s", error)
             with tempfile.TemporaryDirectory() as temporary:
                 yield write(
@@ -157,20 +157,14 @@ def drawn(
 
 
 def _write_whole(folder: Path, images: int, image_size: int, seed: int, progress: Progress) -> None:
-    """Write beside ``folder`` first, so that it is there whole or not at all."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=str(folder.parent), prefix=f".{folder.name}-"))
+    """Write ``folder`` whole or not at all."""
     try:
-        _write(temporary, images, image_size, seed, progress)
-        temporary.chmod(0o755)
-        try:
-            os.replace(str(temporary), str(folder))
-        except OSError:
-            # Another run may have finished the same folder first.
-            if not (folder / SYNTHETIC_MARK).is_file():
-                raise
-    finally:
-        shutil.rmtree(str(temporary), ignore_errors=True)
+        with whole_folder(folder) as temporary:
+            _write(temporary, images, image_size, seed, progress)
+    except WriteError:
+        # Another run may have finished the same folder first.
+        if not (folder / SYNTHETIC_MARK).is_file():
+            raise
 
 
 def _write(folder: Path, images: int, image_size: int, seed: int, progress: Progress) -> None:

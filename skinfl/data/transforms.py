@@ -7,7 +7,7 @@ randomness comes from Python's global generator: callers wrap it in :func:`skinf
 from __future__ import annotations
 
 import random
-from typing import Callable, NamedTuple, Optional, Tuple
+from typing import Callable, Optional
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from PIL import Image
 from torchvision import transforms
 from torchvision.transforms import functional
 
+from skinfl.data.normalisation import Normalisation, normalise
 from skinfl.errors import DataError
 
 #: a channel that hardly varies would be blown up to noise by its true standard deviation
@@ -24,13 +25,6 @@ SMALLEST_STD = 0.01
 _BILINEAR = getattr(transforms, "InterpolationMode", Image).BILINEAR
 
 Augment = Callable[[Image.Image], Image.Image]
-
-
-class Normalisation(NamedTuple):
-    """Mean and standard deviation of each channel, of pixels scaled to 0..1."""
-
-    mean: Tuple[float, ...]
-    std: Tuple[float, ...]
 
 
 def augmentation(image_size: int) -> Augment:
@@ -119,17 +113,9 @@ def to_batch(
 
     ``augment`` is applied to each image in order before that.
     """
-    channels = images.shape[3]
-    if len(normalisation.mean) != channels:
-        raise DataError(f"normalisation of {len(normalisation.mean)} channels for images of {channels}")
     if augment is not None:
         images = _augmented(images, augment)
-    # A table of all 256 values per channel: one look-up instead of a division for each pixel.
-    levels = np.arange(256) / 255.0
-    batch = np.empty((len(images), channels, *images.shape[1:3]), dtype=np.float32)
-    for c, (mean, std) in enumerate(zip(normalisation.mean, normalisation.std)):
-        batch[:, c] = ((levels - mean) / std).astype(np.float32)[images[..., c]]
-    return torch.from_numpy(batch)
+    return torch.from_numpy(normalise(images, normalisation))
 
 
 def _augmented(images: np.ndarray, augment: Augment) -> np.ndarray:

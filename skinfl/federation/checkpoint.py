@@ -19,7 +19,7 @@ from skinfl.data.transforms import Normalisation
 from skinfl.errors import CheckpointError
 from skinfl.federation.rounds import Prepared, RunState
 from skinfl.federation.strategies.base import ServerState
-from skinfl.report.files import write_bytes
+from skinfl.files import write_bytes
 
 _FORMAT = "skinfl-checkpoint"
 _VERSION = 1

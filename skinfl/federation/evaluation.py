@@ -10,7 +10,7 @@ from torch import nn
 
 from skinfl.data.dataset import LesionDataset
 from skinfl.data.transforms import Normalisation, to_batch
-from skinfl.report.metrics import evaluate_predictions
+from skinfl.metrics import evaluate_predictions
 
 _BATCH = 256
 
@@ -41,6 +41,6 @@ def predict(
 def evaluate(
     model: nn.Module, dataset: LesionDataset, normalisation: Normalisation, *, batch_statistics: bool = False
 ) -> Dict[str, object]:
-    """Return all metrics of :func:`skinfl.report.metrics.evaluate_predictions` and ``"loss"``."""
+    """Return all metrics of :func:`skinfl.metrics.evaluate_predictions` and ``"loss"``."""
     probabilities, loss = predict(model, dataset, normalisation, batch_statistics=batch_statistics)
     return {**evaluate_predictions(probabilities, dataset.labels, dataset.classes), "loss": loss}

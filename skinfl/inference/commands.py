@@ -88,7 +88,7 @@ def diagnose(
         raise SettingsError("--local and --model belong together: give both, or --server alone")
     if local:
         from skinfl.inference.circuit.prepare import prepare
-        from skinfl.inference.clinic.remote import LocalModel
+        from skinfl.inference.local import LocalModel
         from skinfl.models import load_model
 
         evaluator = LocalModel(prepare(load_model(model), batches=batch))

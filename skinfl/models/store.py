@@ -7,7 +7,6 @@ The file is a numpy archive of arrays and one JSON header. Nothing in it is exec
 from __future__ import annotations
 
 import json
-import os
 import zipfile
 from pathlib import Path
 from typing import Dict, NamedTuple, Sequence, Tuple, Union
@@ -16,7 +15,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from skinfl.errors import ModelError
+from skinfl.errors import ModelError, WriteError
+from skinfl.files import whole_file
 from skinfl.models.registry import build_model
 
 FORMAT = "skinfl-model"
@@ -71,19 +71,11 @@ def save_model(
     _check_header(Path(path), header)
     arrays = {_STATE + key: value.detach().cpu().numpy() for key, value in model.state_dict().items()}
     arrays[_HEADER] = np.array(json.dumps(header))
-    path = Path(path)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        with open(str(temporary), "wb") as file:
+        with whole_file(path) as file:
             np.savez(file, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(str(temporary), str(path))
-    except OSError as error:
-        raise ModelError(f"cannot write the model to {path}: {error.strerror}") from error
-    finally:
-        if temporary.exists():
-            temporary.unlink()
+    except WriteError as error:
+        raise ModelError(f"cannot write the model to {path}: {error.reason}") from error
 
 
 def load_model(path: Union[str, Path]) -> StoredModel:

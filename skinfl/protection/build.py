@@ -60,3 +60,17 @@ def build_protection(name: str, **options: Any) -> Protection:
         given["scheme"] = scheme
     module = import_module(choice.module)
     return getattr(module, choice.cls)(**given)
+
+
+def protection_of(settings: Any, **more: Any) -> Protection:
+    """Return the protection that ``settings.protection`` names, with those of its options that are set.
+
+    ``settings`` is anything with options as attributes, so that nothing here knows
+    :class:`~skinfl.settings.Settings`. Options of other protections are left alone: a comparison runs
+    several on one set of settings. ``more`` are options that no setting has.
+    """
+    choice = CHOICES[settings.protection]
+    options = {name: getattr(settings, name) for name in choice.options if hasattr(settings, name)}
+    if options.get("parties") not in (None, "hospitals"):
+        options["parties"] = int(options["parties"])
+    return build_protection(settings.protection, **options, **more)

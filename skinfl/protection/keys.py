@@ -18,7 +18,8 @@ import msgpack
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from skinfl.errors import MessageError, ProtectionError
+from skinfl.errors import MessageError, ProtectionError, WriteError
+from skinfl.files import write_bytes
 from skinfl.protection import wire
 from skinfl.protection.sealing import Channel
 
@@ -155,14 +156,14 @@ def open_keys(
 def write_key_file(path: Path, content: bytes) -> None:
     """Write a secret to a new file that only its owner may read (mode 600); never overwrite one."""
     path = Path(path)
+    if not path.parent.is_dir():
+        raise ProtectionError(f"cannot write the key file {path}: there is no folder {path.parent}")
     try:
-        descriptor = os.open(str(path), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        write_bytes(path, content, private=True, overwrite=False)
     except FileExistsError as error:
         raise ProtectionError(f"{path} exists: keys are never overwritten; name another file") from error
-    except OSError as error:
-        raise ProtectionError(f"cannot write the key file {path}: {error.strerror}") from error
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
+    except WriteError as error:
+        raise ProtectionError(f"cannot write the key file {path}: {error.reason}") from error
 
 
 def read_key_file(path: Path) -> bytes:

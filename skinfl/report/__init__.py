@@ -1,1 +1,1 @@
-"""What a run leaves to look at: metrics, comparison table, plots and HTML, from plain dicts to files."""
+"""What a run leaves to look at: comparison table, plots and HTML, from plain dicts to files."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Iterable, List, Mapping, Sequence, Tuple
 
+from skinfl.files import PathLike, write_text
 from skinfl.report import page, wording
-from skinfl.report.files import PathLike, write_text
 from skinfl.report.table import comparison_rows
 
 REPORT = "report.html"

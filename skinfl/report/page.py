@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import Any, Iterable, Sequence
 
-from skinfl.report.files import PathLike
+from skinfl.files import PathLike
 
 
 class Html(str):

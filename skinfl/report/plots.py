@@ -18,8 +18,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from skinfl.files import PathLike, write_bytes
 from skinfl.report import wording
-from skinfl.report.files import PathLike, write_bytes
 
 #: safe for the colour-blind: Okabe and Ito, *Color Universal Design*, 2008; black last
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#F0E442", "#000000")

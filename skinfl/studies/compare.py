@@ -9,8 +9,8 @@ import numpy as np
 
 from skinfl.assembly import FederatedData
 from skinfl.federation.events import Listener
+from skinfl.files import write_json, write_text
 from skinfl.report import html, plots
-from skinfl.report.files import write_json, write_text
 from skinfl.run import CHECKPOINT, CONFIG, FIGURES, Outcome, run
 from skinfl.settings import Settings, to_toml
 

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from typing import Dict, Tuple
 
 from skinfl.errors import SettingsError, nearest
 from skinfl.workers.base import Network, Pointer, Worker
 
-WORKERS = ("auto", "virtual", "pysyft")
+#: where a network of workers is, as module and class; by name, so that no library is loaded unless chosen
+NETWORKS: Dict[str, Tuple[str, str]] = {
+    "virtual": ("skinfl.workers.virtual", "VirtualNetwork"),
+    "pysyft": ("skinfl.openmined.workers", "PySyftNetwork"),
+}
+WORKERS = ("auto", *NETWORKS)
 
 
 def build_network(name: str) -> Network:
@@ -19,13 +26,8 @@ def build_network(name: str) -> Network:
         raise SettingsError(f"workers = {name!r}: {nearest(name, WORKERS)}")
     if name == "auto":
         name = "pysyft" if _pysyft_installed() else "virtual"
-    if name == "pysyft":
-        from skinfl.openmined.workers import PySyftNetwork
-
-        return PySyftNetwork()
-    from skinfl.workers.virtual import VirtualNetwork
-
-    return VirtualNetwork()
+    module, network = NETWORKS[name]
+    return getattr(import_module(module), network)()
 
 
 def _pysyft_installed() -> bool:
@@ -35,4 +37,4 @@ def _pysyft_installed() -> bool:
         return False
 
 
-__all__ = ["WORKERS", "Network", "Pointer", "Worker", "build_network"]
+__all__ = ["NETWORKS", "WORKERS", "Network", "Pointer", "Worker", "build_network"]

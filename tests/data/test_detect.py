@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 
@@ -116,6 +117,13 @@ def test_a_damaged_cache_is_made_again(ham, cache, damage, caplog):
     assert "made again" in caplog.text
     caplog.clear()
     assert np.array_equal(load(ham).images, whole) and not caplog.records
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes are POSIX's")
+def test_the_cache_of_patients_images_is_its_owners_alone(ham, tmp_path):
+    load(ham, cache_dir=tmp_path / "cache")
+    (kept,) = (tmp_path / "cache").iterdir()
+    assert kept.stat().st_mode & 0o777 == 0o600
 
 
 def test_a_cache_that_cannot_be_written_is_no_failure(ham, tmp_path, caplog):

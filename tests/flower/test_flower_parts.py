@@ -173,6 +173,10 @@ def test_the_store_keeps_answers_forgets_other_runs_and_reports_damage(tmp_path)
     assert store.answered("train") == Answer("digest", 3, b"bytes")
     assert store.answered("open") is None
     store.write_arrays("after", {"x": np.arange(3)})
+    store.write("keys", {"private": b"secret"})
+    files = [path for path in (tmp_path / "state").rglob("*") if path.is_file()]
+    assert len(files) == 3 and all(path.stat().st_mode & 0o777 == 0o600 for path in files)
+    store.remove("keys")
     np.testing.assert_array_equal(store.read_arrays("after")["x"], [0, 1, 2])
     (tmp_path / "state" / ("a" * 32) / "after.npz").write_bytes(b"PK")
     with pytest.raises(CheckpointError, match="damaged"):

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from typer.testing import CliRunner
 
-from skinfl.errors import ProtectionError, SettingsError
+from skinfl.errors import ProtectionError, SettingsError, WriteError
 from skinfl.flower.provisioning import commands
 from skinfl.flower.provisioning.folders import read_coordinator, read_hospital
 from skinfl.flower.provisioning.provision import check_hospitals, parse_server, provision
@@ -98,12 +98,12 @@ def test_nothing_is_left_behind_where_writing_fails(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "rename", full)
-    with pytest.raises(SettingsError, match="No space left"):
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(WriteError, match="No space left"):
         provision(["a", "b"], "localhost", tmp_path / "fed")
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "file").write_text("")
-    with pytest.raises(SettingsError, match="cannot write"):
+    with pytest.raises(WriteError, match="cannot write"):
         provision(["a", "b"], "localhost", tmp_path / "file" / "fed")
 
 

@@ -7,10 +7,11 @@ from encrypted_networks import random_images, random_network
 
 from skinfl.errors import MessageError, ModelError, ProtectionError
 from skinfl.inference.circuit import batch
-from skinfl.inference.circuit.batch import BatchCircuit, BatchClient
-from skinfl.inference.circuit.ckks import Ckks, read
+from skinfl.inference.circuit.batch import BatchCircuit
 from skinfl.inference.circuit.network import Bounds
 from skinfl.inference.circuit.residues import from_residues, residues
+from skinfl.inference.ckks import Ckks, read
+from skinfl.inference.clinic.client import BatchClient
 from skinfl.protection.he import seal
 from skinfl.protection.he.standard import MODULUS_BITS
 from skinfl.seeds import numpy_rng

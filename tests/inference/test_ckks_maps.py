@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from skinfl.errors import ModelError, ProtectionError
-from skinfl.inference.circuit.ckks import Ckks, Keys, SlotMap, diagonals, galois_element, read
+from skinfl.inference.circuit.slots import SlotMap, diagonals
+from skinfl.inference.ckks import Ckks, Keys, galois_element, read
 from skinfl.protection.he import seal
 from skinfl.protection.he.seal import sealapi
 from skinfl.seeds import numpy_rng

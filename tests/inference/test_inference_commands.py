@@ -12,14 +12,16 @@ import numpy as np
 import pytest
 import torch
 import typer
+from loaded_modules import HEAVY, READERS, run_skinfl
 from PIL import Image
 from typer.testing import CliRunner
 
 from skinfl.data.dataset import LesionDataset
+from skinfl.data.transforms import Normalisation, to_batch
 from skinfl.errors import DataError, MissingExtra, ModelError, SettingsError
-from skinfl.inference.circuit.evaluation import agreement, compare_with_plain, images_to_test
 from skinfl.inference.clinic.preprocess import probabilities, read_images
 from skinfl.inference.commands import NO_DEVICE, register
+from skinfl.inference.evaluation import agreement, compare_with_plain, images_to_test
 from skinfl.models import build_model, load_model, save_model
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -170,11 +172,26 @@ def test_serve_and_diagnose_across_processes(run, folder):
                     break
             except httpx.HTTPError:
                 time.sleep(0.1)
-        result = run("diagnose", *[folder / f"{i}.png" for i in range(3)], "--server", url)
-        check_output(result.output, folder)
+        ended = run_skinfl("diagnose", *[folder / f"{i}.png" for i in range(3)], "--server", url)
+        check_output(ended.output, folder)
+        assert sorted(ended.modules & (HEAVY | READERS)) == []
     finally:
         server.send_signal(signal.SIGINT)
         server.wait(30)
+
+
+def test_images_are_normalised_as_training_normalises_them_to_the_last_bit(tmp_path):
+    rng = np.random.RandomState(1)
+    pixels = rng.randint(0, 256, (2, 16, 16, 3)).astype(np.uint8)
+    pixels[0] = np.arange(256).reshape(16, 16, 1)  # all values there are
+    paths = [tmp_path / f"{i}.png" for i in range(2)]
+    for path, image in zip(paths, pixels):
+        Image.fromarray(image).save(str(path))
+    mean, std = tuple(rng.rand(3)), tuple(rng.rand(3) + 0.01)
+    found = read_images(paths, channels=3, image_size=16, mean=mean, std=std)
+    expected = to_batch(pixels, Normalisation(mean, std)).numpy()
+    assert expected.dtype == np.float32 and found.dtype == np.float64
+    assert np.array_equal(found, expected.astype(np.float64))
 
 
 def test_images_are_read_as_training_reads_them(folder):

@@ -75,7 +75,7 @@ def test_the_primes_actually_used_are_128_bit_secure(both):
 def test_the_answer_repeats_in_all_slots_so_that_no_partial_sum_leaves(both):
     import tenseal.sealapi as sealapi
 
-    from skinfl.inference.circuit.ckks import read
+    from skinfl.inference.ckks import read
 
     image = random_images(both.network, 1)[0]
     plain = sealapi.Plaintext()

@@ -5,7 +5,8 @@ import pytest
 from encrypted_networks import random_images, random_network
 
 from skinfl.errors import ModelError
-from skinfl.inference.circuit.packing import MapLayout, pack
+from skinfl.inference.circuit.maps import MapLayout
+from skinfl.inference.packing import pack
 from skinfl.inference.parameters import LatencySpec
 
 SLOTS = 4096

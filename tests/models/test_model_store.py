@@ -117,4 +117,4 @@ def test_failed_writing_leaves_the_old_file(tmp_path, monkeypatch):
     assert (tmp_path / "m.npz").read_bytes() == before
     assert os.listdir(str(tmp_path)) == ["m.npz"]
     with pytest.raises(ModelError, match="cannot write"):
-        save(tmp_path / "missing" / "m.npz")
+        save(tmp_path / "m.npz" / "m.npz")

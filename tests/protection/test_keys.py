@@ -137,6 +137,19 @@ def test_key_files_are_for_their_owner_only(tmp_path):
             keys.read_key_file(path)
 
 
+def test_a_key_file_that_cannot_be_finished_leaves_nothing_that_blocks_the_next_try(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "fsync", full)
+        with pytest.raises(ProtectionError, match=r"cannot write the key file .*k: No space left"):
+            keys.write_key_file(tmp_path / "k", b"secret")
+    assert os.listdir(str(tmp_path)) == []
+    keys.write_key_file(tmp_path / "k", b"secret")
+    assert keys.read_key_file(tmp_path / "k") == b"secret"
+
+
 def test_missing_key_files_and_folders_are_named(tmp_path):
     with pytest.raises(ProtectionError, match=r"cannot read the key file .*none"):
         keys.read_key_file(tmp_path / "none")

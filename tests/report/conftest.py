@@ -9,7 +9,7 @@ from functools import lru_cache
 import numpy as np
 import pytest
 
-from skinfl.report.metrics import evaluate_predictions, spread
+from skinfl.metrics import evaluate_predictions, spread
 
 CLASSES = ["akiec", "bcc", "bkl", "df", "mel", "nv", "vasc"]
 SHARE = [0.03, 0.05, 0.11, 0.01, 0.11, 0.67, 0.02]

@@ -21,9 +21,9 @@ import torch
 import zstandard
 
 from skinfl.errors import ProtectionError
-from skinfl.inference.circuit.ckks import Keys, read
 from skinfl.inference.circuit.latency import LatencyCircuit
 from skinfl.inference.circuit.prepare import prepare
+from skinfl.inference.ckks import Keys, read
 from skinfl.inference.clinic.client import LatencyClient
 from skinfl.inference.info import from_json
 from skinfl.inference.messages import pack, unpack

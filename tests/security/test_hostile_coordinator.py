@@ -197,7 +197,6 @@ def test_a_threshold_of_half_the_hospitals(four_hospitals, contributions):
         succeeded_if(reveals(all_four.total - three.total, secret), "hospital-4's update")
 
 
-@broken("the keys of a run lie in a file whose own mode lets everybody read it")
 def test_keys_on_disk_are_for_their_owner_only(hospitals):
     HostileCoordinator(hospitals, settings_for(PROTECTIONS["smpc"]))
     files = [p for p in hospitals.folder.glob("hospital-*/state/**/*") if p.is_file() and "key" in p.name]
@@ -258,8 +257,8 @@ def test_the_common_key_out_of_a_crafted_ciphertext(hospitals):
 
 def multiple_of_the_key(coordinator, factor):
     """Return the ciphertext (0, factor), of the level and scale of fresh ones."""
-    from skinfl.inference.circuit.ckks import Ckks
     from skinfl.inference.circuit.residues import from_residues
+    from skinfl.inference.ckks import Ckks
 
     packing = coordinator.packing
     parameters = packing.parameters

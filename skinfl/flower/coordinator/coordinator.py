@@ -15,14 +15,7 @@ from typing import Any, Callable, Dict, Optional, Sequence, Tuple
 import torch
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from skinfl.assembly import (
-    Assembly,
-    initial_model,
-    initial_state,
-    protection_of,
-    schedule_of,
-    transforms_of,
-)
+from skinfl.assembly import Assembly, initial_model, initial_state, schedule_of, transforms_of
 from skinfl.data import load
 from skinfl.data.dataset import LesionDataset
 from skinfl.errors import CheckpointError, SettingsError, TrainingError
@@ -31,14 +24,15 @@ from skinfl.federation.events import Listener, RoundFinished
 from skinfl.federation.rounds import Federation
 from skinfl.federation.strategies import build_strategy
 from skinfl.federation.update import StateLayout, has_batchnorm
+from skinfl.files import write_json, write_text
 from skinfl.flower.coordinator.gathering import Joined, gather, take_roles
 from skinfl.flower.coordinator.messaging import Messaging
 from skinfl.flower.coordinator.options import Options
 from skinfl.flower.coordinator.traffic import CountedMessaging
 from skinfl.flower.coordinator.transport import RemoteTransport, Timeouts
 from skinfl.models.store import save_model
+from skinfl.protection.build import protection_of
 from skinfl.protection.keys import private_bytes, read_key_file, write_key_file
-from skinfl.report.files import write_json, write_text
 from skinfl.run import CHECKPOINT, CONFIG, MODEL, RESULT, ROUNDS, load_matching, summarise
 from skinfl.settings import Settings, to_toml
 

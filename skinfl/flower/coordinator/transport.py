@@ -22,11 +22,11 @@ from skinfl.errors import ProtectionError, SkinflError
 from skinfl.federation.hospital import STATISTICS_ROUND, ClientUpdate, Task
 from skinfl.federation.messages import encode_server
 from skinfl.federation.transport import Combined, Messages, Transport, combine_at_parties
+from skinfl.files import write_json
 from skinfl.flower import protocol
 from skinfl.flower.coordinator.messaging import Messaging, NoAnswer, Request
 from skinfl.flower.keys import Members
 from skinfl.protection.base import AggregatorSide, Exchange, Opened, OpenerSide, Protected
-from skinfl.report.files import write_json
 
 
 class CoordinatorRoles(NamedTuple):

@@ -5,7 +5,7 @@ hospital's own training state, and its last answers. Those make a request that i
 restart at either end) be answered twice with the same bytes, so that no second contribution to the
 same sum exists.
 
-One run has one folder, mode 700; joining another run deletes those of earlier ones.
+One run has one folder, mode 700, its files mode 600; joining another run deletes those of earlier ones.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import msgpack
 import numpy as np
 
 from skinfl.errors import CheckpointError, MessageError
-from skinfl.report.files import write_bytes
+from skinfl.files import write_bytes
 
 _RUN = re.compile(r"[0-9a-f]{8,64}")
 
@@ -53,7 +53,7 @@ class RunStore:
 
     def write(self, name: str, content: Dict[str, Any]) -> None:
         """Keep a small record under ``name``."""
-        write_bytes(self._folder / f"{name}.msgpack", msgpack.packb(content, use_bin_type=True))
+        write_bytes(self._folder / f"{name}.msgpack", msgpack.packb(content, use_bin_type=True), private=True)
 
     def read(self, name: str) -> Optional[Dict[str, Any]]:
         """Return the record, None where there is none."""
@@ -73,7 +73,7 @@ class RunStore:
         """Keep arrays under ``name``."""
         buffer = io.BytesIO()
         np.savez(buffer, **arrays)
-        write_bytes(self._folder / f"{name}.npz", buffer.getvalue())
+        write_bytes(self._folder / f"{name}.npz", buffer.getvalue(), private=True)
 
     def read_arrays(self, name: str) -> Optional[Dict[str, np.ndarray]]:
         """Return the arrays, None where there are none."""

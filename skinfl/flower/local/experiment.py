@@ -11,6 +11,7 @@ from typing import Any, Callable, Dict, Optional
 from skinfl.assembly import FederatedData
 from skinfl.errors import MissingExtra, SettingsError
 from skinfl.federation.checkpoint import load_checkpoint
+from skinfl.files import write_json, write_text
 from skinfl.flower.approve import approve, bundle_digest
 from skinfl.flower.environment import FEDERATION_VARIABLE
 from skinfl.flower.local.memory import MemoryWatch
@@ -18,7 +19,6 @@ from skinfl.flower.local.processes import LocalDeployment, ProcessError, free_po
 from skinfl.flower.local.simulation import largest_part, make_federation
 from skinfl.flower.provisioning.folders import read_hospital
 from skinfl.report import html, plots
-from skinfl.report.files import write_json, write_text
 from skinfl.run import CHECKPOINT, FIGURES, RESULT, describe_data, describe_partition
 from skinfl.settings import Settings, to_toml
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from skinfl.flower.provisioning import provision as provisioning
+from skinfl.flower.provisioning.defaults import DEFAULT_MAXIMUM_PARAMETERS, DEFAULT_PROTECTIONS
 
 
 def provision(
@@ -16,14 +16,16 @@ def provision(
     listen: str = typer.Option("0.0.0.0", help="address on which the coordinator listens"),
     minimum_others: int = typer.Option(1, help="a hospital refuses a sum of fewer other hospitals"),
     maximum_parameters: int = typer.Option(
-        provisioning.DEFAULT_MAXIMUM_PARAMETERS, help="a hospital refuses a larger model"
+        DEFAULT_MAXIMUM_PARAMETERS, help="a hospital refuses a larger model"
     ),
     protections: str = typer.Option(
-        ",".join(provisioning.DEFAULT_PROTECTIONS),
+        ",".join(DEFAULT_PROTECTIONS),
         help="protections that a hospital accepts, separated by commas; 'plaintext' shows its updates",
     ),
 ) -> None:
     """Make certificates, keys, configuration and start scripts: one folder per hospital."""
+    from skinfl.flower.provisioning import provision as provisioning
+
     folders = provisioning.provision(
         hospitals.split(","),
         server,

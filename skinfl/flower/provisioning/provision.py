@@ -13,23 +13,20 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Dict, List, NamedTuple, Sequence, Tuple
 
 from skinfl.errors import SettingsError, nearest
+from skinfl.files import whole_folder
 from skinfl.flower.provisioning import certificates
+from skinfl.flower.provisioning.defaults import DEFAULT_MAXIMUM_PARAMETERS, DEFAULT_PROTECTIONS
 from skinfl.flower.provisioning.folders import COORDINATOR_FILE, HOSPITAL_FILE
 from skinfl.protection.keys import readable
 
 DEFAULT_PORT = 8000
 #: the SuperNode's own port, reached only from the hospital's machine
 NODE_PORT = 9094
-DEFAULT_MAXIMUM_PARAMETERS = 30_000_000
 PROTECTIONS = ("smpc", "he", "plaintext")
-#: a hospital lets nothing out unprotected unless it was set up to
-DEFAULT_PROTECTIONS = ("smpc", "he")
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
 _DNS_LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
@@ -84,12 +81,7 @@ def provision(
     sealing = {name: certificates.make_sealing_key() for name in hospitals}
     published = {name: public.hex() for name, (_, public) in sealing.items()}
 
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    except OSError as error:
-        raise SettingsError(f"cannot write {out}: {error.strerror}") from None
-    try:
+    with whole_folder(out, private=True) as draft:
         _write_authority(draft / "authority", certificates.private_pem(authority.key), ca)
         coordinator = draft / "coordinator"
         _write_coordinator(coordinator, hospitals, host, port, listen)
@@ -104,11 +96,6 @@ def provision(
             _write(folder / "ca.pem", ca)
             _write(folder / "node.key", nodes[name][0], 0o600)
             _write(folder / "sealing.key", sealing[name][0].hex().encode() + b"\n", 0o600)
-        os.rename(draft, out)
-    except OSError as error:
-        raise SettingsError(f"cannot write {out}: {error.strerror}") from None
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
     return [out / "authority", out / "coordinator", *(out / name for name in hospitals)]
 
 

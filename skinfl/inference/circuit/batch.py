@@ -22,16 +22,16 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Iterator, List, Sequence, Tuple
+from typing import Any, List, Sequence, Tuple
 
 import msgpack
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from skinfl.errors import MessageError, ModelError, ProtectionError
-from skinfl.inference.circuit.ckks import Ckks, read
+from skinfl.errors import ModelError, ProtectionError
 from skinfl.inference.circuit.network import Bounds, Collapsed
 from skinfl.inference.circuit.residues import from_residues, residues
+from skinfl.inference.ckks import Ckks, read
 from skinfl.inference.parameters import BatchSpec
 from skinfl.inference.processes import python
 from skinfl.protection.he import seal
@@ -182,54 +182,6 @@ class BatchCircuit:
             ckks.encoder.encode(float(bias), ckks.levels[2], logit.scale, plain)
             evaluator.add_plain_inplace(logit, plain)
         return logits
-
-
-class BatchClient:
-    """Encrypts batches of images and decrypts their answers; the key never leaves it."""
-
-    def __init__(self, spec: BatchSpec):
-        self.spec = spec.check()
-        self._ckks = Ckks(spec.degree, spec.bits)
-        secret = sealapi.KeyGenerator(self._ckks.context).secret_key()
-        self._encryptor = sealapi.Encryptor(self._ckks.context, secret)
-        self._decryptor = sealapi.Decryptor(self._ckks.context, secret)
-
-    def encrypt(self, images: np.ndarray) -> Iterator[bytes]:
-        """Yield one ciphertext for each pixel of normalised images, shape (n, channels, size, size).
-
-        Raises :class:`~skinfl.errors.ProtectionError` for more images than slots or other shapes.
-        """
-        shape = (self.spec.channels, self.spec.image_size, self.spec.image_size)
-        if (
-            images.shape[1:] != shape
-            or not 0 < len(images) <= self.spec.images
-            or not np.isfinite(images).all()
-        ):
-            raise ProtectionError(
-                f"a batch has 1 to {self.spec.images} images of shape {shape} with finite pixels, "
-                f"not {images.shape}"
-            )
-        for pixel in images.reshape(len(images), -1).T:
-            plain = self._ckks.encode(pixel, 0, 2.0**self.spec.input_bits)
-            yield seal.dump(self._encryptor.encrypt_symmetric(plain))
-
-    def decrypt(self, answer: Sequence[bytes], images: int) -> np.ndarray:
-        """Return the logits of the first ``images`` slots, shape (images, classes).
-
-        Raises :class:`~skinfl.errors.MessageError` for an answer that is damaged.
-        """
-        if len(answer) != self.spec.classes:
-            raise MessageError("server", f"{len(answer)} ciphertexts for {self.spec.classes} classes")
-        logits = []
-        plain = sealapi.Plaintext()
-        for blob in answer:
-            try:
-                ciphertext = read(sealapi.Ciphertext(), self._ckks.context, blob)
-                self._decryptor.decrypt(ciphertext, plain)
-                logits.append(self._ckks.encoder.decode_double(plain)[:images])
-            except (ProtectionError, RuntimeError, ValueError) as error:
-                raise MessageError("server", f"it is no answer: {error}") from error
-        return np.array(logits).T
 
 
 def _gather(network: Collapsed) -> np.ndarray:

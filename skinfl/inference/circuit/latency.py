@@ -1,6 +1,6 @@
 """One encrypted image, one answer, as fast as one core allows.
 
-Pixels lie in the slots as :mod:`skinfl.inference.circuit.packing` says.
+Pixels lie in the slots as :mod:`skinfl.inference.packing` says.
 
 1. Convolution and bias: rotations by -1, 0, 1 columns, then by rows and halves. The wanted real part of
    z is z + conj(z), the factor 1/2 being in the weights.
@@ -38,9 +38,10 @@ from typing import Any, Sequence, Tuple
 import numpy as np
 
 from skinfl.errors import ModelError, ProtectionError
-from skinfl.inference.circuit.ckks import Ckks, Keys, SlotMap, SlotTerms, diagonals, galois_element, read
+from skinfl.inference.circuit.maps import MapLayout
 from skinfl.inference.circuit.network import Bounds, Collapsed
-from skinfl.inference.circuit.packing import MapLayout
+from skinfl.inference.circuit.slots import SlotMap, SlotTerms, diagonals
+from skinfl.inference.ckks import Ckks, Keys, galois_element, read
 from skinfl.inference.parameters import LatencySpec
 from skinfl.protection.he import seal
 from skinfl.protection.he.seal import sealapi

@@ -15,7 +15,7 @@ import numpy as np
 import zstandard
 
 from skinfl.errors import ProtectionError
-from skinfl.inference.circuit.ckks import Ckks, read
+from skinfl.inference.ckks import Ckks, read
 from skinfl.protection.he import seal
 from skinfl.protection.he.seal import sealapi
 

@@ -6,14 +6,14 @@ eyes: see the trust model in :mod:`skinfl.inference.circuit.latency` for why the
 
 from __future__ import annotations
 
-from typing import List, Tuple
+from typing import Callable, Iterator, List, Sequence, Tuple
 
 import numpy as np
 
 from skinfl.errors import MessageError, ProtectionError
-from skinfl.inference.circuit.ckks import Ckks, galois_element, read
-from skinfl.inference.circuit.packing import pack
-from skinfl.inference.parameters import LatencySpec
+from skinfl.inference.ckks import Ckks, galois_element, read
+from skinfl.inference.packing import pack
+from skinfl.inference.parameters import BatchSpec, LatencySpec
 from skinfl.protection.he import seal
 from skinfl.protection.he.seal import sealapi
 
@@ -78,3 +78,62 @@ class LatencyClient:
                 "it does not decrypt to an answer: the image is unlike any photograph, or the keys differ",
             )
         return answer_row[: self.spec.classes]
+
+
+class BatchClient:
+    """Encrypts batches of images and decrypts their answers; the key never leaves it."""
+
+    def __init__(self, spec: BatchSpec):
+        self.spec = spec.check()
+        self._ckks = Ckks(spec.degree, spec.bits)
+        secret = sealapi.KeyGenerator(self._ckks.context).secret_key()
+        self._encryptor = sealapi.Encryptor(self._ckks.context, secret)
+        self._decryptor = sealapi.Decryptor(self._ckks.context, secret)
+
+    def encrypt(self, images: np.ndarray) -> Iterator[bytes]:
+        """Yield one ciphertext for each pixel of normalised images, shape (n, channels, size, size).
+
+        Raises :class:`~skinfl.errors.ProtectionError` for more images than slots or other shapes.
+        """
+        shape = (self.spec.channels, self.spec.image_size, self.spec.image_size)
+        if (
+            images.shape[1:] != shape
+            or not 0 < len(images) <= self.spec.images
+            or not np.isfinite(images).all()
+        ):
+            raise ProtectionError(
+                f"a batch has 1 to {self.spec.images} images of shape {shape} with finite pixels, "
+                f"not {images.shape}"
+            )
+        for pixel in images.reshape(len(images), -1).T:
+            plain = self._ckks.encode(pixel, 0, 2.0**self.spec.input_bits)
+            yield seal.dump(self._encryptor.encrypt_symmetric(plain))
+
+    def decrypt(self, answer: Sequence[bytes], images: int) -> np.ndarray:
+        """Return the logits of the first ``images`` slots, shape (images, classes).
+
+        Raises :class:`~skinfl.errors.MessageError` for an answer that is damaged.
+        """
+        if len(answer) != self.spec.classes:
+            raise MessageError("server", f"{len(answer)} ciphertexts for {self.spec.classes} classes")
+        logits = []
+        plain = sealapi.Plaintext()
+        for blob in answer:
+            try:
+                ciphertext = read(sealapi.Ciphertext(), self._ckks.context, blob)
+                self._decryptor.decrypt(ciphertext, plain)
+                logits.append(self._ckks.encoder.decode_double(plain)[:images])
+            except (ProtectionError, RuntimeError, ValueError) as error:
+                raise MessageError("server", f"it is no answer: {error}") from error
+        return np.array(logits).T
+
+    def logits(self, images: np.ndarray, evaluate: Callable[[List[bytes]], Sequence[bytes]]) -> np.ndarray:
+        """Return the logits of any number of normalised images, shape (n, classes).
+
+        ``evaluate`` is asked for the answer to each batch's ciphertexts.
+        """
+        found = []
+        for start in range(0, len(images), self.spec.images):
+            part = images[start : start + self.spec.images]
+            found.append(self.decrypt(evaluate(list(self.encrypt(part))), len(part)))
+        return np.concatenate(found)

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from skinfl.data.images import open_image
-from skinfl.data.transforms import Normalisation, to_batch
+from skinfl.data.normalisation import Normalisation, normalise
 from skinfl.errors import DataError
 
 
@@ -27,7 +27,7 @@ def read_images(
             raise DataError(f"{path} does not exist: give the path of an image")
         image = open_image(Path(path)).resize((image_size, image_size), Image.BILINEAR)
         pixels[i] = np.asarray(image.convert("L") if channels == 1 else image).reshape(pixels.shape[1:])
-    return to_batch(pixels, Normalisation(tuple(mean), tuple(std))).numpy().astype(np.float64)
+    return normalise(pixels, Normalisation(tuple(mean), tuple(std))).astype(np.float64)
 
 
 def probabilities(logits: np.ndarray) -> np.ndarray:

@@ -1,8 +1,4 @@
-"""Diagnosis by a server, and the same within one process: two classes with one method.
-
-Both take normalised images and return logits; both encrypt in between. The local one is for trying and
-measuring: who has the model and the image in one place needs no encryption.
-"""
+"""Diagnosis by a server: normalised images in, logits out, ciphertexts in between."""
 
 from __future__ import annotations
 
@@ -13,10 +9,7 @@ from typing import Any, List, Optional
 import numpy as np
 
 from skinfl.errors import MessageError, MissingExtra, SkinflError
-from skinfl.inference.circuit.batch import BatchCircuit, BatchClient
-from skinfl.inference.circuit.latency import LatencyCircuit
-from skinfl.inference.circuit.prepare import Served
-from skinfl.inference.clinic.client import LatencyClient
+from skinfl.inference.clinic.client import BatchClient, LatencyClient
 from skinfl.inference.info import ModelInfo, from_json
 from skinfl.inference.messages import MEDIA_TYPE, pack, unpack
 
@@ -28,32 +21,6 @@ _REGISTRATIONS = 6
 
 class ServerError(SkinflError):
     """A server that cannot be reached, or that refused a request."""
-
-
-class LocalModel:
-    """Client and server in one process.
-
-    Raises :class:`~skinfl.errors.ModelError` for a network that encrypted inference does not take.
-    """
-
-    def __init__(self, served: Served):
-        self.info = served.info
-        self._circuit = LatencyCircuit(served.network, served.bounds)
-        self._batch = BatchCircuit(served.network, served.bounds) if served.info.batch else None
-        self._client = LatencyClient(self._circuit.spec)
-        self._keys = self._circuit.keys(*self._client.evaluation_keys())
-
-    def logits(self, images: np.ndarray) -> np.ndarray:
-        """Return the logits of normalised images, shape (n, channels, size, size), one after another."""
-        answers = [self._circuit.infer(self._client.encrypt(image), self._keys) for image in images]
-        return np.array([self._client.decrypt(answer) for answer in answers])
-
-    def batch_logits(self, images: np.ndarray) -> np.ndarray:
-        """Return the same by batches."""
-        if self._batch is None:
-            raise ServerError("this model was not prepared for batches")
-        client = BatchClient(self._batch.spec)
-        return _by_batches(client, images, lambda pixels: self._batch.infer(pixels))
 
 
 class RemoteModel:
@@ -99,7 +66,7 @@ class RemoteModel:
             answer = self._request("POST", "/v1/batches", message, timeout=1800.0)
             return unpack(answer.content, "answers", spec.fingerprint, "server")["answers"]
 
-        return _by_batches(BatchClient(spec), images, send)
+        return BatchClient(spec).logits(images, send)
 
     def close(self) -> None:
         """Close the connections."""
@@ -164,11 +131,3 @@ class RemoteModel:
         except (ValueError, KeyError, TypeError):
             reason = answer.reason_phrase
         raise ServerError(f"{self._url}{path} refused ({answer.status_code}): {reason}")
-
-
-def _by_batches(client: BatchClient, images: np.ndarray, evaluate: Any) -> np.ndarray:
-    step, found = client.spec.images, []
-    for start in range(0, len(images), step):
-        part = images[start : start + step]
-        found.append(client.decrypt(evaluate(list(client.encrypt(part))), len(part)))
-    return np.concatenate(found)

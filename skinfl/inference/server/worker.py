@@ -16,8 +16,8 @@ from typing import Any, Dict, NamedTuple, Tuple
 import msgpack
 
 from skinfl.errors import ProtectionError
-from skinfl.inference.circuit.ckks import Keys
 from skinfl.inference.circuit.network import Bounds, Collapsed
+from skinfl.inference.ckks import Keys
 
 #: bytes beyond clients' keys and what the process has at its start
 SPARE_BYTES = {"latency": 512 << 20, "batch": 6 << 30}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from skinfl.errors import TrainingError
-from skinfl.report.metrics import (
+from skinfl.metrics import (
     evaluate_predictions,
     expected_calibration_error,
     sensitivity_at_specificity,

@@ -12,14 +12,14 @@ from skinfl.data.dataset import LesionDataset
 from skinfl.data.sources import Progress
 from skinfl.data.transforms import Normalisation, to_batch
 from skinfl.errors import ModelError
-from skinfl.inference.circuit.batch import BatchCircuit, BatchClient
+from skinfl.inference.circuit.batch import BatchCircuit
 from skinfl.inference.circuit.latency import LatencyCircuit
 from skinfl.inference.circuit.network import Bounds, Collapsed
 from skinfl.inference.circuit.prepare import prepare
-from skinfl.inference.clinic.client import LatencyClient
+from skinfl.inference.clinic.client import BatchClient, LatencyClient
 from skinfl.inference.clinic.preprocess import probabilities
+from skinfl.metrics import evaluate_predictions
 from skinfl.models import StoredModel
-from skinfl.report.metrics import evaluate_predictions
 
 
 class Measured(NamedTuple):

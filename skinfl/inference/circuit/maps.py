@@ -1,38 +1,15 @@
-"""How an image, and the maps a convolution makes of it, lie in the slots of a ciphertext.
-
-A ciphertext has N/2 complex slots. A pixel of an even row goes into the first half of the slots, one of
-an odd row into the second; of two neighbouring columns the even one is the real part, the odd one the
-imaginary part. So a convolution of stride 2 moves whole grids of (image_size / 2)² pixels by at most one
-row and one column. Each half repeats its grid once for every map it will hold.
-"""
+"""How a convolution's maps lie in the slots, the image in them packed by :mod:`skinfl.inference.packing`."""
 
 from __future__ import annotations
 
 import math
-from typing import Dict, List, Tuple
+from typing import Dict, Tuple
 
 import numpy as np
 
 from skinfl.errors import ModelError
-from skinfl.inference.circuit.ckks import SlotTerms
 from skinfl.inference.circuit.network import Collapsed
-from skinfl.inference.parameters import LatencySpec
-
-
-def pack(image: np.ndarray, spec: LatencySpec) -> List[np.ndarray]:
-    """Return the slots of a normalised image of shape (channels, image_size, image_size), by channel."""
-    grid, half = (spec.image_size + 1) // 2, spec.degree // 4
-    padded = np.zeros((spec.channels, 2 * grid, 2 * grid))
-    padded[:, : spec.image_size, : spec.image_size] = image
-    packed = []
-    for pixels in padded:
-        slots = np.zeros(2 * half, complex)
-        for parity in (0, 1):
-            values = pixels[parity::2, 0::2] + 1j * pixels[parity::2, 1::2]
-            used = spec.copies * grid * grid
-            slots[parity * half : parity * half + used] = np.tile(values.reshape(-1), spec.copies)
-        packed.append(slots)
-    return packed
+from skinfl.inference.circuit.slots import SlotTerms
 
 
 class MapLayout:
