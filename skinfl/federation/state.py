@@ -77,8 +77,6 @@ class ServerState(Mapping[str, np.ndarray]):
             and all(np.array_equal(other[name], self[name]) for name in self)
         )
 
-    __hash__ = None
-
     def __repr__(self) -> str:
         return f"ServerState({', '.join(f'{d.name}: {d.size} {d.role}' for d in self.declared)})"
 

@@ -92,8 +92,9 @@ def test_smpc_and_he_give_the_plaintext_model(toy, strategy):
     plain = final({"strategy": strategy})
     smpc = final({"strategy": strategy, "protection": "smpc"})
     he = final({"strategy": strategy, "protection": "he"})
-    assert np.abs(smpc - plain).max() < 1e-4
-    assert np.abs(he - plain).max() < 1e-4
+    # Measured: up to 9e-7 after two rounds, where FedAdam divides by small second moments.
+    assert np.abs(smpc - plain).max() < 2e-6
+    assert np.array_equal(he, smpc)
 
 
 def test_the_opened_sum_is_compared_with_the_plaintext_sum(toy):

@@ -199,6 +199,12 @@ def test_strategies_are_built_from_settings(name):
     assert getattr(strategy, "lr", 0.03) == 0.03
 
 
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_the_default_server_step_is_the_strategy_s_own(name):
+    strategy = build_strategy(Settings(strategy=name), unit=128)
+    assert strategy.server_lr == type(strategy).server_lr
+
+
 @pytest.mark.parametrize("bad", [{"strategy": "scaffold"}, {"strategy": "fednova"}])
 def test_adam_is_refused_where_the_strategy_assumes_sgd(bad):
     with pytest.raises(SettingsError, match="optimiser sgd"):
