@@ -183,7 +183,7 @@ def assemble(
 
     state = initial_state(strategy, model, layout)
     if checkpoint is not None:
-        if checkpoint.state.server.model.shape != (layout.size,):
+        if checkpoint.state.server.declared != state.server.declared:
             raise SettingsError("the checkpoint holds another network's state: resume with its own settings")
         state = checkpoint.state
         transport.load_state(checkpoint.hospitals)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import contextmanager
-from typing import Any, Iterator, Mapping, Optional
+from typing import Any, Iterator, Optional
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
@@ -17,6 +17,7 @@ from skinfl.federation.events import (
     RoundStarted,
     RunStarted,
 )
+from skinfl.federation.records import RoundRecord
 
 
 class RunDisplay:
@@ -61,19 +62,19 @@ class RunDisplay:
         self._bar.update(self._task, description=f"{self._title} {text}")
 
 
-def round_line(title: str, record: Mapping[str, Any]) -> str:
+def round_line(title: str, record: RoundRecord) -> str:
     """Return one line that says how a round went."""
-    losses = list(record["train_loss"].values())
-    parts = [f"{title} round {record['round']:>3}"]
+    losses = list(record.train_loss.values())
+    parts = [f"{title} round {record.round:>3}"]
     if losses:
         parts.append(f"train loss {sum(losses) / len(losses):.3f}")
-    metrics = record["metrics"]
+    metrics = record.metrics
     if metrics:
         parts.append(f"accuracy {metrics['accuracy']:.3f}  balanced {metrics['balanced_accuracy']:.3f}")
-    clipped = max(record["clipped"].values(), default=0.0)
+    clipped = max(record.clipped.values(), default=0.0)
     if clipped:
         parts.append(f"clipped {clipped:.2%} of values")
-    parts.append(f"{sum(record['seconds'].values()):.1f} s")
+    parts.append(f"{record.seconds.total:.1f} s")
     return "  ".join(parts)
 
 

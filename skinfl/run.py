@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import platform
 from pathlib import Path
-from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence
+from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence
 
 import numpy as np
 
@@ -15,6 +14,7 @@ from skinfl.assembly import Assembly, FederatedData, assemble
 from skinfl.errors import CheckpointError
 from skinfl.federation.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from skinfl.federation.events import Event, Listener, RoundFinished
+from skinfl.federation.records import RoundRecord, Seconds, write_records
 from skinfl.federation.rounds import RunState
 from skinfl.files import write_json, write_text
 from skinfl.metrics import spread
@@ -28,7 +28,6 @@ ROUNDS = "rounds.jsonl"
 CONFIG = "config.toml"
 MODEL = "model.npz"
 FIGURES = "figures"
-PHASES = ("train", "protect", "combine", "open", "evaluate")
 
 
 class Outcome(NamedTuple):
@@ -90,7 +89,7 @@ def _save(out: Path, settings: Settings, assembly: Assembly) -> None:
     state = assembly.federation.state
     checkpoint = Checkpoint(state, assembly.transport.state(), dataclasses.asdict(settings))
     save_checkpoint(out / CHECKPOINT, checkpoint)
-    write_text(out / ROUNDS, "".join(json.dumps(record) + "\n" for record in state.records))
+    write_records(out / ROUNDS, state.records)
 
 
 def _finish(settings: Settings, material: FederatedData, assembly: Assembly, out: Path) -> Outcome:
@@ -129,9 +128,9 @@ def summarise(settings: Settings, material: FederatedData, assembly: Assembly, n
         "workers": assembly.workers,
         "hospitals": len(material.partition),
         "rounds": state.round,
-        "final": last["metrics"],
-        "hospital_final": last["hospital_metrics"],
-        "spread": spread(last["hospital_metrics"]),
+        "final": last.metrics,
+        "hospital_final": last.hospital_metrics,
+        "spread": spread(last.hospital_metrics),
         "bytes": _bytes(state.records, assembly),
         "seconds": _seconds(state.records),
         "max_abs_difference_from_plaintext_sum": max_difference(state),
@@ -140,9 +139,9 @@ def summarise(settings: Settings, material: FederatedData, assembly: Assembly, n
             "only a simulation, which holds both, can compare them"
         ),
         "left_out": [
-            {"round": r["round"], "hospital": hospital, "reason": reason}
+            {"round": r.round, "hospital": hospital, "reason": reason}
             for r in state.records
-            for hospital, reason in r["left_out"].items()
+            for hospital, reason in r.left_out.items()
         ],
         "protection_details": assembly.protection.describe(),
         "aggregator_sees": assembly.protection.aggregator_sees,
@@ -180,7 +179,7 @@ def describe_partition(material: FederatedData) -> Dict[str, Any]:
 
 def max_difference(state: RunState) -> Optional[float]:
     """Return the largest difference from the plaintext sum over all rounds that opened one."""
-    found = [r["max_abs_difference_from_plaintext_sum"] for r in state.records]
+    found = [r.max_abs_difference_from_plaintext_sum for r in state.records]
     return max((d for d in found if d is not None), default=None)
 
 
@@ -197,19 +196,19 @@ def versions() -> Dict[str, str]:
     return found
 
 
-def _bytes(records: Sequence[Mapping[str, Any]], assembly: Assembly) -> Dict[str, Any]:
+def _bytes(records: Sequence[RoundRecord], assembly: Assembly) -> Dict[str, Any]:
     """Return mean bytes per hospital and round; ``float32`` is the state as plain float32 values."""
     return {
-        "up_per_hospital_per_round": _mean(n for r in records for n in r["bytes"]["up"].values()),
-        "down_per_hospital_per_round": _mean(n for r in records for n in r["bytes"]["down"].values()),
+        "up_per_hospital_per_round": _mean(n for r in records for n in r.bytes_up.values()),
+        "down_per_hospital_per_round": _mean(n for r in records for n in r.bytes_down.values()),
         "float32": 4 * assembly.layout.size,
     }
 
 
-def _seconds(records: Sequence[Mapping[str, Any]]) -> Dict[str, float]:
+def _seconds(records: Sequence[RoundRecord]) -> Dict[str, float]:
     """Return seconds by phase, summed over rounds and hospitals, and their total."""
-    by_phase = {phase: float(sum(r["seconds"][phase] for r in records)) for phase in PHASES}
-    return {**by_phase, "total": sum(by_phase.values())}
+    by_phase = Seconds(*(float(sum(phase)) for phase in zip(*(r.seconds for r in records))))
+    return {**by_phase._asdict(), "total": by_phase.total}
 
 
 def _mean(values: Iterable[float]) -> float:

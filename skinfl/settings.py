@@ -69,7 +69,10 @@ class Settings:
     )
 
     strategy: str = _setting(
-        "Training", "fedavg", "federated strategy", choices=("fedavg", "fedprox", "fednova", "scaffold")
+        "Training",
+        "fedavg",
+        "federated strategy",
+        choices=("fedavg", "fedprox", "fednova", "scaffold", "fedavgm", "fedadam", "fedyogi"),
     )
     rounds: int = _setting("Training", 6, "number of rounds", low=1)
     local_epochs: int = _setting("Training", 2, "passes over a hospital's data per round", low=1)
@@ -94,7 +97,12 @@ class Settings:
         "weigh the loss by class: not, or by the inverse (root) of its share of the images",
         choices=("none", "sqrt", "inverse"),
     )
-    server_lr: float = _setting("Training", 1.0, "step size of the server on the averaged update", low=1e-8)
+    server_lr: Optional[float] = _setting(
+        "Training",
+        None,
+        "step size of the server on the averaged update; the default is 1, for fedadam and fedyogi 0.03",
+        low=1e-8,
+    )
     mu: float = _setting("Training", 0.01, "weight of FedProx's proximal term", low=0.0)
     scaffold_option: int = _setting(
         "Training", 2, "SCAFFOLD's control update: 1 (extra pass) or 2", low=1, high=2
@@ -167,6 +175,9 @@ class Settings:
         if self.lr is None:
             lr = 0.002 if self.optimiser == "adam" else 0.03 if self.momentum else 0.1
             object.__setattr__(self, "lr", lr)
+        if self.server_lr is None:
+            adaptive = self.strategy in ("fedadam", "fedyogi")
+            object.__setattr__(self, "server_lr", 0.03 if adaptive else 1.0)
         if self.strategy == "scaffold" and (self.optimiser == "adam" or self.momentum):
             raise SettingsError(
                 "SCAFFOLD's control variates assume plain SGD steps: use --optimiser sgd and --momentum 0, "

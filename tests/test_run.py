@@ -85,6 +85,7 @@ def test_a_run_leaves_everything_it_promises(toy, tmp_path):
         {"protection": "he"},
         {"protection": "he", "he_scheme": "bfv", "bits": 12, "error_feedback": True},
         {"strategy": "fednova", "momentum": 0.9},
+        {"strategy": "fedadam", "protection": "smpc"},
     ],
 )
 def test_a_resumed_run_is_bit_for_bit_the_uninterrupted_one(toy, tmp_path, changes):
@@ -124,7 +125,7 @@ def test_a_damaged_checkpoint_is_refused(toy, tmp_path, damage):
     elif damage == "foreign":
         path.write_bytes(b"PK\x03\x04 something else")
     else:
-        path.write_bytes(content.replace(b'"version": 1', b'"version": 9', 1))
+        path.write_bytes(content.replace(b'"version": 2', b'"version": 9', 1))
     expected = {
         "cut": "cut short or damaged",
         "flip": "cut short or damaged",

@@ -17,12 +17,13 @@ import numpy as np
 
 from skinfl.data.transforms import Normalisation
 from skinfl.errors import CheckpointError
+from skinfl.federation.records import RoundRecord
 from skinfl.federation.rounds import Prepared, RunState
-from skinfl.federation.strategies.base import ServerState
+from skinfl.federation.state import ServerState
 from skinfl.files import write_bytes
 
 _FORMAT = "skinfl-checkpoint"
-_VERSION = 1
+_VERSION = 2
 
 
 class Checkpoint(NamedTuple):
@@ -37,9 +38,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write ``checkpoint`` to ``path``, replacing an older one only when it is complete."""
     p = checkpoint.state
     arrays = {f"hospitals/{name}": array for name, array in checkpoint.hospitals.items()}
-    arrays["model"] = p.server.model
-    if p.server.control is not None:
-        arrays["control"] = p.server.control
+    arrays.update({f"server/{name}": array for name, array in p.server.items()})
     if p.ranges is not None:
         arrays["ranges"] = p.ranges
     if p.prepared is not None and p.prepared.class_weights is not None:
@@ -47,9 +46,10 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     header = {
         "run": p.run,
         "round": p.round,
+        "server": p.server.declared,
         "normalisation": None if p.prepared is None else list(p.prepared.normalisation),
         "accepted": p.accepted,
-        "records": list(p.records),
+        "records": [record.to_json() for record in p.records],
         "settings": checkpoint.settings,
     }
     arrays["header"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
@@ -103,12 +103,14 @@ def _parse(body: bytes) -> Checkpoint:
     state = RunState(
         run=header["run"],
         round=header["round"],
-        server=ServerState(arrays["model"], arrays.get("control")),
+        server=ServerState(header["server"], _below("server/", arrays)),
         prepared=prepared,
         accepted=header["accepted"],
-        records=tuple(header["records"]),
+        records=tuple(map(RoundRecord.from_json, header["records"])),
         ranges=arrays.get("ranges"),
     )
-    prefix = "hospitals/"
-    hospitals = {name[len(prefix) :]: a for name, a in arrays.items() if name.startswith(prefix)}
-    return Checkpoint(state, hospitals, header["settings"])
+    return Checkpoint(state, _below("hospitals/", arrays), header["settings"])
+
+
+def _below(prefix: str, arrays: Dict[str, np.ndarray]) -> Dict[str, np.ndarray]:
+    return {name[len(prefix) :]: a for name, a in arrays.items() if name.startswith(prefix)}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, NamedTuple, Tuple, Union
+from typing import Callable, NamedTuple, Tuple, Union
+
+from skinfl.federation.records import RoundRecord
 
 
 class RunStarted(NamedTuple):
@@ -47,10 +49,10 @@ class Aggregated(NamedTuple):
 
 
 class RoundFinished(NamedTuple):
-    """``record`` is the line of ``rounds.jsonl``."""
+    """``record`` is what is written down of the round."""
 
     round: int
-    record: Dict[str, Any]
+    record: RoundRecord
 
 
 Event = Union[RunStarted, RoundStarted, HospitalTrained, HospitalLeftOut, Aggregated, RoundFinished]

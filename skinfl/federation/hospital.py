@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from functools import partial
-from typing import Callable, Dict, NamedTuple, Optional
+from typing import Callable, Dict, NamedTuple, Optional, Tuple
 
 import numpy as np
 from torch import nn
@@ -23,7 +23,8 @@ from skinfl.data.transforms import Normalisation, pixel_sums
 from skinfl.errors import ProtectionError
 from skinfl.federation.evaluation import evaluate
 from skinfl.federation.local import LocalPlan, train
-from skinfl.federation.strategies.base import ServerState, Strategy
+from skinfl.federation.state import ServerState, StateArray
+from skinfl.federation.strategies.base import Strategy
 from skinfl.federation.transforms import HospitalContext, Pipeline
 from skinfl.federation.update import StateLayout, load_private_state, private_state
 from skinfl.protection.base import Exchange, HospitalSide, Protected
@@ -36,9 +37,10 @@ STATISTICS_ROUND = 0
 class Task(NamedTuple):
     """What a hospital is asked to do in one round.
 
-    ``accepted_round`` is the last round in which this hospital's contribution entered the sum; a
-    control that it computed for another round is dropped, since the server never saw it. ``ranges`` is
-    what the protection's last sum says all are to use; see :meth:`HospitalSide.set_ranges`.
+    ``server`` holds the arrays that the strategy declares as sent. ``accepted_round`` is the last round
+    in which this hospital's contribution entered the sum; a control that it computed for another round
+    is dropped, since the server never saw it. ``ranges`` is what the protection's last sum says all are
+    to use; see :meth:`HospitalSide.set_ranges`.
     """
 
     run: str
@@ -96,6 +98,11 @@ class HospitalAgent:
         self._pending: Optional[np.ndarray] = None
         self._pending_round = -1
         self._private = private_state(model, layout)
+
+    @property
+    def server_arrays(self) -> Tuple[StateArray, ...]:
+        """The arrays of the server's state, as this hospital's own strategy and network declare them."""
+        return self._strategy.state_layout(self._layout)
 
     def statistics(self, dataset: LesionDataset, run: str) -> Protected:
         """Return the protected sums of pixels and class counts, for normalisation and class weights."""

@@ -1,6 +1,6 @@
 """Training at one hospital: some epochs of SGD or Adam, with a strategy's correction of the gradient.
 
-All four strategies need one form of local step only::
+All strategies need one form of local step only::
 
     gradient + mu * (y - x) + drift
 

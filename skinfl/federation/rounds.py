@@ -29,7 +29,9 @@ from skinfl.federation.events import (
 )
 from skinfl.federation.hospital import STATISTICS_ROUND, ClientUpdate, Task, statistics_layout
 from skinfl.federation.messages import server_bytes
-from skinfl.federation.strategies.base import ServerState, Strategy
+from skinfl.federation.records import RoundRecord, Seconds
+from skinfl.federation.state import ServerState
+from skinfl.federation.strategies.base import Strategy
 from skinfl.federation.transforms import Figures, Pipeline, ServerContext
 from skinfl.federation.transport import Transport
 from skinfl.federation.update import StateLayout
@@ -54,7 +56,7 @@ class RunState(NamedTuple):
     server: ServerState
     prepared: Optional[Prepared]
     accepted: Dict[str, int]
-    records: Tuple[Dict[str, Any], ...]
+    records: Tuple[RoundRecord, ...]
     ranges: Optional[np.ndarray] = None
 
 
@@ -194,22 +196,20 @@ class Federation:
         started = time.perf_counter()
         metrics, hospital_metrics = self._evaluate(round)
         seconds["evaluate"] = time.perf_counter() - started
-        record = {
-            "round": round,
-            "trained": list(senders),
-            "left_out": left_out,
-            "train_loss": {name: f.loss for name, f in fitted.items()},
-            "clipped": {name: f.clipped for name, f in fitted.items()},
-            "transforms": figures,
-            "metrics": metrics,
-            "hospital_metrics": hospital_metrics,
-            "bytes": {
-                "up": {name: sum(map(len, f.messages.values())) for name, f in fitted.items()},
-                "down": self._bytes_down(asked, combined.messages),
-            },
-            "seconds": seconds,
-            "max_abs_difference_from_plaintext_sum": difference,
-        }
+        record = RoundRecord(
+            round=round,
+            trained=tuple(senders),
+            left_out=left_out,
+            train_loss={name: f.loss for name, f in fitted.items()},
+            clipped={name: f.clipped for name, f in fitted.items()},
+            transforms=figures,
+            metrics=metrics,
+            hospital_metrics=hospital_metrics,
+            bytes_up={name: sum(map(len, f.messages.values())) for name, f in fitted.items()},
+            bytes_down=self._bytes_down(asked, combined.messages),
+            seconds=Seconds(**seconds),
+            max_abs_difference_from_plaintext_sum=difference,
+        )
         records = (*self.state.records, record)
         self.state = self.state._replace(round=round, records=records)
         yield RoundFinished(round, record)
@@ -218,7 +218,13 @@ class Federation:
         p = self.state
         accepted = p.accepted.get(name, -1)
         return Task(
-            p.run, round, p.server, p.prepared.normalisation, p.prepared.class_weights, accepted, p.ranges
+            p.run,
+            round,
+            p.server.sent(),
+            p.prepared.normalisation,
+            p.prepared.class_weights,
+            accepted,
+            p.ranges,
         )
 
     def _participants(self, round: int) -> Tuple[Tuple[str, ...], List[str]]:

@@ -48,7 +48,12 @@ class StateLayout:
         if not self.parameters:
             raise ModelError("the network has no trainable parameters: there is nothing to learn together")
         self.n_parameters = sum(e.size for e in self.parameters)
-        self.size = self.n_parameters + sum(e.size for e in self.statistics)
+        self.n_statistics = sum(e.size for e in self.statistics)
+        self.size = self.n_parameters + self.n_statistics
+        #: which of the statistics are variances, bool, shape ``(n_statistics,)``
+        self.is_variance = np.repeat(
+            [e.name.endswith("running_var") for e in self.statistics], [e.size for e in self.statistics]
+        ).astype(bool)
 
     def segments(self, prefix: str = "", *, statistics: bool = True) -> List[Segment]:
         """Return one segment per tensor, in the vector's order.

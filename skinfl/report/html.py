@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Iterable, List, Mapping, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Iterable, List, Mapping, Sequence, Tuple
 
 from skinfl.files import PathLike, write_text
 from skinfl.report import page, wording
 from skinfl.report.table import comparison_rows
+
+if TYPE_CHECKING:
+    from skinfl.federation.records import RoundRecord
 
 REPORT = "report.html"
 SECONDS = "Seconds are summed over the hospitals, which train one after another in a simulation."
@@ -20,12 +23,12 @@ CHECK = (
 def write_report(
     out_dir: PathLike,
     result: Mapping[str, Any],
-    rounds: Sequence[Mapping[str, Any]],
+    rounds: Sequence[RoundRecord],
     figures: Mapping[str, PathLike],
 ) -> Path:
     """Write the report of one run to ``out_dir/report.html`` and return its path.
 
-    ``result`` is the content of ``result.json``, ``rounds`` the lines of ``rounds.jsonl``, ``figures``
+    ``result`` is the content of ``result.json``, ``rounds`` what was written down of each round, ``figures``
     maps captions to PNG files, which are embedded.
     """
     lead = f"{wording.headline(result)}; protection: {result['protection']}; workers: {result['workers']}"
@@ -167,19 +170,19 @@ def _data(result: Mapping[str, Any]) -> page.Html:
     return page.section("Data", page.table([], rows, "text"))
 
 
-def _rounds(rounds: Sequence[Mapping[str, Any]]) -> page.Html:
+def _rounds(rounds: Sequence[RoundRecord]) -> page.Html:
     keys = ("loss", "accuracy", "balanced_accuracy", "macro_f1")
     rows = [
         (
-            entry["round"],
-            len(entry["trained"]),
-            len(entry["left_out"]),
-            *(wording.score((entry["metrics"] or {}).get(key)) for key in keys),
-            f"{max(entry['clipped'].values(), default=0.0):.2%}",
-            wording.size(sum(entry["bytes"]["up"].values())),
-            wording.size(sum(entry["bytes"]["down"].values())),
-            wording.duration(sum(entry["seconds"][phase] for phase in wording.PHASES)),
-            wording.difference(entry["max_abs_difference_from_plaintext_sum"]),
+            entry.round,
+            len(entry.trained),
+            len(entry.left_out),
+            *(wording.score(entry.metric(key)) for key in keys),
+            f"{max(entry.clipped.values(), default=0.0):.2%}",
+            wording.size(sum(entry.bytes_up.values())),
+            wording.size(sum(entry.bytes_down.values())),
+            wording.duration(entry.seconds.total),
+            wording.difference(entry.max_abs_difference_from_plaintext_sum),
         )
         for entry in rounds
     ]

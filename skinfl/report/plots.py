@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 import matplotlib
 import numpy as np
@@ -20,6 +20,9 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from skinfl.files import PathLike, write_bytes
 from skinfl.report import wording
+
+if TYPE_CHECKING:
+    from skinfl.federation.records import RoundRecord
 
 #: safe for the colour-blind: Okabe and Ito, *Color Universal Design*, 2008; black last
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#F0E442", "#000000")
@@ -38,9 +41,7 @@ BESIDE = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5), "handlelength": 1.
 NAMED_BARS = 12
 
 
-def draw_run(
-    folder: PathLike, result: Mapping[str, Any], rounds: Sequence[Mapping[str, Any]]
-) -> Dict[str, Path]:
+def draw_run(folder: PathLike, result: Mapping[str, Any], rounds: Sequence[RoundRecord]) -> Dict[str, Path]:
     """Draw the figures of a run into ``folder``; return ``{caption: path}``."""
     folder = Path(folder)
     classes = result["data"]["classes"]
@@ -83,26 +84,26 @@ def draw_variants(path: PathLike, metrics: Mapping[str, Mapping[str, np.ndarray]
     return Path(path)
 
 
-def training_curves(rounds: Sequence[Mapping[str, Any]], path: PathLike) -> Path:
+def training_curves(rounds: Sequence[RoundRecord], path: PathLike) -> Path:
     """Draw loss, accuracy, balanced accuracy and macro F1 over rounds.
 
     The line is the common test set; the band reaches from the worst to the best hospital: training
     loss in the first panel, the hospitals' own test images in the others.
     """
     panels = [
-        ("Loss", "loss", lambda entry: entry["train_loss"]),
+        ("Loss", "loss", lambda entry: entry.train_loss),
         *(
             (wording.METRIC_LABELS[key], key, lambda entry, key=key: _of_hospitals(entry, key))
             for key in ("accuracy", "balanced_accuracy", "macro_f1")
         ),
     ]
-    number = [entry["round"] for entry in rounds]
+    number = [entry.round for entry in rounds]
     # One round makes a band without width: its ends get a mark.
     ends = "_" if len(rounds) == 1 else ""
     with _figure(path, 2, 2) as (figure, axes):
         for axis, (title, key, hospitals) in zip(axes.flat, panels):
             (line,) = axis.plot(
-                *_defined(number, [(entry["metrics"] or {}).get(key) for entry in rounds]),
+                *_defined(number, [entry.metric(key) for entry in rounds]),
                 color=LINE,
                 marker="o",
                 markersize=3,
@@ -274,8 +275,8 @@ def _names(names: Sequence[Any]) -> List[str]:
     return [name.replace("$", r"\$") for name in short]
 
 
-def _of_hospitals(entry: Mapping[str, Any], key: str) -> Dict[str, Optional[float]]:
-    return {name: metrics[key] for name, metrics in entry["hospital_metrics"].items()}
+def _of_hospitals(entry: RoundRecord, key: str) -> Dict[str, Optional[float]]:
+    return {name: metrics[key] for name, metrics in entry.hospital_metrics.items()}
 
 
 def _defined(x: Sequence[int], y: Sequence[Optional[float]]) -> Tuple[List[int], List[float]]:

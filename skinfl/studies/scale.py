@@ -46,7 +46,7 @@ def run_through(
 
 def _federated(settings: Settings, material: FederatedData, progress: Progress) -> float:
     assembly = run_through(settings, material, f"federated ({settings.strategy})", progress)
-    return assembly.federation.state.records[-1]["metrics"]["balanced_accuracy"]
+    return assembly.federation.state.records[-1].metrics["balanced_accuracy"]
 
 
 def scale_table(rows: List[Dict[str, Any]]) -> Table:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Iterator, List, Mapping, Sequence
+from typing import Any, Dict, Iterator, List, Sequence
 
 import numpy as np
 from rich.table import Table
@@ -10,6 +10,7 @@ from rich.table import Table
 from skinfl.assembly import load_federated_data
 from skinfl.data.sources import Progress
 from skinfl.errors import SettingsError, nearest
+from skinfl.federation.records import RoundRecord
 from skinfl.settings import Settings
 from skinfl.studies.scale import run_through
 
@@ -46,11 +47,11 @@ def measure(
             yield {
                 "seed": seed,
                 "variant": name,
-                "accuracy": [r["metrics"] and r["metrics"]["accuracy"] for r in records],
-                "balanced_accuracy": [r["metrics"] and r["metrics"]["balanced_accuracy"] for r in records],
+                "accuracy": [r.metric("accuracy") for r in records],
+                "balanced_accuracy": [r.metric("balanced_accuracy") for r in records],
                 "upload": _upload(records) / (4 * assembly.layout.size),
                 "share": _share(records),
-                "clipped": max(c for r in records for c in r["clipped"].values()),
+                "clipped": max(c for r in records for c in r.clipped.values()),
             }
 
 
@@ -98,11 +99,10 @@ def _spread(values: np.ndarray, sign: str = "") -> str:
     return f"{mean} ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else mean
 
 
-def _upload(records: Sequence[Mapping[str, Any]]) -> float:
-    return float(np.mean([n for r in records for n in r["bytes"]["up"].values()]))
+def _upload(records: Sequence[RoundRecord]) -> float:
+    return float(np.mean([n for r in records for n in r.bytes_up.values()]))
 
 
-def _share(records: Sequence[Mapping[str, Any]]) -> float:
-    seconds = {phase: sum(r["seconds"][phase] for r in records) for phase in records[0]["seconds"]}
-    protecting = sum(seconds[phase] for phase in ("protect", "combine", "open"))
-    return protecting / sum(seconds.values())
+def _share(records: Sequence[RoundRecord]) -> float:
+    protecting = sum(r.seconds.protect + r.seconds.combine + r.seconds.open for r in records)
+    return protecting / sum(r.seconds.total for r in records)

@@ -8,8 +8,10 @@ import pytest
 from skinfl.assembly import assemble, load_federated_data, unit_images
 from skinfl.errors import SkinflError, TrainingError
 from skinfl.federation.audit import Audit
+from skinfl.federation.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from skinfl.federation.events import Aggregated, HospitalLeftOut, RoundFinished, RoundStarted, RunStarted
 from skinfl.federation.rounds import class_weights
+from skinfl.federation.strategies import STRATEGIES
 from skinfl.federation.transport import common_senders
 from skinfl.protection.base import Opened
 from skinfl.settings import Settings
@@ -49,33 +51,56 @@ def test_events_come_in_order(toy):
 def test_it_learns(toy):
     events, _ = play({}, rounds=8, lr=0.1)
     records = [e.record for e in events if isinstance(e, RoundFinished)]
-    assert records[-1]["metrics"]["balanced_accuracy"] > 0.8
-    assert records[-1]["metrics"]["loss"] < records[0]["metrics"]["loss"]
+    assert records[-1].metrics["balanced_accuracy"] > 0.8
+    assert records[-1].metrics["loss"] < records[0].metrics["loss"]
 
 
-@pytest.mark.parametrize("strategy", ["fedavg", "fedprox", "fednova", "scaffold"])
+@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_same_seed_same_numbers(toy, strategy):
     assert np.array_equal(final({"strategy": strategy}), final({"strategy": strategy}))
+
+
+@pytest.mark.parametrize("protection", ["plaintext", "smpc", "he"])
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_federation_resumed_from_a_file_is_bit_for_bit_the_uninterrupted_one(
+    toy, tmp_path, strategy, protection
+):
+    """Moments, controls and ranges that are kept between rounds are all in the file."""
+    if protection == "he":
+        pytest.importorskip("tenseal")
+    settings = Settings(**{**SMALL, "strategy": strategy, "protection": protection})
+    material = load_federated_data(settings)
+    whole = assemble(settings, material)
+    list(whole.federation.run())
+    first = assemble(settings.replace(rounds=1), material)
+    list(first.federation.run())
+    state = first.federation.state
+    save_checkpoint(tmp_path / "c", Checkpoint(state, first.transport.state(), {}))
+    resumed = assemble(settings, material, load_checkpoint(tmp_path / "c"))
+    assert resumed.federation.state.records == state.records
+    list(resumed.federation.run())
+    assert resumed.federation.state.server == whole.federation.state.server
 
 
 def test_another_seed_gives_another_model(toy):
     assert not np.array_equal(final({"seed": 1}), final({"seed": 2}))
 
 
-@pytest.mark.parametrize("strategy", ["fedavg", "fedprox", "fednova", "scaffold"])
+@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_smpc_and_he_give_the_plaintext_model(toy, strategy):
     pytest.importorskip("tenseal")
     plain = final({"strategy": strategy})
     smpc = final({"strategy": strategy, "protection": "smpc"})
     he = final({"strategy": strategy, "protection": "he"})
-    assert np.abs(smpc - plain).max() < 1e-4
-    assert np.abs(he - plain).max() < 1e-4
+    # Measured: up to 9e-7 after two rounds, where FedAdam divides by small second moments.
+    assert np.abs(smpc - plain).max() < 2e-6
+    assert np.array_equal(he, smpc)
 
 
 def test_the_opened_sum_is_compared_with_the_plaintext_sum(toy):
     events, _ = play({"protection": "smpc"})
     differences = [
-        e.record["max_abs_difference_from_plaintext_sum"] for e in events if isinstance(e, RoundFinished)
+        e.record.max_abs_difference_from_plaintext_sum for e in events if isinstance(e, RoundFinished)
     ]
     assert all(0 <= d < 1e-6 for d in differences)
 

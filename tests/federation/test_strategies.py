@@ -12,8 +12,15 @@ from torch import nn
 
 from skinfl.errors import SettingsError, TrainingError
 from skinfl.federation.local import LocalResult
-from skinfl.federation.strategies import FedAvg, FedNova, FedProx, Scaffold, build_strategy
-from skinfl.federation.strategies.base import Correction, ServerState
+from skinfl.federation.strategies import (
+    STRATEGIES,
+    FedAvg,
+    FedNova,
+    FedProx,
+    Scaffold,
+    build_strategy,
+)
+from skinfl.federation.strategies.base import Correction
 from skinfl.federation.strategies.fednova import path_length
 from skinfl.federation.update import StateLayout
 from skinfl.settings import Settings
@@ -130,7 +137,7 @@ def test_scaffold_finds_the_common_minimum_where_fedavg_drifts(option):
     average = play(FedAvg(), hospitals(), 200)[-1]
     assert scaffold.model[0] == pytest.approx(common, abs=1e-4)
     assert abs(average.model[0] - common) > 0.1
-    assert scaffold.control[0] == pytest.approx(0.0, abs=1e-3)
+    assert scaffold["control"][0] == pytest.approx(0.0, abs=1e-3)
 
 
 def test_scaffold_first_round_by_hand():
@@ -140,7 +147,7 @@ def test_scaffold_first_round_by_hand():
     ca = (5.0 - after(a, 5.0)) / (2 * LR)
     cb = (5.0 - after(b, 5.0)) / (2 * LR)
     assert a.control[0] == pytest.approx(ca, rel=1e-5)
-    assert server.control[0] == pytest.approx((ca + cb) / 2, rel=1e-5)
+    assert server["control"][0] == pytest.approx((ca + cb) / 2, rel=1e-5)
     assert server.model[0] == pytest.approx((after(a, 5.0) + after(b, 5.0)) / 2, rel=1e-5)
 
 
@@ -149,7 +156,7 @@ def test_scaffold_option_1_control_is_the_gradient_at_the_sent_model():
     server = play(Scaffold(lr=LR, option=1), [a, b], 1, x=5.0)[1]
     assert a.control[0] == pytest.approx(4.0)
     assert b.control[0] == pytest.approx(16.0)
-    assert server.control[0] == pytest.approx(10.0)
+    assert server["control"][0] == pytest.approx(10.0)
 
 
 def test_server_control_is_divided_by_all_hospitals_not_those_asked():
@@ -159,7 +166,7 @@ def test_server_control_is_divided_by_all_hospitals_not_those_asked():
     result = a.train(5.0, strategy.correction(server, None))
     vector, _ = strategy.contribute(result, 0.1, LAYOUT, server, None)
     server = strategy.apply(server, strategy.unpack(vector, LAYOUT), LAYOUT, hospitals=4)
-    assert server.control[0] == pytest.approx(4.0 / 4)
+    assert server["control"][0] == pytest.approx(4.0 / 4)
 
 
 def test_statistics_are_averaged_plainly_by_fednova_and_left_out_of_controls():
@@ -182,7 +189,7 @@ def test_a_sum_without_weight_is_refused():
         FedAvg().unpack(np.zeros(2), LAYOUT)
 
 
-@pytest.mark.parametrize("name", ["fedavg", "fedprox", "fednova", "scaffold"])
+@pytest.mark.parametrize("name", STRATEGIES)
 def test_strategies_are_built_from_settings(name):
     settings = Settings(strategy=name, lr=0.03, mu=0.2, server_lr=0.7, batch_size=10, local_epochs=2)
     strategy = build_strategy(settings, unit=128)
@@ -192,13 +199,13 @@ def test_strategies_are_built_from_settings(name):
     assert getattr(strategy, "lr", 0.03) == 0.03
 
 
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_the_default_server_step_is_the_strategy_s_own(name):
+    strategy = build_strategy(Settings(strategy=name), unit=128)
+    assert strategy.server_lr == type(strategy).server_lr
+
+
 @pytest.mark.parametrize("bad", [{"strategy": "scaffold"}, {"strategy": "fednova"}])
 def test_adam_is_refused_where_the_strategy_assumes_sgd(bad):
     with pytest.raises(SettingsError, match="optimiser sgd"):
         Settings(optimiser="adam", **bad)
-
-
-def test_server_state_is_immutable():
-    server = ServerState(np.zeros(1, np.float32), None)
-    with pytest.raises(AttributeError):
-        server.model = None

@@ -387,8 +387,8 @@ def test_federations_with_clipping_give_one_model_under_all_protections(toy, str
             strategy=strategy, protection=protection, transforms="clipping", clip_norm=0.01
         )
         models[protection] = assembly.federation.state.server.model
-        assert [r["transforms"] for r in records] == [{"clipping": {"clipped_hospitals": 3.0}}] * 2
-        assert all(r["max_abs_difference_from_plaintext_sum"] < 1e-6 for r in records)
+        assert [r.transforms for r in records] == [{"clipping": {"clipped_hospitals": 3.0}}] * 2
+        assert all(r.max_abs_difference_from_plaintext_sum < 1e-6 for r in records)
     assert np.array_equal(models["smpc"], models["he"])
     assert np.abs(models["smpc"] - models["plaintext"]).max() < 2e-6
 
@@ -406,8 +406,8 @@ def test_a_bound_that_nobody_reaches_changes_nothing(toy):
     plain, records = play()
     clipped, with_transform = play(transforms="clipping", clip_norm=1e6)
     assert np.array_equal(plain.federation.state.server.model, clipped.federation.state.server.model)
-    assert [r["transforms"] for r in records] == [{}, {}]
-    assert [r["transforms"]["clipping"]["clipped_hospitals"] for r in with_transform] == [0.0, 0.0]
+    assert [r.transforms for r in records] == [{}, {}]
+    assert [r.transforms["clipping"]["clipped_hospitals"] for r in with_transform] == [0.0, 0.0]
 
 
 def test_what_a_transform_keeps_is_in_the_hospitals_state(toy, monkeypatch):
@@ -432,5 +432,5 @@ def test_the_example_in_the_documentation_runs(toy, monkeypatch, tmp_path):
     assert set(registry) - set(TRANSFORMS) == {"random-mask"}
     for protection in ("plaintext", "smpc"):
         assembly, records = play(protection=protection, transforms="clipping,random-mask", clip_norm=0.1)
-        assert all(r["transforms"]["random-mask"]["values"] < assembly.layout.size / 3 for r in records)
-        assert all(r["max_abs_difference_from_plaintext_sum"] < 1e-6 for r in records)
+        assert all(r.transforms["random-mask"]["values"] < assembly.layout.size / 3 for r in records)
+        assert all(r.max_abs_difference_from_plaintext_sum < 1e-6 for r in records)

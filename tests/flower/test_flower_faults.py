@@ -48,7 +48,7 @@ def test_a_hospital_killed_in_a_round_that_comes_back_loses_nothing(running):
     deployment.kill("hospital-3")
     deployment.start_supernodes(["hospital-3"])
     assert deployment.wait(run, timeout=240) == "finished:completed"
-    assert [r["trained"] for r in records_of(out)] == [list(HOSPITALS)]
+    assert [r.trained for r in records_of(out)] == [HOSPITALS]
     np.testing.assert_array_equal(final_model(out), virtual_progress(settings, running.material).server.model)
 
 
@@ -63,8 +63,8 @@ def test_a_hospital_killed_for_good_is_left_out_and_shamir_opens_without_its_par
     finally:
         deployment.start_supernodes(["hospital-3"])
     (record,) = records_of(out)
-    assert record["trained"] == list(HOSPITALS[:2])
-    assert record["left_out"] == {"hospital-3": "hospital-3 lost its connection"}
+    assert record.trained == HOSPITALS[:2]
+    assert record.left_out == {"hospital-3": "hospital-3 lost its connection"}
     # the same run in one process, with a third hospital that is not there after the statistics
     federation, _ = federation_of(tmp_path, running.material)
     post = LocalMessaging(federation)
@@ -90,7 +90,7 @@ def test_a_party_that_never_answers_ends_additive_sharing_with_its_name_and_the_
     assert records_of(out) == ()
     run, _ = start(running, settings, "hangs", resume=True)
     assert deployment.wait(run, timeout=240) == "finished:completed"
-    assert [r["trained"] for r in records_of(out)] == [list(HOSPITALS)]
+    assert [r.trained for r in records_of(out)] == [HOSPITALS]
     np.testing.assert_array_equal(final_model(out), virtual_progress(settings, running.material).server.model)
 
 
@@ -103,5 +103,5 @@ def test_a_killed_server_is_started_again_and_the_run_resumes_from_its_checkpoin
     deployment.start_superlink()
     run, _ = start(running, settings, "server", resume=True)
     assert deployment.wait(run, timeout=240) == "finished:completed"
-    assert [r["trained"] for r in records_of(out)] == [list(HOSPITALS)] * 2
+    assert [r.trained for r in records_of(out)] == [HOSPITALS] * 2
     np.testing.assert_array_equal(final_model(out), virtual_progress(settings, running.material).server.model)

@@ -49,11 +49,11 @@ def test_the_model_equals_the_virtual_workers_bit_for_bit(federation, tmp_path, 
     coordinator = coordinator_of(folder, material, settings, post, tmp_path / "out", lines.append)
     result = coordinator.run(HOSPITALS)
     np.testing.assert_array_equal(final_model(tmp_path / "out"), virtual.server.model)
-    assert result["final"] == virtual.records[-1]["metrics"]
+    assert result["final"] == virtual.records[-1].metrics
     records = load_checkpoint(tmp_path / "out" / CHECKPOINT).state.records
     for mine, theirs in zip(records, virtual.records):
         for key in ("trained", "train_loss", "metrics", "hospital_metrics", "clipped", "transforms"):
-            assert mine[key] == theirs[key], key
+            assert getattr(mine, key) == getattr(theirs, key), key
     assert json.loads((tmp_path / "out" / RESULT).read_text())["workers"] == "in this process"
     assert "3 hospitals joined" in lines[0]
     by_round = {}
@@ -95,8 +95,8 @@ def test_a_sum_begun_before_a_restart_is_finished_over_the_same_hospitals(federa
         HOSPITALS
     )
     last = load_checkpoint(tmp_path / "out" / CHECKPOINT).state.records[-1]
-    assert last["trained"] == ["hospital-1", "hospital-2"]
-    assert "was begun before" in last["left_out"]["hospital-3"]
+    assert last.trained == ("hospital-1", "hospital-2")
+    assert "was begun before" in last.left_out["hospital-3"]
 
 
 @pytest.mark.parametrize("moment", ["train", "combine"])
@@ -137,10 +137,10 @@ def test_a_resumed_run_may_have_more_rounds_and_fewer_hospitals(federation, tmp_
     coordinator = coordinator_of(folder, material, longer, post, tmp_path / "out", lines.append, resume=True)
     result = coordinator.run(HOSPITALS)
     assert result["rounds"] == 3
-    assert load_checkpoint(tmp_path / "out" / CHECKPOINT).state.records[-1]["trained"] == [
+    assert load_checkpoint(tmp_path / "out" / CHECKPOINT).state.records[-1].trained == (
         "hospital-1",
         "hospital-3",
-    ]
+    )
 
 
 def test_a_hospital_that_vanishes_is_left_out_of_that_round_only(federation, tmp_path):
@@ -155,7 +155,7 @@ def test_a_hospital_that_vanishes_is_left_out_of_that_round_only(federation, tmp
         {"round": 1, "hospital": "hospital-2", "reason": "hospital-2 did not answer within 1 s"}
     ]
     records = load_checkpoint(tmp_path / "out" / CHECKPOINT).state.records
-    assert [r["trained"] for r in records] == [["hospital-1", "hospital-3"], list(HOSPITALS)]
+    assert [r.trained for r in records] == [("hospital-1", "hospital-3"), HOSPITALS]
 
 
 def test_a_lost_party_is_borne_by_shamir_and_named_by_additive_sharing(federation, tmp_path):
@@ -193,9 +193,9 @@ def test_altered_shares_cost_one_round_and_their_sender_is_not_trusted_again(fed
     settings = settings_of(protection="smpc", rounds=3)
     coordinator_of(folder, material, settings, post, tmp_path / "out").run(HOSPITALS)
     records = load_checkpoint(tmp_path / "out" / CHECKPOINT).state.records
-    assert records[0]["trained"] == []
-    assert "refused its share: its tag is wrong" in records[0]["left_out"]["hospital-2"]
-    assert [r["trained"] for r in records[1:]] == [["hospital-1", "hospital-3"]] * 2
+    assert records[0].trained == ()
+    assert "refused its share: its tag is wrong" in records[0].left_out["hospital-2"]
+    assert [r.trained for r in records[1:]] == [("hospital-1", "hospital-3")] * 2
 
 
 def test_under_encryption_another_hospital_opens_where_one_is_away(federation, tmp_path):

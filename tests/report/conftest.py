@@ -9,6 +9,7 @@ from functools import lru_cache
 import numpy as np
 import pytest
 
+from skinfl.federation.records import RoundRecord, Seconds
 from skinfl.metrics import evaluate_predictions, spread
 
 CLASSES = ["akiec", "bcc", "bkl", "df", "mel", "nv", "vasc"]
@@ -38,20 +39,22 @@ def measured_once(skill, images, seed):
 def make_rounds(hospitals, rounds, up):
     names = [f"hospital-{k + 1}" for k in range(hospitals)]
     return [
-        {
-            "round": r,
-            "trained": names,
-            "left_out": {},
-            "train_loss": {name: 1.9 / (r + 0.3 * k + 1) for k, name in enumerate(names)},
-            "clipped": dict.fromkeys(names, 0.0),
-            "metrics": json.loads(measured_once(0.4 * r, 400, r)),
-            "hospital_metrics": {
+        RoundRecord(
+            round=r,
+            trained=tuple(names),
+            left_out={},
+            train_loss={name: 1.9 / (r + 0.3 * k + 1) for k, name in enumerate(names)},
+            clipped=dict.fromkeys(names, 0.0),
+            transforms={},
+            metrics=json.loads(measured_once(0.4 * r, 400, r)),
+            hospital_metrics={
                 name: json.loads(measured_once(0.4 * r, 60, 10 * r + k)) for k, name in enumerate(names)
             },
-            "bytes": {"up": dict.fromkeys(names, up), "down": dict.fromkeys(names, 400000)},
-            "seconds": {"train": 2.0, "protect": 0.04, "combine": 0.01, "open": 0.02, "evaluate": 0.5},
-            "max_abs_difference_from_plaintext_sum": 1e-6,
-        }
+            bytes_up=dict.fromkeys(names, up),
+            bytes_down=dict.fromkeys(names, 400000),
+            seconds=Seconds(train=2.0, protect=0.04, combine=0.01, open=0.02, evaluate=0.5),
+            max_abs_difference_from_plaintext_sum=1e-6,
+        )
         for r in range(1, rounds + 1)
     ]
 
@@ -59,8 +62,8 @@ def make_rounds(hospitals, rounds, up):
 def make_result(protection="smpc", hospitals=5, rounds=4):
     up, protect, _, sees = COSTS[protection]
     log = make_rounds(hospitals, rounds, up)
-    train = {name: {c: int(900 * s) for c, s in zip(CLASSES, SHARE)} for name in log[-1]["trained"]}
-    test = {name: {c: int(180 * s) for c, s in zip(CLASSES, SHARE)} for name in log[-1]["trained"]}
+    train = {name: {c: int(900 * s) for c, s in zip(CLASSES, SHARE)} for name in log[-1].trained}
+    test = {name: {c: int(180 * s) for c, s in zip(CLASSES, SHARE)} for name in log[-1].trained}
     result = {
         "name": f"demo-{protection}",
         "protection": protection,
@@ -80,9 +83,9 @@ def make_result(protection="smpc", hospitals=5, rounds=4):
         "workers": "virtual",
         "hospitals": hospitals,
         "rounds": rounds,
-        "final": log[-1]["metrics"],
-        "hospital_final": log[-1]["hospital_metrics"],
-        "spread": spread(log[-1]["hospital_metrics"]),
+        "final": log[-1].metrics,
+        "hospital_final": log[-1].hospital_metrics,
+        "spread": spread(log[-1].hospital_metrics),
         "bytes": {
             "up_per_hospital_per_round": up,
             "down_per_hospital_per_round": 400_000,
@@ -115,7 +118,7 @@ def recorded_run():
 def run_files(recorded_run):
     """The result and its rounds; a copy that the test may change."""
     result, rounds = copy.deepcopy(recorded_run)
-    json.dumps([result, rounds], allow_nan=False)
+    json.dumps([result, [r.to_json() for r in rounds]], allow_nan=False)
     return result, rounds
 
 

@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 
 import pytest
 
+from skinfl.federation.records import RoundRecord
 from skinfl.report import html, page
 
 VOID = {"meta", "img"}
@@ -86,8 +87,8 @@ def test_tables_hold_the_results(run_files, tmp_path):
 
 def test_rounds_are_listed(run_files, tmp_path):
     _, rounds = run_files
-    rounds[1].update(metrics=None, left_out={"hospital-5": "late"})
-    rounds[1]["clipped"]["hospital-1"] = 0.0123
+    rounds[1] = rounds[1]._replace(metrics=None, left_out={"hospital-5": "late"})
+    rounds[1].clipped["hospital-1"] = 0.0123
     row = next(row for row in written(run_files, tmp_path).rows if row[0] == "2" and len(row) == 12)
     assert row[1:8] == ["5", "1", "–", "–", "–", "–", "1.23%"]
     assert row[8:] == ["8.00 MB", "2.00 MB", "2.570", "1.0e-06"]
@@ -125,6 +126,8 @@ def test_light_and_dark(run_files, tmp_path):
 
 def poisoned(value, keys):
     """Return ``value`` with every text in it, and the keys named, turned into a tag."""
+    if isinstance(value, RoundRecord):
+        return RoundRecord.from_json(poisoned(value.to_json(), keys))
     if isinstance(value, dict):
         return {EVIL + k if k in keys else k: poisoned(v, keys) for k, v in value.items()}
     if isinstance(value, list):

@@ -74,19 +74,18 @@ def test_curves_hold_the_test_metrics_and_the_band_the_hospitals(run_files, draw
     _, rounds = run_files
     plots.training_curves(rounds, tmp_path / "c.png")
     loss, accuracy = drawn[0].axes[:2]
-    assert list(loss.lines[0].get_ydata()) == [entry["metrics"]["loss"] for entry in rounds]
+    assert list(loss.lines[0].get_ydata()) == [entry.metrics["loss"] for entry in rounds]
     assert list(accuracy.lines[0].get_xdata()) == [1, 2, 3, 4]
-    worst = [min(m["accuracy"] for m in entry["hospital_metrics"].values()) for entry in rounds]
-    best = [max(m["accuracy"] for m in entry["hospital_metrics"].values()) for entry in rounds]
+    worst = [min(m["accuracy"] for m in entry.hospital_metrics.values()) for entry in rounds]
+    best = [max(m["accuracy"] for m in entry.hospital_metrics.values()) for entry in rounds]
     assert [list(line.get_ydata()) for line in accuracy.lines[1:]] == [worst, best]
-    assert list(loss.lines[2].get_ydata()) == [max(entry["train_loss"].values()) for entry in rounds]
+    assert list(loss.lines[2].get_ydata()) == [max(entry.train_loss.values()) for entry in rounds]
 
 
 def test_curves_go_on_over_rounds_without_evaluation(run_files, drawn, tmp_path):
     _, rounds = run_files
-    rounds[1]["metrics"] = None
-    rounds[1]["hospital_metrics"] = {}
-    for metrics in rounds[2]["hospital_metrics"].values():
+    rounds[1] = rounds[1]._replace(metrics=None, hospital_metrics={})
+    for metrics in rounds[2].hospital_metrics.values():
         metrics["macro_f1"] = None
     plots.training_curves(rounds, tmp_path / "c.png")
     balanced, macro_f1 = drawn[0].axes[2:4]

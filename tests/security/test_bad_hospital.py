@@ -52,9 +52,9 @@ def test_four_honest_hospitals_train_in_every_round(four_hospitals, tmp_path):
     """What the tests below presuppose."""
     lines = []
     records = train(four_hospitals, tmp_path / "out", lines=lines)
-    assert [record["trained"] for record in records] == [list(FOUR)] * 3
+    assert [record.trained for record in records] == [tuple(FOUR)] * 3
     assert all(line.isprintable() for line in lines)
-    assert not any(record["left_out"] for record in records)
+    assert not any(record.left_out for record in records)
 
 
 # No eviction on one word.
@@ -67,7 +67,7 @@ def test_a_party_that_accuses_honest_hospitals(four_hospitals, tmp_path):
     with may_be_refused():
         records = train(four_hospitals, tmp_path / "out", tamper=answering("combine", 1, complaint))
         assert len(records) == 3
-        trained = [set(record["trained"]) for record in records]
+        trained = [set(record.trained) for record in records]
         evicted = [i + 1 for i, names in enumerate(trained) if BAD in names and not set(accused) <= names]
         succeeded_if(bool(evicted), f"sums with the accuser and without the accused, in rounds {evicted}")
 
@@ -120,7 +120,7 @@ def goes_on(hospitals, out, settings, tamper=None):
     with must_not_end("the run"):
         records = train(hospitals, out, settings, tamper)
     assert len(records) == 2
-    evicted = sorted({name for record in records for name in HONEST if name not in record["trained"]})
+    evicted = sorted({name for record in records for name in HONEST if name not in record.trained})
     succeeded_if(bool(evicted), f"honest hospitals without a place: {evicted}")
 
 
@@ -131,7 +131,7 @@ def test_a_ciphertext_of_another_form(four_hospitals, tmp_path, monkeypatch):
 
     settings = settings_of(protection="he", he_scheme="bfv", strategy="fedavg", hospitals=4)
     records = train(four_hospitals, tmp_path / "honest", settings)
-    assert [record["trained"] for record in records] == [list(FOUR)] * 2
+    assert [record.trained for record in records] == [tuple(FOUR)] * 2
     original = roles.HeHospital.protect
 
     def transformed(side, vector, exchange):

@@ -11,34 +11,32 @@ A contribution is laid out as::
 ``counts`` are the few numbers that averages are divided by. They travel inside the protected vector,
 so that the aggregator cannot tell a large hospital from a small one. ``weight`` is the number of the
 hospital's training images over a public unit, so it lies in (0, 1].
+
+Nothing here or in the strategies imports torch: they are arithmetic on numpy vectors.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, NamedTuple, Optional, Tuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Optional, Tuple
 
 import numpy as np
 
 from skinfl.errors import TrainingError
-from skinfl.federation.local import LocalResult
-from skinfl.federation.update import StateLayout
+from skinfl.federation.state import PARAMETERS, STATISTICS, ServerState, StateArray
 from skinfl.protection.layout import Layout, Segment
 
-
-class ServerState(NamedTuple):
-    """What a strategy keeps between rounds; all of it is in a checkpoint.
-
-    ``model``: float32, shape ``(layout.size,)``. ``control``: float32, shape
-    ``(layout.n_parameters,)``, for strategies that have one.
-    """
-
-    model: np.ndarray
-    control: Optional[np.ndarray]
+if TYPE_CHECKING:
+    from skinfl.federation.local import LocalResult
+    from skinfl.federation.update import StateLayout
 
 
 class Correction(NamedTuple):
-    """How the local gradient is corrected, see :mod:`skinfl.federation.local`."""
+    """How the local gradient ``g`` at ``y`` is corrected: ``g + proximal * (y - x) + drift``.
+
+    ``drift``: float32, shape ``(layout.n_parameters,)``, in the gradient's unit, or None.
+    ``full_gradient`` asks for the mean gradient at ``x`` over all images besides.
+    """
 
     proximal: float = 0.0
     drift: Optional[np.ndarray] = None
@@ -46,15 +44,27 @@ class Correction(NamedTuple):
 
 
 class UpdateSum(NamedTuple):
-    """The opened sum, cut into its parts (float64)."""
+    """The opened sum over the hospitals in it, cut into its parts, all float64.
 
-    model: np.ndarray
+    ``parameters``: shape ``(layout.n_parameters,)``, ``sum(w_k * change of the parameters)``;
+    ``statistics``: shape ``(layout.n_statistics,)``, the same of BatchNorm's statistics;
+    ``control``: shape ``(layout.n_parameters,)``, the sum of control changes, or None;
+    ``counts``: shape ``(len(strategy.counts),)``, the weight ``sum(w_k)`` first.
+    """
+
+    parameters: np.ndarray
+    statistics: np.ndarray
     control: Optional[np.ndarray]
     counts: np.ndarray
 
+    @property
+    def mean_change(self) -> np.ndarray:
+        """Return the weighted mean change of the parameters, float64, shape ``(layout.n_parameters,)``."""
+        return self.parameters / self.counts[0]
+
 
 class Strategy(ABC):
-    """Base of all strategies. Subclasses are frozen dataclasses."""
+    """Base of all strategies. Subclasses are frozen dataclasses whose fields are their options."""
 
     name: ClassVar[str]
     #: whether contributions carry a control change
@@ -64,20 +74,42 @@ class Strategy(ABC):
 
     server_lr: float
 
+    def state_layout(self, layout: StateLayout) -> Tuple[StateArray, ...]:
+        """Return the arrays that the server keeps between rounds; both ends derive the same.
+
+        A strategy with arrays of its own adds them to these two, which are the model::
+
+            m = StateArray("m", layout.n_parameters, AUXILIARY, sent=False)
+            return (*super().state_layout(layout), m)
+        """
+        return (
+            StateArray("parameters", layout.n_parameters, PARAMETERS),
+            StateArray("statistics", layout.n_statistics, STATISTICS),
+        )
+
     def init(self, model: np.ndarray, layout: StateLayout) -> ServerState:
-        """Return the state before the first round."""
-        control = np.zeros(layout.n_parameters, np.float32) if self.has_control else None
-        return ServerState(np.asarray(model, np.float32), control)
+        """Return the state before the first round: ``model``, shape ``(layout.size,)``, and zeros.
+
+        Raises :class:`ValueError` where ``model`` has another size.
+        """
+        declared = self.state_layout(layout)
+        arrays = {d.name: np.zeros(d.size, np.float32) for d in declared}
+        arrays["parameters"], arrays["statistics"] = np.split(np.asarray(model), [layout.n_parameters])
+        return ServerState(declared, arrays)
 
     def contribution_layout(self, layout: StateLayout) -> Layout:
-        """Return the layout of the vectors that are summed."""
+        """Return the layout of the vectors that are summed; both ends compare its digest."""
         segments = layout.segments("model/")
         if self.has_control:
             segments += layout.segments("control/", statistics=False)
         return Layout([*segments, Segment("counts", len(self.counts), "count")])
 
     def correction(self, server: ServerState, control: Optional[np.ndarray]) -> Correction:
-        """Return the correction of a hospital's gradient; ``control`` is the hospital's own."""
+        """Return the correction of a hospital's gradient.
+
+        ``server`` holds the sent arrays only. ``control`` is the hospital's own control variate, float32,
+        shape ``(layout.n_parameters,)``; None before its first contribution entered a sum.
+        """
         return Correction()
 
     @abstractmethod
@@ -89,7 +121,13 @@ class Strategy(ABC):
         server: ServerState,
         control: Optional[np.ndarray],
     ) -> Tuple[np.ndarray, Optional[np.ndarray]]:
-        """Return the contribution (float32) and the hospital's new control."""
+        """Return a hospital's contribution and its new control variate.
+
+        The contribution is float32, shape ``(contribution_layout(layout).size,)``: see :func:`pack`. The
+        control is float32, shape ``(layout.n_parameters,)``, None for strategies without one; it
+        replaces the old one once the contribution entered a sum. ``weight`` lies in (0, 1]; ``server`` and
+        ``control`` are as in :meth:`correction`.
+        """
 
     @abstractmethod
     def apply(
@@ -97,21 +135,38 @@ class Strategy(ABC):
     ) -> ServerState:
         """Return the next state. ``hospitals`` counts all of the federation, asked or not."""
 
+    def step(
+        self, server: ServerState, total: UpdateSum, layout: StateLayout, change: np.ndarray
+    ) -> ServerState:
+        """Return the state with the parameters moved by ``server_lr * change`` and statistics averaged.
+
+        ``change`` has shape ``(layout.n_parameters,)``. Statistics take the weighted mean change whatever
+        ``server_lr`` is: beyond one, a variance would be extrapolated below zero. The rounding of a
+        protection can do so too, hence the floor. Both are computed in float64 and rounded once.
+        """
+        parameters = server["parameters"].astype(np.float64) + self.server_lr * change
+        statistics = server["statistics"].astype(np.float64) + total.statistics / total.counts[0]
+        statistics = np.where(layout.is_variance, np.maximum(statistics, 0.0), statistics)
+        return server.replace(parameters=parameters, statistics=statistics)
+
     def unpack(self, total: np.ndarray, layout: StateLayout) -> UpdateSum:
-        """Cut an opened sum into its parts."""
-        a, b = layout.size, layout.size + (layout.n_parameters if self.has_control else 0)
-        parts = UpdateSum(total[:a], total[a:b] if self.has_control else None, total[b:])
-        if not parts.counts[0] > 0:
+        """Cut an opened sum, shape ``(contribution_layout(layout).size,)``, into its parts.
+
+        Raises :class:`~skinfl.errors.TrainingError` where no weight is in it.
+        """
+        ends = [layout.n_parameters, layout.size]
+        ends.append(layout.size + (layout.n_parameters if self.has_control else 0))
+        parameters, statistics, control, counts = np.split(total, ends)
+        if not counts[0] > 0:
             raise TrainingError("the opened sum has no weight in it: no hospital contributed")
-        return parts
+        return UpdateSum(parameters, statistics, control if self.has_control else None, counts)
 
 
 def pack(model: np.ndarray, control: Optional[np.ndarray], counts: Tuple[float, ...]) -> np.ndarray:
-    """Put a contribution together as float32, the reverse of :meth:`Strategy.unpack`."""
+    """Put a contribution together as float32, the reverse of :meth:`Strategy.unpack`.
+
+    ``model`` is the weighted change, shape ``(layout.size,)``, ``control`` the control's change, shape
+    ``(layout.n_parameters,)``, or None.
+    """
     parts = [model] if control is None else [model, control]
     return np.concatenate([*parts, np.asarray(counts)]).astype(np.float32)
-
-
-def step(server: ServerState, change: np.ndarray, server_lr: float) -> np.ndarray:
-    """Return the model moved by ``server_lr * change``, rounded to float32 once."""
-    return (server.model.astype(np.float64) + server_lr * change).astype(np.float32)

@@ -7,18 +7,24 @@ McMahan et al., *Communication-Efficient Learning of Deep Networks from Decentra
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Optional, Tuple
+from typing import TYPE_CHECKING, ClassVar, Optional, Tuple
 
 import numpy as np
 
-from skinfl.federation.local import LocalResult
-from skinfl.federation.strategies.base import ServerState, Strategy, UpdateSum, pack, step
-from skinfl.federation.update import StateLayout
+from skinfl.federation.state import ServerState
+from skinfl.federation.strategies.base import Strategy, UpdateSum, pack
+
+if TYPE_CHECKING:
+    from skinfl.federation.local import LocalResult
+    from skinfl.federation.update import StateLayout
 
 
 @dataclass(frozen=True)
 class FedAvg(Strategy):
-    """``x <- x + server_lr * sum(w_k * delta_k) / sum(w_k)``."""
+    """``x <- x + server_lr * sum(w_k * delta_k) / sum(w_k)``.
+
+    BatchNorm's statistics are averaged as well, but without ``server_lr``.
+    """
 
     name: ClassVar[str] = "fedavg"
     server_lr: float = 1.0
@@ -36,4 +42,4 @@ class FedAvg(Strategy):
     def apply(
         self, server: ServerState, total: UpdateSum, layout: StateLayout, hospitals: int
     ) -> ServerState:
-        return server._replace(model=step(server, total.model / total.counts[0], self.server_lr))
+        return self.step(server, total, layout, total.mean_change)

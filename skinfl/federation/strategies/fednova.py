@@ -8,13 +8,16 @@ minimum towards its own.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Optional, Tuple
+from typing import TYPE_CHECKING, ClassVar, Optional, Tuple
 
 import numpy as np
 
-from skinfl.federation.local import LocalResult
-from skinfl.federation.strategies.base import ServerState, Strategy, UpdateSum, pack, step
-from skinfl.federation.update import StateLayout
+from skinfl.federation.state import ServerState
+from skinfl.federation.strategies.base import Strategy, UpdateSum, pack
+
+if TYPE_CHECKING:
+    from skinfl.federation.local import LocalResult
+    from skinfl.federation.update import StateLayout
 
 
 def path_length(steps: int, momentum: float) -> float:
@@ -56,6 +59,4 @@ class FedNova(Strategy):
         self, server: ServerState, total: UpdateSum, layout: StateLayout, hospitals: int
     ) -> ServerState:
         effective_length = total.counts[1] / total.counts[0]
-        change = total.model / total.counts[0]
-        change[: layout.n_parameters] *= effective_length
-        return server._replace(model=step(server, change, self.server_lr))
+        return self.step(server, total, layout, effective_length * total.mean_change)

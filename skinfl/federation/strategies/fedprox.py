@@ -11,7 +11,8 @@ from typing import ClassVar, Optional
 
 import numpy as np
 
-from skinfl.federation.strategies.base import Correction, ServerState
+from skinfl.federation.state import ServerState
+from skinfl.federation.strategies.base import Correction
 from skinfl.federation.strategies.fedavg import FedAvg
 
 

@@ -7,13 +7,16 @@ Algorithm 1 and equations (3) to (5).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Optional, Tuple
+from typing import TYPE_CHECKING, ClassVar, Optional, Tuple
 
 import numpy as np
 
-from skinfl.federation.local import LocalResult
-from skinfl.federation.strategies.base import Correction, ServerState, Strategy, UpdateSum, pack, step
-from skinfl.federation.update import StateLayout
+from skinfl.federation.state import AUXILIARY, ServerState, StateArray
+from skinfl.federation.strategies.base import Correction, Strategy, UpdateSum, pack
+
+if TYPE_CHECKING:
+    from skinfl.federation.local import LocalResult
+    from skinfl.federation.update import StateLayout
 
 
 @dataclass(frozen=True)
@@ -33,9 +36,12 @@ class Scaffold(Strategy):
     lr: float = 0.05
     option: int = 2
 
+    def state_layout(self, layout: StateLayout) -> Tuple[StateArray, ...]:
+        return (*super().state_layout(layout), StateArray("control", layout.n_parameters, AUXILIARY))
+
     def correction(self, server: ServerState, control: Optional[np.ndarray]) -> Correction:
         own = 0.0 if control is None else control
-        return Correction(drift=server.control - own, full_gradient=self.option == 1)
+        return Correction(drift=server["control"] - own, full_gradient=self.option == 1)
 
     def contribute(
         self,
@@ -50,7 +56,7 @@ class Scaffold(Strategy):
             new = result.gradient
         else:
             travelled = -result.delta[: layout.n_parameters].astype(np.float64)
-            new = old - server.control + travelled / (result.steps * self.lr)
+            new = old - server["control"] + travelled / (result.steps * self.lr)
         new = np.asarray(new, np.float32)
         change = new.astype(np.float64) - old
         return pack(weight * result.delta.astype(np.float64), change, (weight,)), new
@@ -58,6 +64,5 @@ class Scaffold(Strategy):
     def apply(
         self, server: ServerState, total: UpdateSum, layout: StateLayout, hospitals: int
     ) -> ServerState:
-        control = (server.control + total.control / hospitals).astype(np.float32)
-        model = step(server, total.model / total.counts[0], self.server_lr)
-        return ServerState(model, control)
+        control = server["control"] + total.control / hospitals
+        return self.step(server, total, layout, total.mean_change).replace(control=control)

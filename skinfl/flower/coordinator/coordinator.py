@@ -7,7 +7,6 @@ transport and listens.
 from __future__ import annotations
 
 import dataclasses
-import json
 import secrets
 from pathlib import Path
 from typing import Any, Callable, Dict, Optional, Sequence, Tuple
@@ -21,6 +20,7 @@ from skinfl.data.dataset import LesionDataset
 from skinfl.errors import CheckpointError, SettingsError, TrainingError
 from skinfl.federation.checkpoint import Checkpoint, save_checkpoint
 from skinfl.federation.events import Listener, RoundFinished
+from skinfl.federation.records import write_records
 from skinfl.federation.rounds import Federation
 from skinfl.federation.strategies import build_strategy
 from skinfl.federation.update import StateLayout, has_batchnorm
@@ -124,7 +124,7 @@ class Coordinator:
             )
         state = initial_state(strategy, model, layout)._replace(run=run)
         if checkpoint is not None:
-            if checkpoint.state.server.model.shape != (layout.size,):
+            if checkpoint.state.server.declared != state.server.declared:
                 raise CheckpointError(
                     f"{self._out / CHECKPOINT} holds another network's state: start a new run"
                 )
@@ -158,7 +158,7 @@ class Coordinator:
     def _save(self, assembly: Assembly) -> None:
         state = assembly.federation.state
         save_checkpoint(self._out / CHECKPOINT, Checkpoint(state, {}, dataclasses.asdict(self._settings)))
-        write_text(self._out / ROUNDS, "".join(json.dumps(record) + "\n" for record in state.records))
+        write_records(self._out / ROUNDS, state.records)
 
     def _finish(self, assembly: Assembly, joined: Joined) -> Dict[str, Any]:
         state = assembly.federation.state
@@ -190,7 +190,7 @@ def _fill_in(federation: Federation, transport: RemoteTransport) -> None:
     """Put metrics that came with a later round's training into the record of their own round."""
     state = federation.state
     records = tuple(
-        {**record, "hospital_metrics": transport.metrics.get(record["round"], record["hospital_metrics"])}
+        record._replace(hospital_metrics=transport.metrics.get(record.round, record.hospital_metrics))
         for record in state.records
     )
     federation.state = state._replace(records=records)

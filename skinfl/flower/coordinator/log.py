@@ -44,7 +44,7 @@ def _line(event: Event) -> str:
     if isinstance(event, Aggregated):
         return f"summed {', '.join(event.senders) or 'nobody'}"
     if isinstance(event, RoundFinished):
-        metrics = event.record["metrics"]
+        metrics = event.record.metrics
         if metrics is None:
             return "finished"
         return f"finished: balanced accuracy {metrics['balanced_accuracy']:.4f}"

@@ -57,9 +57,9 @@ class Trainer:
         known = run.store.answered("train")
         if known is not None and known.request == request:
             return known.answer
-        task = _task(fields, server)
         train, test = self._data(run.settings)
         agent = self._agent(run, train)
+        task = _task(fields, server, agent)
         before = _restore(run.store, agent, task.round)
         metrics = agent.evaluate(test, task) if fields["evaluate"] and len(test) else None
         fitted = agent.train(train, task)
@@ -79,11 +79,11 @@ class Trainer:
 
     def evaluate(self, run: Run, fields: Dict[str, Any], server: bytes) -> bytes:
         """Answer with the metrics of the model state ``server`` on the test images."""
-        task = _task(fields, server)
         _, test = self._data(run.settings)
+        agent = self._agent(run, test)
+        task = _task(fields, server, agent)
         metrics = None
         if len(test):
-            agent = self._agent(run, test)
             state = run.store.read_arrays("after")
             if state is not None:
                 agent.load_state(_without_round(state))
@@ -122,7 +122,7 @@ class Trainer:
         return data.subset(split.train), data.subset(split.test)
 
 
-def _task(fields: Dict[str, Any], server: bytes) -> Task:
+def _task(fields: Dict[str, Any], server: bytes, agent: HospitalAgent) -> Task:
     weights = fields["class_weights"]
     try:
         mean, std = fields["normalisation"]
@@ -132,11 +132,10 @@ def _task(fields: Dict[str, Any], server: bytes) -> Task:
         raise MessageError(
             protocol.COORDINATOR, "its normalisation or class weights are no numbers"
         ) from None
-    state = decode_server(server)
     return Task(
         fields["run"],
         fields["round"],
-        state._replace(model=state.model.copy()),  # torch wants an array that it may write to
+        decode_server(server, agent.server_arrays),
         normalisation,
         class_weights,
         fields["accepted_round"],

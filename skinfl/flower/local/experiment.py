@@ -10,7 +10,7 @@ from typing import Any, Callable, Dict, Optional
 
 from skinfl.assembly import FederatedData
 from skinfl.errors import MissingExtra, SettingsError
-from skinfl.federation.checkpoint import load_checkpoint
+from skinfl.federation.records import read_records
 from skinfl.files import write_json, write_text
 from skinfl.flower.approve import approve, bundle_digest
 from skinfl.flower.environment import FEDERATION_VARIABLE
@@ -19,7 +19,7 @@ from skinfl.flower.local.processes import LocalDeployment, ProcessError, free_po
 from skinfl.flower.local.simulation import largest_part, make_federation
 from skinfl.flower.provisioning.folders import read_hospital
 from skinfl.report import html, plots
-from skinfl.run import CHECKPOINT, FIGURES, RESULT, describe_data, describe_partition
+from skinfl.run import FIGURES, RESULT, ROUNDS, describe_data, describe_partition
 from skinfl.settings import Settings, to_toml
 
 #: with more hospitals than this, three of them add up shares instead of all
@@ -100,6 +100,6 @@ def _complete(out: Path, material: FederatedData, peak: Any) -> Dict[str, Any]:
     result["partition"] = describe_partition(material)
     result["memory"] = {"peak_bytes": peak}
     write_json(out / RESULT, result)
-    records = load_checkpoint(out / CHECKPOINT).state.records
+    records = read_records(out / ROUNDS)
     html.write_report(out, result, records, plots.draw_run(out / FIGURES, result, records))
     return result

@@ -1,0 +1,23 @@
+"""FedYogi: Yogi at the server, whose second moment changes by a bounded amount in each round.
+
+Reddi et al., *Adaptive Federated Optimization*, ICLR 2021, Algorithm 2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from skinfl.federation.strategies.fedopt import FedOpt
+
+
+@dataclass(frozen=True)
+class FedYogi(FedOpt):
+    """FedOpt with ``v <- v - (1 - beta2) D^2 sign(v - D^2)``, which forgets a large ``D`` more slowly."""
+
+    name: ClassVar[str] = "fedyogi"
+
+    def second_moment(self, v: np.ndarray, squared: np.ndarray) -> np.ndarray:
+        return v - (1 - self.beta2) * squared * np.sign(v - squared)
