@@ -85,7 +85,7 @@ def test_a_hospital_with_an_agreement_of_its_own(four_hospitals, tmp_path, monke
     with must_not_end("the run"):
         records = train(four_hospitals, tmp_path / "out")
     assert len(records) == 3
-    evicted = sorted({name for r in records[1:] for name in HONEST if name not in r["trained"]})
+    evicted = sorted({name for r in records[1:] for name in HONEST if name not in r.trained})
     succeeded_if(bool(evicted), f"honest hospitals without a place in later rounds: {evicted}")
 
 
