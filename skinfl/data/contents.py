@@ -30,21 +30,9 @@ _NOT_READ_COLUMNS: Tuple[Tuple[Tuple[str, ...], str], ...] = (
     (("isic_id", "target"), "ISIC 2024, which is not read (yet)"),
 )
 _TABLES = (".csv", ".tsv", ".tab", ".txt", ".xlsx", ".xls")
-_ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
-_OTHER_IMAGES = (
-    ".tif",
-    ".tiff",
-    ".bmp",
-    ".webp",
-    ".gif",
-    ".dcm",
-    ".dicom",
-    ".hdf5",
-    ".h5",
-    ".heic",
-    ".npz",
-    ".npy",
-)
+ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
+_ARRAYS = (".npz", ".npy", ".hdf5", ".h5")
+_OTHER_IMAGES = (".tif", ".tiff", ".bmp", ".webp", ".gif", ".heic", ".dcm", ".dicom")
 _DEPTH = 4
 #: a folder of a million files must not keep an error waiting
 _MOST = 20000
@@ -67,9 +55,12 @@ def describe(folder: Path) -> str:
     if others:
         kinds = ", ".join(f"{times} {suffix}" for suffix, times in sorted(others.items()))
         found.append(f"{kinds} (not read: images must be {', '.join(EXTENSIONS)})")
-    archives = [path.name for path in direct if path.suffix.lower() in _ARCHIVES]
+    archives = [path.name for path in direct if path.suffix.lower() in ARCHIVES]
     if archives:
         found.append(f"{tables.listing(archives)} (not unpacked)")
+    arrays = [path.name for path in direct if path.suffix.lower() in _ARRAYS]
+    if arrays:
+        found.append(f"{tables.listing(arrays)} (arrays, of no name that is known)")
     names = [path.name for path in direct if path.suffix.lower() in _TABLES]
     if names and not sets:
         found.append(f"{'the table' if len(names) == 1 else 'the tables'} {tables.listing(names)}")

@@ -99,6 +99,8 @@ def _unknown(path: Path) -> str:
     looked_for = "; ".join(
         f"{reader.looks_for or reader.source.layout} ({reader.source.name})" for reader in all_readers()
     )
+    if path.suffix.lower() in contents.ARCHIVES:
+        return f"{path} is not unpacked: unpack it, and give the folder"
     if folders.is_file(path):
         return (
             f"{path} is no file that is known here: give it its publisher's name, or {_MEND}; "

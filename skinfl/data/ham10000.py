@@ -104,7 +104,7 @@ def read_metadata(path: Path, complain: Complain = refuse) -> Metadata:
     for dx, times in unknown.items():
         first = table.where(columns["dx"].index(dx))
         complain(
-            f"{first}: unknown class {dx!r} ({nearest(dx, CLASSES)}), in {times} rows: mend or remove them"
+            f"{first}: unknown class {dx!r} ({nearest(dx.lower(), CLASSES)}), in {times} rows: mend or remove them"
         )
     for column in ("lesion_id", "image_id"):
         if "" in columns[column]:
@@ -152,7 +152,8 @@ def index(
     if not files:
         raise DataError(
             f"{folder} has {path.name} but no images (it has {contents.describe(folder)}): put "
-            f"HAM10000_images_part_1 and _part_2 (or a hmnist_*.csv file) beside it, from {SOURCE.page}"
+            f"HAM10000_images_part_1 and _part_2 (or a hmnist_*.csv file) beside it, from {SOURCE.page}; "
+            "images deeper in other folders are not looked for"
         )
     missing, extra = match(path, rows.image_ids, files, str(folder), SOURCE.page, complain)
     photographs = [

@@ -66,7 +66,10 @@ def read_table(path: Path, required: Sequence[str], page: str) -> Table:
     try:
         rows, lines = _rows("\n".join(text.split("\n")[skipped:]), separator)
     except ValueError as error:
-        raise DataError(f"{path} cannot be read as a table ({_short(str(error), 200)}): {again}") from None
+        reason = _short(str(error), 200)
+        if "unexpected end of data" in reason:
+            reason = "a quotation mark is not closed"
+        raise DataError(f"{path} cannot be read as a table ({reason}): {again}") from None
     names = rows[0] if rows else []
     _check_names(path, names, required, again)
     for row, line in zip(rows[1:], lines[1:]):
@@ -191,9 +194,7 @@ def _check_names(path: Path, names: Sequence[str], required: Sequence[str], agai
             raise DataError(f"{path} has no column {name!r} ({_hint(name, names)}): {again}")
     twice = [name for name, times in Counter(names).items() if name and times > 1]
     if twice:
-        raise DataError(
-            f"{path} has several columns named {_short(twice[0])!r}: keep the one that counts"
-        )
+        raise DataError(f"{path} has several columns named {_short(twice[0])!r}: keep the one that counts")
 
 
 def _hint(name: str, names: Sequence[str]) -> str:

@@ -106,6 +106,7 @@ def put(row, column, value):
     "change, message",
     [
         (put(1, "dx", "mell"), r"HAM10000_metadata\.csv, line 3: unknown class 'mell' \(did you mean 'mel'"),
+        (put(1, "dx", "BKL"), r"line 3: unknown class 'BKL' \(did you mean 'bkl'"),
         (put(3, "age", "old"), r"line 5: age 'old' is no number of years"),
         (put(3, "lesion_id", ""), r"line 5: lesion_id is empty.*" + PAGE),
         (put(1, "image_id", "ISIC_0"), r"image ids on several rows \(ISIC_0\): keep one row of each"),

@@ -85,7 +85,7 @@ def test_empty_columns_and_rows_of_a_spreadsheet_are_passed_over(tmp_path):
         (b"a,b\n1,\0\n", r"cannot be read as a table \(it is no text, it holds the character '\\x00'\)"),
         (b"\x89PNG\r\n\x1a\n\xff\xfe", r"it is no text"),
         (b"PK\3\4" + bytes(range(256)), r"it is a zip or Excel file: unpack it, or save it as CSV"),
-        ('a,b\n1,"2\n', r"cannot be read as a table"),
+        ('a,b\n1,"2\n', r"cannot be read as a table \(a quotation mark is not closed\)"),
         ("a,b\n1," + "x" * 200_000 + "\n", r"^.{0,400}$"),
         ("<!DOCTYPE html><html><title>Log in</title>\n" * 3, r"^.{0,400}$"),
     ],
