@@ -104,7 +104,8 @@ def read_metadata(path: Path, complain: Complain = refuse) -> Metadata:
     for dx, times in unknown.items():
         first = table.where(columns["dx"].index(dx))
         complain(
-            f"{first}: unknown class {dx!r} ({nearest(dx.lower(), CLASSES)}), in {times} rows: mend or remove them"
+            f"{first}: unknown class {dx!r} ({nearest(dx.lower(), CLASSES)}), in {times} rows: "
+            "mend or remove them"
         )
     for column in ("lesion_id", "image_id"):
         if "" in columns[column]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from golden import write_image
@@ -12,37 +14,11 @@ from golden import write_image
 from skinfl.data import LesionClass, Reader, Source, all_readers, inspect, load, register
 from skinfl.errors import DataError
 
-CLINIC = '''
-"""The clinic's own export: photographs named <patient>_<lesion>_<number>_<class>.png in one folder."""
-
-from skinfl.data import Found, Index, LesionClass, Photograph, Reader, Source, register
-
-CLASSES = (LesionClass("benign", "benign lesion", False), LesionClass("malignant", "skin cancer", True))
-
-
-class Clinic(Reader):
-    source = Source("clinic", "the clinic's export", "its archive", "<patient>_<lesion>_<number>_<class>.png")
-
-    def recognise(self, path, metadata=None):
-        return [Found(self, path)] if list(path.glob("*_*_*_*.png")) else []
-
-    def index(self, found, complain, progress=None):
-        names = [each.name for each in CLASSES]
-        photographs = []
-        for file in sorted(found.path.glob("*.png")):
-            parts = file.stem.split("_")
-            if len(parts) != 4 or parts[3] not in names:
-                complain(f"{file} is not named {self.source.layout} with one of {names}: rename it")
-                continue
-            patient, lesion, _, diagnosis = parts
-            photographs.append(
-                Photograph(file, names.index(diagnosis), f"{patient}_{lesion}", file.stem, patient_id=patient)
-            )
-        return Index("clinic", CLASSES, photographs)
-
-
-register(Clinic())
-'''
+ROOT = Path(__file__).resolve().parents[2]
+#: the reader that docs/extending.md shows
+CLINIC = re.search(
+    r"## A new data set\n.*?```python\n(.*?)```", (ROOT / "docs" / "extending.md").read_text("utf-8"), re.S
+).group(1)
 
 
 @pytest.fixture
@@ -81,6 +57,7 @@ def test_a_reader_in_one_file_of_its_own(clinic):
 def test_its_complaints_are_collected_and_refused(clinic):
     write_image(clinic / "p3_a_0_unsure.png", (1, 2, 3))
     write_image(clinic / "p4_a_0_other.png", (1, 2, 3))
+    write_image(clinic / "._p1_a_0_benign.png", (1, 2, 3))
     with pytest.raises(DataError, match=r"p3_a_0_unsure\.png is not named"):
         load(clinic)
     assert len(inspect.check(clinic).problems) == 2
