@@ -10,7 +10,7 @@ from stat import S_ISREG
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from skinfl.data import cache, folders
 from skinfl.data.sources import Progress
@@ -86,7 +86,10 @@ def open_image(path: Path) -> Image.Image:
                 picture = _upright(image, picture.convert("RGB"))
     # Decoders answer a damaged file with errors of all kinds.
     except Exception as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        reason = getattr(error, "strerror", None) or error
+        if isinstance(error, UnidentifiedImageError):
+            # Pillow's own words only repeat the path.
+            reason = "of no known format"
         raise DataError(
             f"{path} is cut short or no image ({reason}): copy it again from its publisher"
         ) from None
