@@ -10,6 +10,9 @@ import numpy as np
 
 from skinfl.errors import DataError
 
+Texts = Union[Sequence[str], np.ndarray]
+Indices = Union[Sequence[int], np.ndarray]
+
 
 class LesionClass(NamedTuple):
     """A diagnosis that a data set distinguishes.
@@ -58,16 +61,16 @@ class LesionDataset:
         self,
         name: str,
         images: np.ndarray,
-        labels: np.ndarray,
+        labels: Indices,
         classes: Sequence[Union[str, LesionClass]],
-        lesion_ids: Sequence[str],
-        image_ids: Sequence[str],
-        sites: Optional[Sequence[str]] = None,
-        sexes: Optional[Sequence[str]] = None,
-        ages: Optional[Sequence[float]] = None,
+        lesion_ids: Texts,
+        image_ids: Texts,
+        sites: Optional[Texts] = None,
+        sexes: Optional[Texts] = None,
+        ages: Optional[Union[Sequence[float], np.ndarray]] = None,
         synthetic: bool = False,
         lesions_known: bool = True,
-        patient_ids: Optional[Sequence[str]] = None,
+        patient_ids: Optional[Texts] = None,
     ):
         n = len(images)
         self.name = name
@@ -110,7 +113,7 @@ class LesionDataset:
             self.patient_ids[i],
         )
 
-    def subset(self, indices: Sequence[int]) -> LesionDataset:
+    def subset(self, indices: Indices) -> LesionDataset:
         """Return the photographs at ``indices``, in that order."""
         i = np.asarray(indices, dtype=np.int64)
         return LesionDataset(
@@ -155,6 +158,6 @@ class LesionDataset:
             )
             sha.update(text.encode())
             sha.update(self.labels.astype("<i8").tobytes())
-            sha.update(self.images)
+            sha.update(self.images.data)
             self._digest = sha.hexdigest()
         return self._digest

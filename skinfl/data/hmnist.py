@@ -114,7 +114,9 @@ def _read_pixels(path: Path, fmt: Format) -> Tuple[np.ndarray, np.ndarray]:
     try:
         header, _, body = _plain(path.read_bytes()).partition(b"\n")
     except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}): {again}") from None
+        raise DataError(
+            f"{path} cannot be read ({error.strerror}): allow it to be read, or {again}"
+        ) from None
     except ValueError as error:
         raise DataError(f"{path} cannot be read as a table ({error}): {again}") from None
     columns = header.decode("utf-8-sig", errors="replace").replace('"', "").strip().split(",")

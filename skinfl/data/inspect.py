@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import Dict, List, Mapping, NamedTuple, Optional, Union
+from typing import Dict, Iterable, List, Mapping, NamedTuple, Optional, Union
 
 import numpy as np
 
@@ -113,7 +113,7 @@ def _of_folder(blank: Findings, index: Index, progress: Progress) -> Findings:
     )
 
 
-def _counted(sites: List[str]) -> Dict[str, int]:
+def _counted(sites: Iterable[str]) -> Dict[str, int]:
     return dict(sorted(Counter(site for site in sites if site).items()))
 
 

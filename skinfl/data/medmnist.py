@@ -41,6 +41,13 @@ def read(path: Path, image_size: Optional[int]) -> LesionDataset:
     """
     again = f"get it again from {SOURCE.page}"
     try:
+        with open(str(path), "rb"):
+            pass
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be read ({error.strerror}): allow it to be read, or {again}"
+        ) from None
+    try:
         if not zipfile.is_zipfile(str(path)):
             raise DataError(f"{path} is cut short or no .npz file: {again}")
         with np.load(str(path), allow_pickle=False) as arrays:

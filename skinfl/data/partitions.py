@@ -6,11 +6,11 @@ what it holds of the split's training photographs.
 
 from __future__ import annotations
 
-from typing import Dict, List, Optional, Sequence
+from typing import Dict, List, Optional
 
 import numpy as np
 
-from skinfl.data.dataset import LesionDataset
+from skinfl.data.dataset import Indices, LesionDataset
 from skinfl.data.splits import Groups, group_photographs, shuffled
 from skinfl.errors import DataError, nearest
 from skinfl.seeds import numpy_rng
@@ -29,7 +29,7 @@ def partition(
     scheme: str = "paper",
     alpha: float = 0.3,
     seed: int = 0,
-    train: Optional[Sequence[int]] = None,
+    train: Optional[Indices] = None,
 ) -> Dict[str, np.ndarray]:
     """Assign every photograph to a hospital; return each hospital's sorted indices.
 
@@ -109,7 +109,7 @@ def _dirichlet(
     hospitals: int,
     alpha: float,
     seed: int,
-    train: Optional[Sequence[int]],
+    train: Optional[Indices],
 ) -> Dict[str, np.ndarray]:
     if not (np.isfinite(alpha) and alpha > 0):
         raise DataError(f"alpha {alpha} is impossible: give a positive number, e.g. 0.3")
@@ -138,9 +138,7 @@ def _dirichlet_shares(alpha: float, hospitals: int, rng: np.random.Generator) ->
     return gammas / total if total > 0 else np.eye(hospitals)[rng.integers(hospitals)]
 
 
-def _problems(
-    dataset: LesionDataset, parts: Dict[str, np.ndarray], train: Optional[Sequence[int]]
-) -> List[str]:
+def _problems(dataset: LesionDataset, parts: Dict[str, np.ndarray], train: Optional[Indices]) -> List[str]:
     """Return what is wrong with each hospital that could not train."""
     found = []
     in_train = np.ones(len(dataset), dtype=bool)
@@ -158,9 +156,7 @@ def _problems(
     return found
 
 
-def _check(
-    dataset: LesionDataset, parts: Dict[str, np.ndarray], train: Optional[Sequence[int]], mend: str
-) -> None:
+def _check(dataset: LesionDataset, parts: Dict[str, np.ndarray], train: Optional[Indices], mend: str) -> None:
     problems = _problems(dataset, parts, train)
     if problems:
         raise DataError(f"{problems[0]} of {dataset.name}: {mend}")

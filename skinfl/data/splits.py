@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Callable, Dict, Iterable, List, NamedTuple, Sequence, Tuple
+from typing import Callable, Dict, Iterable, List, NamedTuple, Tuple
 
 import numpy as np
 
-from skinfl.data.dataset import LesionDataset
+from skinfl.data.dataset import Indices, LesionDataset
 from skinfl.errors import DataError, nearest
 from skinfl.seeds import numpy_rng
 
@@ -56,7 +56,7 @@ def train_test_split(
     return Split(train, test, protocol, leaked_lesions(dataset, train, test))
 
 
-def leaked_lesions(dataset: LesionDataset, train: Sequence[int], test: Sequence[int]) -> int:
+def leaked_lesions(dataset: LesionDataset, train: Indices, test: Indices) -> int:
     """Return how many lesions have photographs both in ``train`` and in ``test``."""
     lesion_ids = dataset.lesion_ids
     both = set(lesion_ids[np.asarray(train, dtype=np.int64)]) & set(
@@ -65,7 +65,7 @@ def leaked_lesions(dataset: LesionDataset, train: Sequence[int], test: Sequence[
     return len(both)
 
 
-def leaked_patients(dataset: LesionDataset, train: Sequence[int], test: Sequence[int]) -> int:
+def leaked_patients(dataset: LesionDataset, train: Indices, test: Indices) -> int:
     """Return how many known patients have photographs both in ``train`` and in ``test``."""
     patient_ids = dataset.patient_ids
     both = set(patient_ids[np.asarray(train, dtype=np.int64)]) & set(

@@ -102,3 +102,12 @@ def test_a_damaged_file(file, content):
     file.write_bytes(whole[: len(whole) // 2] if content is None else content)
     with pytest.raises(DataError, match=r"dermamnist\.npz is cut short or no \.npz file"):
         load(file)
+
+
+def test_a_file_that_may_not_be_read(file, monkeypatch):
+    def refuse(path, *args, **options):
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr("builtins.open", refuse)
+    with pytest.raises(DataError, match=r"dermamnist\.npz cannot be read \(Permission denied\): allow it"):
+        load(file)
