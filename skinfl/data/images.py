@@ -86,7 +86,9 @@ def open_image(path: Path) -> Image.Image:
                 picture = _upright(image, picture.convert("RGB"))
     # Decoders answer a damaged file with errors of all kinds.
     except Exception as error:
-        reason = getattr(error, "strerror", None) or error
+        if isinstance(error, OSError) and error.errno is not None:
+            raise DataError(f"{path} cannot be read ({error.strerror}): allow it to be read") from None
+        reason: object = error
         if isinstance(error, UnidentifiedImageError):
             # Pillow's own words only repeat the path.
             reason = "of no known format"

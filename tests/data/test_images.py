@@ -159,3 +159,14 @@ def test_a_link_to_an_image_is_the_image(ham):
     file.rename(ham.parent / "elsewhere.jpg")
     file.symlink_to(ham.parent / "elsewhere.jpg")
     assert load(ham).digest() == before
+
+
+def test_an_image_that_may_not_be_read(ham, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr("PIL.Image.open", refuse)
+    with pytest.raises(
+        DataError, match=r"ISIC_0\.jpg cannot be read \(Permission denied\): allow it to be read"
+    ):
+        load(ham)
