@@ -32,8 +32,9 @@ class Found(NamedTuple):
     ``PHOTOGRAPHS``, ``PIXEL_TABLE`` (small images, lesions known), ``PIXELS_WITHOUT_LESIONS`` or
     ``TRACES``; the numbers after it order what is of one kind, more pixels first.
 
-    ``TRACES`` say that the files are this publisher's beyond doubt but a needed part is missing, so that
-    reading them ends in an error that names the part. They count only where nothing better is found.
+    ``TRACES`` say that what lies there seems to be this publisher's but a part is missing, or nothing but the
+    content can tell: reading it ends in an error that names what is wrong, unless the content proves it.
+    They count only where nothing better is found.
     """
 
     reader: Reader

@@ -118,18 +118,18 @@ def write(
     proportions of HAM10000 with a handful of each class at least. The folder appears whole or not at
     all. ``SYNTHETIC.txt`` in it marks the set as drawn.
     """
-    folder = Path(folder).expanduser()
+    folder = folders.expanded(folder)
     least = SMALLEST_CLASS * len(CLASSES)
     if images < least:
         raise DataError(f"{images} synthetic images are too few: draw {least} or more")
     if image_size < 16:
         raise DataError(f"synthetic images of {image_size} pixels are too small: draw 16 or more")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise DataError(f"{folder} exists already: give a new or an empty folder")
     try:
+        if os.path.lexists(str(folder)) and (not folders.is_folder(folder) or os.listdir(str(folder))):
+            raise DataError(f"{folder} exists already: give a new or an empty folder")
         _write_whole(folder, images, image_size, seed, progress)
     except OSError as error:
-        raise DataError(f"{folder} cannot be written ({error}): give another folder") from None
+        raise DataError(f"{folder} cannot be written ({error.strerror}): give another folder") from None
     return folder
 
 
@@ -150,7 +150,7 @@ def drawn(
     folder = cache_folder(cache_dir) / f"synthetic-{VERSION}-{images}-{image_size}-{seed}"
     if anew:
         shutil.rmtree(str(folder), ignore_errors=True)
-    if not (folder / SYNTHETIC_MARK).is_file():
+    if not folders.is_file(folder / SYNTHETIC_MARK):
         try:
             _write_whole(folder, images, image_size, seed, progress)
         except OSError as error:
@@ -178,7 +178,7 @@ def _write_whole(folder: Path, images: int, image_size: int, seed: int, progress
             os.replace(str(temporary), str(folder))
         except OSError:
             # Another run may have finished the same folder first.
-            if not (folder / SYNTHETIC_MARK).is_file():
+            if not folders.is_file(folder / SYNTHETIC_MARK):
                 raise
     finally:
         shutil.rmtree(str(temporary), ignore_errors=True)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from golden import HAM_HEADER, HAM_ROWS, ISIC_ROWS, write_csv, write_image
 
-from skinfl.data import inspect, load
+from skinfl.data import inspect, load, synthetic
 from skinfl.errors import DataError
 
 TWIN = b"\0\5\26\7Mac OS X        " + bytes(4000)
@@ -240,3 +240,14 @@ def test_a_table_that_a_data_set_does_not_take_is_refused(tmp_path, ham):
             DataError, match=r"(dermamnist|synthetic) takes no separate metadata table: leave"
         ):
             load(source, metadata=table)
+
+
+def test_drawing_into_a_folder_that_may_not_be_read(tmp_path, locked):
+    (tmp_path / "taken").mkdir()
+    locked("taken")
+    with pytest.raises(
+        DataError, match=r"taken cannot be written \(Permission denied\): give another folder"
+    ):
+        synthetic.write(tmp_path / "taken", images=56, image_size=16)
+    with pytest.raises(DataError, match=r"x cannot be written \(File name too long\): give another folder"):
+        synthetic.write(tmp_path / ("x" * 300), images=56, image_size=16)
