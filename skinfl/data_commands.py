@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Dict, List, Mapping, Optional
 
 import typer
@@ -69,7 +70,8 @@ def check(
             if len(found.problems) == 1
             else f"{found.problems[-1]} ({len(found.problems)} problems in all)"
         )
-    _say("no problems: it can be trained on")
+    elsewhere = "" if metadata is None else f" --metadata {shlex.quote(metadata)}"
+    _say(f"no problems: it can be trained on with --data {shlex.quote(path)}{elsewhere}")
 
 
 def show_split(settings: Settings, figure: Optional[str]) -> None:
@@ -84,6 +86,8 @@ def show_split(settings: Settings, figure: Optional[str]) -> None:
     _say(_split_table(summary))
     known = "" if summary["lesions_known"] else " (this data set does not tell which photographs share one)"
     _say(f"leakage check: {summary['leaked_lesions']} lesions in both training and test set{known}")
+    if summary["leaked_patients"] is not None:
+        _say(f"               {summary['leaked_patients']} patients in both")
     _say(f"               {summary['shared_lesions']} lesions at more than one hospital")
     if figure is not None:
         from skinfl.report.plots import who_holds_what

@@ -11,30 +11,35 @@ from typing import Optional, Sequence, Union
 
 import numpy as np
 
+from skinfl.data import folders
 from skinfl.errors import WriteError
 from skinfl.files import whole_file
 
 _LOG = logging.getLogger(__name__)
-_FORMAT = 1
+#: raised whenever an image file gives other pixels, so that no old ones are taken
+_FORMAT = 2
 
 
 def cache_folder(cache_dir: Optional[Union[str, Path]] = None) -> Path:
     """Return ``cache_dir``, else what ``$SKINFL_CACHE`` names, else ``~/.cache/skinfl``."""
-    return Path(cache_dir or os.environ.get("SKINFL_CACHE") or Path("~/.cache/skinfl")).expanduser()
+    return folders.expanded(cache_dir or os.environ.get("SKINFL_CACHE") or "~/.cache/skinfl")
 
 
 def cache_file(folder: Path, paths: Sequence[Path], image_size: int) -> Path:
-    """Return the cache's file for these images: it follows their names, sizes and change times."""
+    """Return the cache's file for these images: it follows their names, sizes and change times.
+
+    Raises :class:`~skinfl.errors.DataError` for an image that is not there or a link to nothing.
+    """
     digest = hashlib.sha256(f"{_FORMAT}\n{image_size}\n".encode())
     for path in paths:
-        stat = path.stat()
+        stat = folders.stat(path)
         digest.update(f"{path.name}\t{stat.st_size}\t{stat.st_mtime_ns}\n".encode())
     return folder / f"images-{image_size}-{digest.hexdigest()[:32]}.npz"
 
 
 def read(file: Path, shape: Sequence[int]) -> Optional[np.ndarray]:
     """Return the images in ``file``, or None where there are none or they are damaged."""
-    if not file.is_file():
+    if not folders.is_file(file):
         return None
     try:
         if not zipfile.is_zipfile(str(file)):

@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Optional, Sequence, Tuple
+import hashlib
+import json
+from typing import NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
 from skinfl.errors import DataError
+
+Texts = Union[Sequence[str], np.ndarray]
+Indices = Union[Sequence[int], np.ndarray]
+
+
+class LesionClass(NamedTuple):
+    """A diagnosis that a data set distinguishes.
+
+    ``name``: short, as in the publisher's tables. ``full_name``: for a reader who is no dermatologist.
+    ``malignant``: whether it is cancer; None where that is not known.
+    """
+
+    name: str
+    full_name: str
+    malignant: Optional[bool] = None
 
 
 class Lesion(NamedTuple):
@@ -19,6 +36,7 @@ class Lesion(NamedTuple):
     site: str
     sex: str
     age: float
+    patient_id: str = ""
 
 
 class LesionDataset:
@@ -29,43 +47,51 @@ class LesionDataset:
     name: what reports call it, e.g. ``"ham10000"``.
     images: uint8, shape (n, height, width, channels), channels 1 or 3.
     labels: integers in ``range(len(classes))``, shape (n,).
-    classes: class names in label order.
+    classes: in label order, each a :class:`LesionClass` or a bare name of which nothing more is known. The
+        attribute ``classes`` has the names, ``class_info`` the descriptions.
     lesion_ids: photographs of one lesion share an id; whoever splits the data keeps them together.
     image_ids, sites, sexes, ages: per photograph; ``""`` and NaN where unknown.
     synthetic: whether the pictures were drawn, not taken. Reports say so.
     lesions_known: whether ``lesion_ids`` come from the publisher. Where it is False each photograph
         has an id of its own, and a leak between train and test cannot be ruled out.
+    patient_ids: whose lesion it is, ``""`` where unknown. All lesions of a patient are kept together too.
     """
 
     def __init__(
         self,
         name: str,
         images: np.ndarray,
-        labels: np.ndarray,
-        classes: Sequence[str],
-        lesion_ids: Sequence[str],
-        image_ids: Sequence[str],
-        sites: Optional[Sequence[str]] = None,
-        sexes: Optional[Sequence[str]] = None,
-        ages: Optional[Sequence[float]] = None,
+        labels: Indices,
+        classes: Sequence[Union[str, LesionClass]],
+        lesion_ids: Texts,
+        image_ids: Texts,
+        sites: Optional[Texts] = None,
+        sexes: Optional[Texts] = None,
+        ages: Optional[Union[Sequence[float], np.ndarray]] = None,
         synthetic: bool = False,
         lesions_known: bool = True,
+        patient_ids: Optional[Texts] = None,
     ):
         n = len(images)
         self.name = name
         self.images = np.ascontiguousarray(images, dtype=np.uint8)
         self.labels = np.asarray(labels, dtype=np.int64)
-        self.classes: Tuple[str, ...] = tuple(classes)
+        self.class_info: Tuple[LesionClass, ...] = tuple(
+            each if isinstance(each, LesionClass) else LesionClass(each, each) for each in classes
+        )
+        self.classes: Tuple[str, ...] = tuple(each.name for each in self.class_info)
         self.lesion_ids = np.asarray(lesion_ids, dtype=object)
         self.image_ids = np.asarray(image_ids, dtype=object)
         self.sites = np.asarray([""] * n if sites is None else sites, dtype=object)
         self.sexes = np.asarray([""] * n if sexes is None else sexes, dtype=object)
         self.ages = np.asarray([np.nan] * n if ages is None else ages, dtype=np.float64)
+        self.patient_ids = np.asarray([""] * n if patient_ids is None else patient_ids, dtype=object)
         self.synthetic = bool(synthetic)
         self.lesions_known = bool(lesions_known)
+        self._digest = ""
         if self.images.ndim != 4 or self.images.shape[3] not in (1, 3):
             raise DataError(f"{name}: images must have shape (n, height, width, 1 or 3)")
-        columns = ("labels", "lesion_ids", "image_ids", "sites", "sexes", "ages")
+        columns = ("labels", "lesion_ids", "image_ids", "sites", "sexes", "ages", "patient_ids")
         for column in columns:
             if len(getattr(self, column)) != n:
                 raise DataError(f"{name}: {len(getattr(self, column))} {column} for {n} images")
@@ -84,16 +110,17 @@ class LesionDataset:
             self.sites[i],
             self.sexes[i],
             float(self.ages[i]),
+            self.patient_ids[i],
         )
 
-    def subset(self, indices: Sequence[int]) -> LesionDataset:
+    def subset(self, indices: Indices) -> LesionDataset:
         """Return the photographs at ``indices``, in that order."""
         i = np.asarray(indices, dtype=np.int64)
         return LesionDataset(
             self.name,
             self.images[i],
             self.labels[i],
-            self.classes,
+            self.class_info,
             self.lesion_ids[i],
             self.image_ids[i],
             self.sites[i],
@@ -101,6 +128,7 @@ class LesionDataset:
             self.ages[i],
             self.synthetic,
             self.lesions_known,
+            self.patient_ids[i],
         )
 
     @property
@@ -112,3 +140,24 @@ class LesionDataset:
     def class_counts(self) -> np.ndarray:
         """Return how many photographs each class has, shape (classes,)."""
         return np.bincount(self.labels, minlength=len(self.classes))
+
+    def digest(self) -> str:
+        """Return the SHA-256, in hexadecimal, of all that decides a result, the order included.
+
+        That is pixels, labels, class names, and the ids of lesions, images, sites and patients: data that
+        were added to, relabelled, replaced, sorted anew or resized have another one, on any machine. What a
+        report only shows (name, sexes, ages) does not count. Computed once: whoever changes an array in
+        place afterwards is not noticed.
+        """
+        if not self._digest:
+            sha = hashlib.sha256()
+            identities = [self.lesion_ids, self.image_ids, self.sites, self.patient_ids]
+            # JSON keeps apart what joined texts would mix up.
+            text = json.dumps(
+                [self.images.shape, self.classes, *([str(x) for x in ids] for ids in identities)]
+            )
+            sha.update(text.encode())
+            sha.update(self.labels.astype("<i8").tobytes())
+            sha.update(self.images.data)
+            self._digest = sha.hexdigest()
+        return self._digest

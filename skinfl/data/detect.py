@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import logging
-import re
 from pathlib import Path
-from typing import List, NamedTuple, Optional, Union
+from typing import List, Optional, Union
 
-from skinfl.data import ham10000, hmnist, isic2019, medmnist, synthetic
+from skinfl.data import contents, folders
 from skinfl.data.dataset import LesionDataset
-from skinfl.data.images import check_size, find_images, image_folders
-from skinfl.data.sources import DERMAMNIST, HAM10000, HMNIST, ISIC2019, SYNTHETIC, Progress, Source, remark
+from skinfl.data.images import check_size
+from skinfl.data.readers import TRACES, Found, Reader, all_readers
+from skinfl.data.sources import Progress, remark
 from skinfl.errors import DataError
 
-_LOG = logging.getLogger(__name__)
-
-
-class Found(NamedTuple):
-    """What there is to read: a data set, its folder or file, and its metadata table if any."""
-
-    source: Source
-    path: Path
-    metadata: Optional[Path] = None
+_MEND = "give a folder that 'skinfl data list' shows"
 
 
 def load(
@@ -36,99 +27,93 @@ def load(
 
     Parameters
     ----------
-    source: ``"synthetic"``, or a folder or file of HAM10000, its hmnist tables, ISIC 2019 or DermaMNIST.
+    source: ``"synthetic"``, or a folder or file that a reader recognises (:mod:`skinfl.data.readers`).
     image_size: images are resized to a square of so many pixels, bilinear.
     cache_dir: where decoded images and the synthetic set are kept; default ``$SKINFL_CACHE`` or
         ``~/.cache/skinfl``.
     progress: called as ``progress(done, total, what)``; total 0 marks a remark.
-    metadata: HAM10000's metadata table, where it is not the one in the folder.
+    metadata: the publisher's table, where it is not the one in the folder.
 
     Raises :class:`~skinfl.errors.DataError` that names the file and says how to mend it.
     """
     check_size(image_size)
-    if str(source) == SYNTHETIC.name:
-        return _load_synthetic(image_size, cache_dir, progress)
-    found = detect(Path(source).expanduser(), None if metadata is None else Path(metadata), progress)
-    if found.source is HMNIST:
-        return hmnist.read(found.path, image_size, found.metadata)
-    if found.source is DERMAMNIST:
-        return medmnist.read(found.path, image_size)
-    if found.source is ISIC2019:
-        index = isic2019.index(found.path, found.metadata, progress=progress)
-    else:
-        index = ham10000.index(found.path, found.metadata)
-    return index.load(image_size, cache_dir, progress)
+    maker = maker_of(source)
+    if maker is not None:
+        _refuse_metadata(maker, metadata)
+        return maker.make(image_size, cache_dir, progress)
+    found = detect(source, metadata, progress)
+    return found.reader.read(found, image_size, cache_dir, progress)
 
 
-def _load_synthetic(
-    image_size: int, cache_dir: Optional[Union[str, Path]], progress: Progress
-) -> LesionDataset:
-    try:
-        with synthetic.drawn(cache_dir=cache_dir, progress=progress) as folder:
-            return ham10000.index(folder).load(image_size, cache_dir, progress)
-    except DataError as error:
-        _LOG.warning("the synthetic set in the cache is damaged (%s) and is drawn again", error)
-    with synthetic.drawn(cache_dir=cache_dir, progress=progress, anew=True) as folder:
-        return ham10000.index(folder).load(image_size, cache_dir, progress)
+def maker_of(source: Union[str, Path]) -> Optional[Reader]:
+    """Return the reader whose word ``source`` is, None where it is a path."""
+    return next((reader for reader in all_readers() if reader.word == str(source)), None)
 
 
-def detect(path: Path, metadata: Optional[Path] = None, progress: Progress = None) -> Found:
-    """Say what lies at ``path``; of several candidates in a folder the one with most pixels is taken."""
-    if metadata is not None and not metadata.is_file():
-        raise DataError(f"{metadata} is missing: get it from {HAM10000.page}")
-    if path.is_file():
-        return _detect_file(path, metadata, progress)
-    mend = f"give a folder with {HAM10000.layout}, from {HAM10000.page}, or what 'skinfl data list' shows"
-    if not path.is_dir():
-        raise DataError(f"{path} does not exist: {mend}")
-    if not any(path.iterdir()):
-        raise DataError(f"{path} is empty: {mend}")
-    candidates = _candidates(path, metadata)
+def detect(
+    source: Union[str, Path], metadata: Optional[Union[str, Path]] = None, progress: Progress = None
+) -> Found:
+    """Say what lies at a path, and which of several candidates there is read: see ``Found.rank``."""
+    if not str(source).strip():
+        raise DataError(f"no data set is named: {_MEND}, or 'synthetic'")
+    path = folders.expanded(source)
+    table = None if metadata is None else folders.expanded(metadata)
+    if table is not None and not folders.is_file(table):
+        raise DataError(f"{table} is missing: give the publisher's metadata table, or leave it out")
+    if not folders.is_file(path) and not folders.is_folder(path):
+        download = "nothing is downloaded, get it first and " if "://" in str(source) else ""
+        raise DataError(f"{source} does not exist: {download}{_MEND}")
+    if folders.is_folder(path) and not folders.entries(path):
+        raise DataError(f"{path} is empty: {_MEND}")
+    candidates = recognised(path, table)
     if not candidates:
-        raise DataError(f"{path} holds no data set that is known here: {mend}")
-    if len(candidates) > 1:
-        first, *others = [
-            found.source.name if found.path == path else found.path.name for found in candidates
-        ]
-        remark(progress, f"{path} holds several data sets: {first} is read, not {', '.join(others)}")
-    return candidates[0]
+        raise DataError(_unknown(path))
+    first, *others = candidates
+    if others:
+        names = ", ".join(_name(found, path) for found in others)
+        remark(progress, f"{path} holds several data sets: {_name(first, path)} is read, not {names}")
+    if first.metadata is None:
+        _refuse_metadata(first.reader, metadata)
+    return first
 
 
-def _detect_file(path: Path, metadata: Optional[Path], progress: Progress) -> Found:
-    if path.suffix == ".npz":
-        return Found(DERMAMNIST, path)
-    if hmnist.format_of(path) is not None:
-        return Found(HMNIST, path, metadata or ham10000.find_metadata(path.parent))
-    if path.name.endswith(ham10000.METADATA):
-        return detect(path.parent, metadata or path, progress)
-    raise DataError(
-        f"{path} is no file that is known here: give a folder, an hmnist_*.csv or a dermamnist*.npz"
+def recognised(path: Path, metadata: Optional[Path] = None) -> List[Found]:
+    """Return what the readers recognise at ``path``, the best first; traces only where nothing else is."""
+    found = [each for reader in all_readers() for each in reader.recognise(path, metadata)]
+    found.sort(key=lambda each: each.rank, reverse=True)
+    whole = [each for each in found if each.rank[0] > TRACES]
+    # Sorting in reverse keeps the order of equals, which is that of registration.
+    return whole or found[:1]
+
+
+def _name(found: Found, path: Path) -> str:
+    return found.reader.source.name if found.path == path else found.path.name
+
+
+def _refuse_metadata(reader: Reader, metadata: Optional[Union[str, Path]]) -> None:
+    if metadata is not None:
+        raise DataError(f"{reader.source.name} takes no separate metadata table: leave {metadata} out")
+
+
+def _unknown(path: Path) -> str:
+    looked_for = "; ".join(
+        f"{reader.looks_for or reader.source.layout} ({reader.source.name})" for reader in all_readers()
     )
-
-
-def _candidates(folder: Path, metadata: Optional[Path]) -> List[Found]:
-    """Return what the folder holds, the best first: photographs before tables, large before small."""
-    files = sorted(path for path in folder.iterdir() if path.is_file())
-    metadata = metadata or ham10000.find_metadata(folder)
-    tables = [path for path in files if hmnist.format_of(path)]
-    tables.sort(key=hmnist.format_of, reverse=True)
-    arrays = [path for path in files if path.suffix == ".npz" and path.name.startswith("dermamnist")]
-    arrays.sort(key=lambda path: path.stat().st_size, reverse=True)
-    found = [Found(HMNIST, path, metadata) for path in tables] + [Found(DERMAMNIST, path) for path in arrays]
-    if (folder / isic2019.GROUND_TRUTH).is_file() or (folder / isic2019.INPUT).is_dir():
-        found.insert(0, Found(ISIC2019, folder, metadata))
-    # Beside other data sets a stray picture makes no HAM10000, its photographs do.
-    elif _holds_photographs(folder, metadata) or (
-        not found and (metadata is not None or image_folders(folder))
-    ):
-        found.insert(0, Found(HAM10000, folder, metadata))
-    return found
-
-
-def _holds_photographs(folder: Path, metadata: Optional[Path]) -> bool:
-    """Whether some image file in ``folder`` is named like an id in the metadata table."""
-    if metadata is None:
-        return False
-    words = set(re.split(rb'[,\t\r\n"]', metadata.read_bytes()))
-    images = find_images(ham10000.photograph_folders(folder), complain=lambda problem: None)
-    return any(name.encode() in words for name in images)
+    if path.suffix.lower() in contents.ARCHIVES:
+        return f"{path} is not unpacked: unpack it, and give the folder"
+    if folders.is_file(path):
+        return (
+            f"{path} is no file that is known here: give it its publisher's name, or {_MEND}; "
+            f"looked for {looked_for}"
+        )
+    for folder in folders.subfolders(path):
+        below = [found for found in recognised(folder) if found.rank[0] > TRACES]
+        if below:
+            return (
+                f"{path} holds no data set itself, but {below[0].reader.source.name} lies in the folder "
+                f"{folder.name} in it: give {folder}"
+            )
+    return (
+        f"{path} holds no data set that is known here: it has {contents.describe(path)}; "
+        f"looked for {looked_for}"
+    )

@@ -8,17 +8,32 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import List, NamedTuple, Optional, Tuple
+from typing import List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
-from skinfl.data import images
+from skinfl.data import folders, images, tables
 from skinfl.data.dataset import LesionDataset
-from skinfl.data.ham10000 import CLASSES, Metadata, read_metadata
+from skinfl.data.ham10000 import (
+    CLASS_INFO,
+    CLASSES,
+    Metadata,
+    find_metadata,
+    read_metadata,
+    remark_choice,
+)
 from skinfl.data.index import duplicates
-from skinfl.data.sources import HMNIST
+from skinfl.data.readers import PIXEL_TABLE, Found, Reader, register
+from skinfl.data.sources import Progress, Source
 from skinfl.data.tables import listing
 from skinfl.errors import DataError
+
+SOURCE = Source(
+    "hmnist",
+    "the images of HAM10000 as pixel tables of 8x8 or 28x28, grey or colour (CC BY-NC 4.0)",
+    "https://www.kaggle.com/datasets/kmader/skin-cancer-mnist-ham10000",
+    "hmnist_28_28_RGB.csv (or 28_28_L, 8_8_RGB, 8_8_L) with HAM10000_metadata.csv beside it",
+)
 
 _NAME = re.compile(r"hmnist_(\d+)_(\d+)_(L|RGB)\.csv", re.IGNORECASE)
 _COMMA, _NEWLINE = ord(","), ord("\n")
@@ -63,7 +78,7 @@ def read(path: Path, image_size: Optional[int], metadata: Optional[Path] = None)
         fmt.name,
         images.resize(pixels, image_size),
         labels,
-        CLASSES,
+        CLASS_INFO,
         rows.lesion_ids if rows else names,
         rows.image_ids if rows else names,
         rows.sites if rows else None,
@@ -77,7 +92,7 @@ def _join(path: Path, labels: np.ndarray, rows: Metadata) -> Metadata:
     if len(rows) != len(labels):
         raise DataError(
             f"{path} has {len(labels)} rows but {rows.path} has {len(rows)}: "
-            f"take both from one source, {HMNIST.page}"
+            f"take both from one source, {SOURCE.page}"
         )
     different = np.flatnonzero(labels != np.asarray(rows.labels))
     if len(different):
@@ -85,7 +100,7 @@ def _join(path: Path, labels: np.ndarray, rows: Metadata) -> Metadata:
         raise DataError(
             f"{path} and {rows.path} disagree in {len(different)} labels, first in row {i + 1} "
             f"({CLASSES[labels[i]]} against {CLASSES[rows.labels[i]]}): take both from one source, "
-            f"{HMNIST.page}"
+            f"{SOURCE.page}"
         )
     twice = duplicates(rows.image_ids)
     if twice:
@@ -95,17 +110,21 @@ def _join(path: Path, labels: np.ndarray, rows: Metadata) -> Metadata:
 
 def _read_pixels(path: Path, fmt: Format) -> Tuple[np.ndarray, np.ndarray]:
     """Return pixels, uint8 (n, height, width, channels), and labels, int64 (n,)."""
-    again = f"get it again from {HMNIST.page}"
+    again = f"get it again from {SOURCE.page}"
     try:
-        header, _, body = path.read_bytes().replace(b"\r\n", b"\n").partition(b"\n")
+        header, _, body = _plain(path.read_bytes()).partition(b"\n")
     except OSError as error:
-        raise DataError(f"{path} cannot be read ({error}): {again}") from None
+        raise DataError(
+            f"{path} cannot be read ({error.strerror}): allow it to be read, or {again}"
+        ) from None
+    except ValueError as error:
+        raise DataError(f"{path} cannot be read as a table ({error}): {again}") from None
     columns = header.decode("utf-8-sig", errors="replace").replace('"', "").strip().split(",")
     expected = fmt.height * fmt.width * fmt.channels
     if columns[-1] != "label" or len(columns) != expected + 1:
         raise DataError(
             f"{path} must have {expected} pixel columns and then 'label', it has {len(columns)} columns "
-            f"ending in {columns[-1]!r}: {again}"
+            f"ending in {columns[-1][:40]!r}: {again}"
         )
     body = body.strip(b"\n") + b"\n"
     if body == b"\n":
@@ -128,6 +147,23 @@ def _read_pixels(path: Path, fmt: Format) -> Tuple[np.ndarray, np.ndarray]:
             f"{len(CLASSES) - 1}: {again}"
         )
     return values[:, :-1].reshape(len(values), fmt.height, fmt.width, fmt.channels), labels
+
+
+def _plain(content: bytes) -> bytes:
+    """Return a table with commas between values and ``\\n`` after lines, whatever saved it.
+
+    Pixels are digits, so that bytes can be replaced: decoding a hundred megabytes would take seconds.
+    """
+    if b"\0" in content[:4] or content[:2] == b"PK":
+        content = tables.decode(content).encode()
+    if b"\r" in content:
+        content = content.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    content = content.lstrip(b"\n")
+    header = content[: content.find(b"\n") + 1]
+    for separator in (b";", b"\t"):
+        if separator in header and b"," not in header:
+            return content.replace(separator, b",")
+    return content
 
 
 def _whole_numbers(text: np.ndarray, columns: int) -> Optional[np.ndarray]:
@@ -177,3 +213,33 @@ def _is_level(field: bytes) -> bool:
     except ValueError:
         return False
     return 0 <= value <= 255 and value.is_integer()
+
+
+class Hmnist(Reader):
+    """Pixel tables, with the metadata beside them."""
+
+    source = SOURCE
+    looks_for = "hmnist_*.csv"
+
+    def recognise(self, path: Path, metadata: Optional[Path] = None) -> Sequence[Found]:
+        folder = path if folders.is_folder(path) else path.parent
+        found = []
+        for file in folders.files(path) if path == folder else [path]:
+            fmt = format_of(file)
+            if fmt is not None:
+                found.append(Found(self, file, (PIXEL_TABLE, *fmt), metadata or find_metadata(folder)))
+        return found
+
+    def read(
+        self,
+        found: Found,
+        image_size: Optional[int],
+        cache_dir: Optional[Union[str, Path]] = None,
+        progress: Progress = None,
+    ) -> LesionDataset:
+        if found.metadata is not None:
+            remark_choice(found.metadata, found.path.parent, progress)
+        return read(found.path, image_size, found.metadata)
+
+
+register(Hmnist())

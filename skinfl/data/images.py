@@ -6,54 +6,127 @@ import os
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
-from skinfl.data import cache
+from skinfl.data import cache, folders
 from skinfl.data.sources import Progress
 from skinfl.errors import DataError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png")
+#: a side of fewer pixels is a fault and no photograph; the least size that networks here were trained at is 8
+SMALLEST = 8
+
+_ORIENTATION = 0x0112
+#: how Exif's orientations are undone, by Pillow's numbers, which all of its versions share
+_TURNS = {
+    2: Image.FLIP_LEFT_RIGHT,
+    3: Image.ROTATE_180,
+    4: Image.FLIP_TOP_BOTTOM,
+    5: Image.TRANSPOSE,
+    6: Image.ROTATE_270,
+    7: Image.TRANSVERSE,
+    8: Image.ROTATE_90,
+}
 
 
-def find_images(folders: Iterable[Path], complain: Callable[[str], None]) -> Dict[str, Path]:
-    """Return the image files directly in ``folders`` by their name without extension.
+def find_images(places: Iterable[Path], complain: Callable[[str], None]) -> Dict[str, Path]:
+    """Return the image files directly in ``places`` by their name without extension.
 
     One name twice is a complaint unless the files are of one size: the Kaggle copy of HAM10000
     holds each folder twice.
     """
     found: Dict[str, Path] = {}
-    for folder in folders:
-        for path in sorted(folder.iterdir()):
-            if path.suffix.lower() not in EXTENSIONS or path.name.startswith("."):
+    for folder in places:
+        for path in folders.entries(folder):
+            if path.suffix.lower() not in EXTENSIONS:
                 continue
             first = found.setdefault(path.stem, path)
-            if first is not path and first.stat().st_size != path.stat().st_size:
+            if first is not path and _size(first) != _size(path):
                 complain(f"{path} and {first} are two images of one name: remove one of them")
     return found
 
 
+def _size(path: Path) -> int:
+    try:
+        return os.path.getsize(str(path))
+    except OSError:
+        return -1
+
+
 def image_folders(folder: Path) -> List[Path]:
-    """Return ``folder`` and its direct subfolders as far as they hold image files."""
-    candidates = [folder, *sorted(path for path in folder.iterdir() if path.is_dir())]
-    return [path for path in candidates if _holds_images(path)]
+    """Return ``folder`` and its direct subfolders as far as they hold image files and can be read."""
+    return [path for path in (folder, *folders.subfolders(folder)) if holds_images(path)]
 
 
-def _holds_images(folder: Path) -> bool:
-    return any(name.lower().endswith(EXTENSIONS) and name[0] != "." for name in os.listdir(str(folder)))
+def holds_images(folder: Path) -> bool:
+    """Whether image files lie directly in ``folder``; raises DataError where it cannot be read."""
+    return any(path.suffix.lower() in EXTENSIONS for path in folders.entries(folder))
 
 
 def open_image(path: Path) -> Image.Image:
-    """Decode one image file as RGB; raises DataError where it is cut short or no image."""
+    """Decode one image file as RGB, as a viewer shows it.
+
+    It is turned as the camera says, 16 bits become 8 by scale and not by cutting off, and CMYK, palettes
+    and grey become colours. What is transparent counts with the colour that lies beneath. Raises
+    :class:`~skinfl.errors.DataError` for what is cut short, no image, of more bits, or too small to be a
+    photograph.
+    """
+    # A pipe would keep the reader waiting for ever.
+    if not S_ISREG(folders.stat(path).st_mode):
+        raise DataError(f"{path} is no file: copy it again from its publisher")
     try:
         with Image.open(str(path)) as image:
-            return image.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            image.load()
+            picture = _eight_bits(image)
+            if picture is not None:
+                picture = _upright(image, picture.convert("RGB"))
+    # Decoders answer a damaged file with errors of all kinds.
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise DataError(f"{path} cannot be read ({error.strerror}): allow it to be read") from None
+        reason: object = error
+        if isinstance(error, UnidentifiedImageError):
+            # Pillow's own words only repeat the path.
+            reason = "of no known format"
         raise DataError(
-            f"{path} is cut short or no image ({error}): copy it again from its publisher"
+            f"{path} is cut short or no image ({reason}): copy it again from its publisher"
         ) from None
+    if picture is None:
+        raise DataError(f"{path} has more than 16 bits a pixel: save it with 8 or 16")
+    if min(picture.size) < SMALLEST:
+        raise DataError(
+            f"{path} is {picture.size[0]}x{picture.size[1]} pixels, too small for a photograph: "
+            f"{SMALLEST}x{SMALLEST} is the least"
+        )
+    return picture
+
+
+def _eight_bits(image: Image.Image) -> Optional[Image.Image]:
+    """Return a grey image of 16 bits scaled to 8, others as they are; None where there are more bits.
+
+    Pillow calls 16-bit grey ``I;16``, ``I;16B`` or, before version 11, ``I``; and its own conversion cuts
+    all above 255 off, so that the image comes out white.
+    """
+    if not image.mode.startswith(("I", "F")):
+        return image
+    levels = np.asarray(image)
+    if levels.dtype.kind not in "iu" or levels.min() < 0 or levels.max() > 65535:
+        return None
+    return Image.fromarray(((levels.astype(np.int64) + 128) // 257).astype(np.uint8))
+
+
+def _upright(image: Image.Image, picture: Image.Image) -> Image.Image:
+    """Return ``picture`` turned as the Exif data of ``image`` say."""
+    try:
+        turn = _TURNS.get(image.getexif().get(_ORIENTATION))
+    # As a viewer does: damaged Exif data turn nothing.
+    except Exception:
+        turn = None
+    return picture if turn is None else picture.transpose(turn)
 
 
 def decode(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
 from skinfl.data import images
-from skinfl.data.dataset import LesionDataset
+from skinfl.data.dataset import LesionClass, LesionDataset
 from skinfl.data.sources import Progress
 from skinfl.data.tables import listing
 from skinfl.errors import DataError
@@ -17,30 +17,34 @@ Complain = Callable[[str], None]
 
 
 class Photograph(NamedTuple):
-    """One row of the publisher's table with the file that belongs to it."""
+    """One row of the publisher's table with the file that belongs to it.
+
+    ``label`` is a place in the index's ``classes``; what is not known stays as it is by default.
+    """
 
     path: Path
     label: int
     lesion_id: str
     image_id: str
-    site: str
-    sex: str
-    age: float
+    site: str = ""
+    sex: str = ""
+    age: float = float("nan")
+    patient_id: str = ""
 
 
 class Index(NamedTuple):
     """The photographs of a folder, in the order of the publisher's table.
 
     ``missing`` are image ids of the table without a file, ``extra`` files without a row, ``unknown`` how
-    many rows have each class that is not among ``classes``.
+    many rows have each class that is not among ``classes``. ``name`` is what reports call the data set.
     """
 
     name: str
-    classes: Tuple[str, ...]
-    photographs: List[Photograph]
-    missing: List[str]
-    extra: List[str]
-    unknown: Dict[str, int]
+    classes: Sequence[LesionClass]
+    photographs: Sequence[Photograph]
+    missing: Sequence[str] = ()
+    extra: Sequence[str] = ()
+    unknown: Mapping[str, int] = {}
     synthetic: bool = False
 
     def load(
@@ -59,6 +63,7 @@ class Index(NamedTuple):
             [row.sex for row in rows],
             [row.age for row in rows],
             synthetic=self.synthetic,
+            patient_ids=[row.patient_id for row in rows],
         )
 
 
@@ -92,7 +97,7 @@ def match(
     if missing:
         complain(
             f"{len(missing)} of {len(ids)} images in {table} are not in {where} "
-            f"({listing(missing)}): get them from {page}"
+            f"({listing(missing)}{_endings(missing, files)}): get them from {page}"
         )
     extra = sorted(set(files) - set(ids) - set(left_out))
     if extra:
@@ -101,3 +106,9 @@ def match(
             f"move them elsewhere or get the whole table from {page}"
         )
     return missing, extra
+
+
+def _endings(missing: Sequence[str], files: Dict[str, Path]) -> str:
+    """Return a hint where the table's ids carry an ending that file names are compared without."""
+    with_ending = [name for name in missing if name.rpartition(".")[0] in files]
+    return f"; {len(with_ending)} are there without the ending in the table's ids" if with_ending else ""

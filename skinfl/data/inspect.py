@@ -7,18 +7,21 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import Dict, List, Mapping, NamedTuple, Optional, Union
+from typing import Dict, Iterable, List, Mapping, NamedTuple, Optional, Union
 
 import numpy as np
 
-from skinfl.data import ham10000, hmnist, isic2019, medmnist, sources
 from skinfl.data.dataset import LesionDataset
-from skinfl.data.detect import Found, detect
+from skinfl.data.detect import detect, maker_of
 from skinfl.data.images import survey
 from skinfl.data.index import Index
+from skinfl.data.readers import all_readers
 from skinfl.data.sources import Progress, Source
-from skinfl.data.splits import Split, leaked_lesions
+from skinfl.data.splits import Split, leaked_lesions, leaked_patients
 from skinfl.errors import DataError
+
+#: height of the synthetic set's pictures
+_MADE_SIZE = 96
 
 
 class Findings(NamedTuple):
@@ -46,7 +49,7 @@ class Findings(NamedTuple):
 
 def known_sources() -> List[Source]:
     """Return each data set that can be read: its name, what it is, where to get it, its layout."""
-    return list(sources.ALL)
+    return [reader.source for reader in all_readers()]
 
 
 def check(
@@ -64,27 +67,18 @@ def check(
 
     blank = Findings(str(path), "", 0, 0, True, False, {}, {}, {}, [], [], {}, problems, remarks)
     try:
-        found = detect(Path(path).expanduser(), None if metadata is None else Path(metadata), tell)
-        blank = blank._replace(path=str(found.path), source=found.source.name)
-        if found.source in (sources.HMNIST, sources.DERMAMNIST):
-            return _of_arrays(blank, _read_arrays(found))
-        index = _index(found, problems, tell)
+        maker = maker_of(path)
+        if maker is not None:
+            return _of_arrays(blank._replace(source=maker.source.name), maker.make(_MADE_SIZE, progress=tell))
+        found = detect(path, metadata, tell)
+        blank = blank._replace(path=str(found.path), source=found.reader.source.name)
+        index = found.reader.index(found, problems.append, tell)
+        if index is None:
+            return _of_arrays(blank, found.reader.read(found, None, progress=tell))
     except DataError as error:
         problems.append(str(error))
         return blank
     return _of_folder(blank, index, tell)
-
-
-def _read_arrays(found: Found) -> LesionDataset:
-    if found.source is sources.HMNIST:
-        return hmnist.read(found.path, None, found.metadata)
-    return medmnist.read(found.path, None)
-
-
-def _index(found: Found, problems: List[str], progress: Progress) -> Index:
-    if found.source is sources.ISIC2019:
-        return isic2019.index(found.path, found.metadata, problems.append, progress)
-    return ham10000.index(found.path, found.metadata, problems.append)
 
 
 def _of_arrays(blank: Findings, dataset: LesionDataset) -> Findings:
@@ -93,6 +87,7 @@ def _of_arrays(blank: Findings, dataset: LesionDataset) -> Findings:
         images=len(dataset),
         lesions=len(set(dataset.lesion_ids)),
         lesions_known=dataset.lesions_known,
+        synthetic=dataset.synthetic,
         classes=dict(zip(dataset.classes, dataset.class_counts().tolist())),
         sites=_counted(dataset.sites),
         sizes={f"{width}x{height}": len(dataset)},
@@ -109,16 +104,16 @@ def _of_folder(blank: Findings, index: Index, progress: Progress) -> Findings:
         images=len(rows),
         lesions=len({row.lesion_id for row in rows}),
         synthetic=index.synthetic,
-        classes={name: labels[i] for i, name in enumerate(index.classes)},
+        classes={each.name: labels[i] for i, each in enumerate(index.classes)},
         sites=_counted([row.site for row in rows]),
         sizes=sizes,
-        missing=index.missing,
-        extra=index.extra,
+        missing=list(index.missing),
+        extra=list(index.extra),
         unknown_classes=dict(index.unknown),
     )
 
 
-def _counted(sites: List[str]) -> Dict[str, int]:
+def _counted(sites: Iterable[str]) -> Dict[str, int]:
     return dict(sorted(Counter(site for site in sites if site).items()))
 
 
@@ -128,9 +123,10 @@ def summarise_split(
     """Return who holds what, as plain numbers.
 
     Keys: ``classes`` (names), ``protocol``, ``leaked_lesions`` (with photographs in both training and
-    test), ``lesions_known``, ``shared_lesions`` (with photographs at several hospitals), ``train`` and
-    ``test`` (photographs by class), ``hospitals`` (by name: ``lesions``, and ``train`` and ``test`` by
-    class). Under the published protocol each copy of a photograph counts.
+    test), ``lesions_known``, ``leaked_patients`` (likewise, None where no patient is known),
+    ``shared_lesions`` (with photographs at several hospitals), ``train`` and ``test`` (photographs by
+    class), ``hospitals`` (by name: ``lesions``, and ``train`` and ``test`` by class). Under the published
+    protocol each copy of a photograph counts.
     """
     hospitals = {}
     holders: Counter = Counter()
@@ -149,6 +145,9 @@ def summarise_split(
         "protocol": split.protocol,
         "leaked_lesions": leaked_lesions(dataset, split.train, split.test),
         "lesions_known": dataset.lesions_known,
+        "leaked_patients": leaked_patients(dataset, split.train, split.test)
+        if any(dataset.patient_ids)
+        else None,
         "shared_lesions": sum(times > 1 for times in holders.values()),
         "train": _by_class(dataset, split.train),
         "test": _by_class(dataset, split.test),

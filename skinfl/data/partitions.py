@@ -1,4 +1,4 @@
-"""Which hospital holds which photographs. A lesion's photographs are always at one hospital.
+"""Which hospital holds which photographs: a lesion's, and a known patient's, are all at one hospital.
 
 The whole data set is handed out, training and test photographs alike; a hospital's training part is
 what it holds of the split's training photographs.
@@ -6,12 +6,12 @@ what it holds of the split's training photographs.
 
 from __future__ import annotations
 
-from typing import Dict, List, Optional, Sequence
+from typing import Dict, List, Optional
 
 import numpy as np
 
-from skinfl.data.dataset import LesionDataset
-from skinfl.data.splits import Lesions, group_lesions, shuffled
+from skinfl.data.dataset import Indices, LesionDataset
+from skinfl.data.splits import Groups, group_photographs, shuffled
 from skinfl.errors import DataError, nearest
 from skinfl.seeds import numpy_rng
 
@@ -29,7 +29,7 @@ def partition(
     scheme: str = "paper",
     alpha: float = 0.3,
     seed: int = 0,
-    train: Optional[Sequence[int]] = None,
+    train: Optional[Indices] = None,
 ) -> Dict[str, np.ndarray]:
     """Assign every photograph to a hospital; return each hospital's sorted indices.
 
@@ -45,43 +45,44 @@ def partition(
     """
     if scheme not in SCHEMES:
         raise DataError(f"unknown partition {scheme!r}: {nearest(scheme, SCHEMES)}")
-    lesions = group_lesions(dataset)
+    groups = group_photographs(dataset)
     if scheme == "site":
-        parts = _by_site(dataset, lesions)
+        parts = _by_site(dataset, groups)
         _check(dataset, parts, train, "use --partition iid or dirichlet, or more data")
         return parts
     if hospitals < 1:
         raise DataError(f"{hospitals} hospitals are impossible: give one or more")
-    if hospitals > len(lesions.sizes):
+    if hospitals > len(groups.sizes):
+        kind = "patients" if any(dataset.patient_ids) else "lesions"
         raise DataError(
-            f"{hospitals} hospitals for {len(lesions.sizes)} lesions of {len(dataset)} photographs in "
-            f"{dataset.name}: give at most {len(lesions.sizes)}"
+            f"{hospitals} hospitals for {len(groups.sizes)} {kind} of {len(dataset)} photographs in "
+            f"{dataset.name}: give at most {len(groups.sizes)}"
         )
     if scheme == "dirichlet":
-        return _dirichlet(dataset, lesions, hospitals, alpha, seed, train)
+        return _dirichlet(dataset, groups, hospitals, alpha, seed, train)
     if scheme == "paper" and hospitals != len(PAPER_SHARES):
         raise DataError(
             f"the paper's partition is for {len(PAPER_SHARES)} hospitals, not {hospitals}: "
             f"use --hospitals {len(PAPER_SHARES)}, or --partition iid or dirichlet"
         )
     shares = np.array(PAPER_SHARES) if scheme == "paper" else np.full(hospitals, 1 / hospitals)
-    order = shuffled(np.arange(len(lesions.sizes)), numpy_rng(seed, "partition", scheme))
+    order = shuffled(np.arange(len(groups.sizes)), numpy_rng(seed, "partition", scheme))
     owner = np.empty(len(order), dtype=np.int64)
-    owner[order] = _cut(lesions.sizes[order], shares)
-    parts = _named(owner[lesions.of], hospitals)
+    owner[order] = _cut(groups.sizes[order], shares)
+    parts = _named(owner[groups.of], hospitals)
     _check(dataset, parts, train, "use fewer hospitals, more data or another --seed")
     return parts
 
 
 def _cut(sizes: np.ndarray, shares: np.ndarray) -> np.ndarray:
-    """Cut a row of lesions into consecutive pieces of the given shares of photographs.
+    """Cut a row of groups into consecutive pieces of the given shares of photographs.
 
-    Returns the piece of each lesion, shape (lesions,), each piece with one lesion at least.
+    Returns the piece of each group, shape (groups,), each piece with one group at least.
     """
     middle = np.cumsum(sizes) - sizes / 2
     pieces = np.searchsorted(np.cumsum(shares)[:-1] * sizes.sum(), middle, side="right")
     n, last = len(sizes), len(shares) - 1
-    # No piece may be skipped, from the left, and enough lesions must remain for those to the right.
+    # No piece may be skipped, from the left, and enough groups must remain for those to the right.
     for i in range(n):
         before = pieces[i - 1] if i else -1
         pieces[i] = max(min(pieces[i], before + 1), before, last - (n - 1 - i))
@@ -92,37 +93,35 @@ def _named(owner: np.ndarray, hospitals: int) -> Dict[str, np.ndarray]:
     return {f"hospital-{h + 1}": np.flatnonzero(owner == h) for h in range(hospitals)}
 
 
-def _by_site(dataset: LesionDataset, lesions: Lesions) -> Dict[str, np.ndarray]:
+def _by_site(dataset: LesionDataset, groups: Groups) -> Dict[str, np.ndarray]:
     unknown = int(np.sum(dataset.sites == ""))
     if unknown:
         raise DataError(
             f"{dataset.name}: {unknown} of {len(dataset)} photographs have no site: bring a metadata table "
             "with the column 'dataset', or use --partition iid or dirichlet"
         )
-    return {
-        str(site): np.flatnonzero((lesions.sites == site)[lesions.of]) for site in np.unique(lesions.sites)
-    }
+    return {str(site): np.flatnonzero((groups.sites == site)[groups.of]) for site in np.unique(groups.sites)}
 
 
 def _dirichlet(
     dataset: LesionDataset,
-    lesions: Lesions,
+    groups: Groups,
     hospitals: int,
     alpha: float,
     seed: int,
-    train: Optional[Sequence[int]],
+    train: Optional[Indices],
 ) -> Dict[str, np.ndarray]:
     if not (np.isfinite(alpha) and alpha > 0):
         raise DataError(f"alpha {alpha} is impossible: give a positive number, e.g. 0.3")
     for draw in range(DIRICHLET_DRAWS):
         rng = numpy_rng(seed, "partition", "dirichlet", draw)
-        owner = np.empty(len(lesions.sizes), dtype=np.int64)
+        owner = np.empty(len(groups.sizes), dtype=np.int64)
         for label in range(len(dataset.classes)):
-            members = shuffled(np.flatnonzero(lesions.labels == label), rng)
-            ends = np.cumsum(_dirichlet_shares(alpha, hospitals, rng))[:-1] * lesions.sizes[members].sum()
-            middle = np.cumsum(lesions.sizes[members]) - lesions.sizes[members] / 2
+            members = shuffled(np.flatnonzero(groups.labels == label), rng)
+            ends = np.cumsum(_dirichlet_shares(alpha, hospitals, rng))[:-1] * groups.sizes[members].sum()
+            middle = np.cumsum(groups.sizes[members]) - groups.sizes[members] / 2
             owner[members] = np.searchsorted(ends, middle, side="right")
-        parts = _named(owner[lesions.of], hospitals)
+        parts = _named(owner[groups.of], hospitals)
         problems = _problems(dataset, parts, train)
         if not problems:
             return parts
@@ -139,9 +138,7 @@ def _dirichlet_shares(alpha: float, hospitals: int, rng: np.random.Generator) ->
     return gammas / total if total > 0 else np.eye(hospitals)[rng.integers(hospitals)]
 
 
-def _problems(
-    dataset: LesionDataset, parts: Dict[str, np.ndarray], train: Optional[Sequence[int]]
-) -> List[str]:
+def _problems(dataset: LesionDataset, parts: Dict[str, np.ndarray], train: Optional[Indices]) -> List[str]:
     """Return what is wrong with each hospital that could not train."""
     found = []
     in_train = np.ones(len(dataset), dtype=bool)
@@ -159,9 +156,7 @@ def _problems(
     return found
 
 
-def _check(
-    dataset: LesionDataset, parts: Dict[str, np.ndarray], train: Optional[Sequence[int]], mend: str
-) -> None:
+def _check(dataset: LesionDataset, parts: Dict[str, np.ndarray], train: Optional[Indices], mend: str) -> None:
     problems = _problems(dataset, parts, train)
     if problems:
         raise DataError(f"{problems[0]} of {dataset.name}: {mend}")

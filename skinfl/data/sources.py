@@ -1,4 +1,4 @@
-"""Which publishers' data sets are understood, where to get them, and how their folders look."""
+"""What is said of a publisher's data set, and how readers talk while they work."""
 
 from __future__ import annotations
 
@@ -9,47 +9,16 @@ Progress = Optional[Callable[[int, int, str], None]]
 
 
 class Source(NamedTuple):
-    """A data set that :func:`skinfl.data.load` reads; nothing is downloaded, ``page`` has the files."""
+    """A data set that can be read; nothing is downloaded, ``page`` has the files.
+
+    ``name``: one word for reports and messages. ``what``: the set in half a line, with its licence.
+    ``page``: where to get it. ``layout``: the files as they lie in its folder.
+    """
 
     name: str
     what: str
     page: str
     layout: str
-
-
-HAM10000 = Source(
-    "ham10000",
-    "10,015 dermoscopic photographs of 7,470 lesions, 7 classes (CC BY-NC 4.0)",
-    "https://doi.org/10.7910/DVN/DBW86T (Harvard Dataverse)",
-    "HAM10000_images_part_1/*.jpg, HAM10000_images_part_2/*.jpg, HAM10000_metadata.csv",
-)
-HMNIST = Source(
-    "hmnist",
-    "the images of HAM10000 as pixel tables of 8x8 or 28x28, grey or colour (CC BY-NC 4.0)",
-    "https://www.kaggle.com/datasets/kmader/skin-cancer-mnist-ham10000",
-    "hmnist_28_28_RGB.csv (or 28_28_L, 8_8_RGB, 8_8_L) with HAM10000_metadata.csv beside it",
-)
-ISIC2019 = Source(
-    "isic2019",
-    "the training set of the ISIC 2019 challenge, 8 classes, six centres (CC BY-NC 4.0)",
-    "https://challenge.isic-archive.com/data/#2019",
-    "ISIC_2019_Training_Input/*.jpg, ISIC_2019_Training_GroundTruth.csv, "
-    "ISIC_2019_Training_Metadata.csv, and HAM10000_metadata with its column 'dataset'",
-)
-DERMAMNIST = Source(
-    "dermamnist",
-    "HAM10000 as MedMNIST ships it, 28x28 to 224x224, without lesion ids (CC BY-NC 4.0)",
-    "https://medmnist.com",
-    "dermamnist.npz, dermamnist_64.npz, dermamnist_128.npz or dermamnist_224.npz",
-)
-SYNTHETIC = Source(
-    "synthetic",
-    "drawn pictures in HAM10000's layout and class proportions; not of patients",
-    "drawn on this machine: --data synthetic, or 'skinfl data make-synthetic FOLDER'",
-    "HAM10000_images_part_1/*.jpg, HAM10000_metadata.csv, SYNTHETIC.txt",
-)
-
-ALL = (HAM10000, HMNIST, ISIC2019, DERMAMNIST, SYNTHETIC)
 
 
 def remark(progress: Progress, text: str) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Dict, List, NamedTuple, Sequence, Tuple
+from typing import Callable, Dict, Iterable, List, NamedTuple, Tuple
 
 import numpy as np
 
-from skinfl.data.dataset import LesionDataset
+from skinfl.data.dataset import Indices, LesionDataset
 from skinfl.errors import DataError, nearest
 from skinfl.seeds import numpy_rng
 
@@ -33,10 +33,11 @@ def train_test_split(
 ) -> Split:
     """Draw a test set of about ``test_fraction`` of the photographs.
 
-    ``"grouped"`` keeps all photographs of a lesion together and draws lesions class by class, so that
-    each class with two lesions or more is in both parts. ``"published"`` draws as the published code
-    does: from ten copies of each photograph, heedless of lesions, so that nearly every test
-    photograph was trained on; only to compare with the paper's table.
+    ``"grouped"`` keeps all photographs of a lesion together, and all of a patient where patients are known,
+    and draws these groups class by class, so that each class with two groups or more is in both parts; a
+    group's class is its most frequent one. ``"published"`` draws as the published code does: from ten
+    copies of each photograph, heedless of lesions, so that nearly every test photograph was trained on;
+    only to compare with the paper's table.
     """
     if protocol not in PROTOCOLS:
         raise DataError(f"unknown split protocol {protocol!r}: {nearest(protocol, PROTOCOLS)}")
@@ -55,7 +56,7 @@ def train_test_split(
     return Split(train, test, protocol, leaked_lesions(dataset, train, test))
 
 
-def leaked_lesions(dataset: LesionDataset, train: Sequence[int], test: Sequence[int]) -> int:
+def leaked_lesions(dataset: LesionDataset, train: Indices, test: Indices) -> int:
     """Return how many lesions have photographs both in ``train`` and in ``test``."""
     lesion_ids = dataset.lesion_ids
     both = set(lesion_ids[np.asarray(train, dtype=np.int64)]) & set(
@@ -64,11 +65,20 @@ def leaked_lesions(dataset: LesionDataset, train: Sequence[int], test: Sequence[
     return len(both)
 
 
-class Lesions(NamedTuple):
-    """The lesions of a data set in order of first photograph.
+def leaked_patients(dataset: LesionDataset, train: Indices, test: Indices) -> int:
+    """Return how many known patients have photographs both in ``train`` and in ``test``."""
+    patient_ids = dataset.patient_ids
+    both = set(patient_ids[np.asarray(train, dtype=np.int64)]) & set(
+        patient_ids[np.asarray(test, dtype=np.int64)]
+    )
+    return len(both - {""})
 
-    ``of``: each photograph's lesion number, shape (photographs,). ``labels``, ``sites``, ``sizes``: each
-    lesion's most frequent class and site and its number of photographs, shape (lesions,).
+
+class Groups(NamedTuple):
+    """What is never taken apart, in order of first photograph: a lesion, or all lesions of a known patient.
+
+    ``of``: each photograph's group number, shape (photographs,). ``labels``, ``sites``, ``sizes``: each
+    group's most frequent class and site and its number of photographs, shape (groups,).
     """
 
     of: np.ndarray
@@ -77,16 +87,35 @@ class Lesions(NamedTuple):
     sizes: np.ndarray
 
 
-def group_lesions(dataset: LesionDataset) -> Lesions:
-    """Group the photographs by lesion id."""
-    number: Dict[str, int] = {}
-    of = np.array([number.setdefault(name, len(number)) for name in dataset.lesion_ids], dtype=np.int64)
+def group_photographs(dataset: LesionDataset) -> Groups:
+    """Group the photographs by patient where the patient is known, and else by lesion."""
+    root = _joined(zip(dataset.lesion_ids, dataset.patient_ids))
+    number: Dict[Tuple[str, str], int] = {}
+    of = np.array(
+        [number.setdefault(root(("lesion", name)), len(number)) for name in dataset.lesion_ids],
+        dtype=np.int64,
+    )
     sizes = np.bincount(of, minlength=len(number))
     # Some lesions of HAM10000 carry two diagnoses or two sites: the more frequent one counts.
     labels = _most_frequent(of, dataset.labels, len(number))
     names, codes = np.unique(dataset.sites.astype(str), return_inverse=True)
     sites = names[_most_frequent(of, codes.reshape(-1), len(number))]
-    return Lesions(of, labels, sites, sizes)
+    return Groups(of, labels, sites, sizes)
+
+
+def _joined(pairs: Iterable[Tuple[str, str]]) -> Callable[[Tuple[str, str]], Tuple[str, str]]:
+    """Return what finds the one member that stands for all lesions and patients joined by ``pairs``."""
+    parent: Dict[Tuple[str, str], Tuple[str, str]] = {}
+
+    def root(member: Tuple[str, str]) -> Tuple[str, str]:
+        while parent.get(member, member) != member:
+            member = parent[member]
+        return member
+
+    for lesion, patient in pairs:
+        if patient:
+            parent[root(("lesion", lesion))] = root(("patient", patient))
+    return root
 
 
 def shuffled(values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -98,9 +127,9 @@ def shuffled(values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return values[np.argsort(rng.random(len(values)), kind="stable")]
 
 
-def _most_frequent(of: np.ndarray, codes: np.ndarray, lesions: int) -> np.ndarray:
-    """Return each lesion's most frequent code, the smallest of equals, shape (lesions,)."""
-    counts = np.zeros((lesions, int(codes.max(initial=0)) + 1), dtype=np.int64)
+def _most_frequent(of: np.ndarray, codes: np.ndarray, groups: int) -> np.ndarray:
+    """Return each group's most frequent code, the smallest of equals, shape (groups,)."""
+    counts = np.zeros((groups, int(codes.max(initial=0)) + 1), dtype=np.int64)
     np.add.at(counts, (of, codes), 1)
     return counts.argmax(axis=1)
 
@@ -108,22 +137,23 @@ def _most_frequent(of: np.ndarray, codes: np.ndarray, lesions: int) -> np.ndarra
 def _grouped(
     dataset: LesionDataset, test_fraction: float, rng: np.random.Generator
 ) -> Tuple[np.ndarray, np.ndarray]:
-    lesions = group_lesions(dataset)
-    if len(lesions.labels) < 2:
+    groups = group_photographs(dataset)
+    if len(groups.labels) < 2:
+        one = "patient" if dataset.patient_ids[0] else "lesion"
         raise DataError(
-            f"{dataset.name}: all photographs are of one lesion and cannot be split: two or more are needed"
+            f"{dataset.name}: all photographs are of one {one} and cannot be split: two or more are needed"
         )
     chosen: List[np.ndarray] = []
     for label in range(len(dataset.classes)):
-        members = shuffled(np.flatnonzero(lesions.labels == label), rng)
+        members = shuffled(np.flatnonzero(groups.labels == label), rng)
         if len(members) < 2:
             continue
-        photographs = np.cumsum(lesions.sizes[members])
-        # Lesions enter while the midpoint of each lies below the wanted share of photographs.
-        cut = int(np.sum(photographs - lesions.sizes[members] / 2 < test_fraction * photographs[-1]))
+        photographs = np.cumsum(groups.sizes[members])
+        # Groups enter while the midpoint of each lies below the wanted share of photographs.
+        cut = int(np.sum(photographs - groups.sizes[members] / 2 < test_fraction * photographs[-1]))
         chosen.append(members[: min(max(cut, 1), len(members) - 1)])
     if not chosen:
-        # Each class has a single lesion: any of them may be the test set.
-        chosen.append(shuffled(np.arange(len(lesions.labels)), rng)[:1])
-    in_test = np.isin(lesions.of, np.concatenate(chosen))
+        # Each class has a single group: any of them may be the test set.
+        chosen.append(shuffled(np.arange(len(groups.labels)), rng)[:1])
+    in_test = np.isin(groups.of, np.concatenate(chosen))
     return np.flatnonzero(~in_test), np.flatnonzero(in_test)

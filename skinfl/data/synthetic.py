@@ -9,24 +9,36 @@ from __future__ import annotations
 
 import csv
 import logging
+import os
 import shutil
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
+from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
 from PIL import Image
 
+from skinfl.data import folders, ham10000
 from skinfl.data.cache import cache_folder
+from skinfl.data.dataset import LesionDataset
 from skinfl.data.dermoscopy import Camera, Traits, draw
 from skinfl.data.ham10000 import CLASSES, SYNTHETIC_MARK
-from skinfl.data.sources import Progress
+from skinfl.data.index import Complain, Index, refuse
+from skinfl.data.readers import PHOTOGRAPHS, TRACES, Found, Reader, register
+from skinfl.data.sources import Progress, Source
 from skinfl.errors import DataError, WriteError
 from skinfl.files import whole_folder
 from skinfl.seeds import derive, numpy_rng
 
 _LOG = logging.getLogger(__name__)
+
+SOURCE = Source(
+    "synthetic",
+    "drawn pictures in HAM10000's layout and class proportions; not of patients",
+    "drawn on this machine: --data synthetic, or 'skinfl data make-synthetic FOLDER'",
+    "HAM10000_images_part_1/*.jpg, HAM10000_metadata.csv, SYNTHETIC.txt",
+)
 
 #: counted in HAM10000's metadata table
 HAM10000_COUNTS = {"akiec": 327, "bcc": 514, "bkl": 1099, "df": 115, "nv": 6705, "vasc": 142, "mel": 1113}
@@ -107,18 +119,20 @@ def write(
     proportions of HAM10000 with a handful of each class at least. The folder appears whole or not at
     all. ``SYNTHETIC.txt`` in it marks the set as drawn.
     """
-    folder = Path(folder).expanduser()
+    folder = folders.expanded(folder)
     least = SMALLEST_CLASS * len(CLASSES)
     if images < least:
         raise DataError(f"{images} synthetic images are too few: draw {least} or more")
     if image_size < 16:
         raise DataError(f"synthetic images of {image_size} pixels are too small: draw 16 or more")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise DataError(f"{folder} exists already: give a new or an empty folder")
     try:
+        if os.path.lexists(str(folder)) and (not folders.is_folder(folder) or os.listdir(str(folder))):
+            raise DataError(f"{folder} exists already: give a new or an empty folder")
         _write_whole(folder, images, image_size, seed, progress)
     except WriteError as error:
         raise DataError(f"{folder} cannot be written ({error.reason}): give another folder") from None
+    except OSError as error:
+        raise DataError(f"{folder} cannot be written ({error.strerror}): give another folder") from None
     return folder
 
 
@@ -139,7 +153,7 @@ def drawn(
     folder = cache_folder(cache_dir) / f"synthetic-{VERSION}-{images}-{image_size}-{seed}"
     if anew:
         shutil.rmtree(str(folder), ignore_errors=True)
-    if not (folder / SYNTHETIC_MARK).is_file():
+    if not folders.is_file(folder / SYNTHETIC_MARK):
         try:
             _write_whole(folder, images, image_size, seed, progress)
         except WriteError as error:
@@ -163,7 +177,7 @@ def _write_whole(folder: Path, images: int, image_size: int, seed: int, progress
             _write(temporary, images, image_size, seed, progress)
     except WriteError:
         # Another run may have finished the same folder first.
-        if not (folder / SYNTHETIC_MARK).is_file():
+        if not folders.is_file(folder / SYNTHETIC_MARK):
             raise
 
 
@@ -251,3 +265,51 @@ def _traits(profile: Profile, number: int, seed: int, rng: np.random.Generator) 
         shape_seed=derive(seed, "shape", number),
         **strengths,
     )
+
+
+class Synthetic(Reader):
+    """Drawn pictures: a folder of them, or the set in the cache."""
+
+    source = SOURCE
+    looks_for = f"{SYNTHETIC_MARK} in HAM10000's layout"
+    word = "synthetic"
+
+    def recognise(self, path: Path, metadata: Optional[Path] = None) -> Sequence[Found]:
+        if folders.is_file(path):
+            if not path.name.endswith(ham10000.METADATA):
+                return ()
+            path, metadata = path.parent, metadata or path
+        if not folders.is_file(path / SYNTHETIC_MARK):
+            return ()
+        table = metadata or ham10000.find_metadata(path)
+        whole = ham10000.holds_photographs(path, table)
+        return (Found(self, path, (PHOTOGRAPHS if whole else TRACES,), table),)
+
+    def index(self, found: Found, complain: Complain, progress: Progress = None) -> Index:
+        return _index(found.path, found.metadata, complain, progress)
+
+    def make(
+        self,
+        image_size: int,
+        cache_dir: Optional[Union[str, Path]] = None,
+        progress: Progress = None,
+    ) -> LesionDataset:
+        try:
+            with drawn(cache_dir=cache_dir, progress=progress) as folder:
+                return _index(folder).load(image_size, cache_dir, progress)
+        except DataError as error:
+            _LOG.warning("the synthetic set in the cache is damaged (%s) and is drawn again", error)
+        with drawn(cache_dir=cache_dir, progress=progress, anew=True) as folder:
+            return _index(folder).load(image_size, cache_dir, progress)
+
+
+def _index(
+    folder: Path,
+    metadata: Optional[Path] = None,
+    complain: Complain = refuse,
+    progress: Progress = None,
+) -> Index:
+    return ham10000.index(folder, metadata, complain, progress, SOURCE.name, synthetic=True)
+
+
+register(Synthetic())

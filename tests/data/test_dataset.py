@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 
-from skinfl.data import Lesion, LesionDataset
+from skinfl.data import Lesion, LesionClass, LesionDataset
 from skinfl.errors import DataError
 
 
@@ -22,9 +24,9 @@ def build(**changes):
 
 
 def test_a_photograph_has_all_its_columns():
-    lesion = build(sites=["n", "s"], sexes=["", "male"], ages=[40, 50])[1]
+    lesion = build(sites=["n", "s"], sexes=["", "male"], ages=[40, 50], patient_ids=["", "e"])[1]
     assert isinstance(lesion, Lesion) and lesion.image.shape == (4, 5, 3) and lesion.image[0, 0, 0] == 60
-    assert lesion[1:] == (0, "y", "q", "s", "male", 50.0)
+    assert lesion[1:] == (0, "y", "q", "s", "male", 50.0, "e")
 
 
 def test_what_is_not_known_is_empty():
@@ -54,3 +56,47 @@ def test_a_subset_keeps_order_and_marks():
 def test_what_does_not_fit_together(changes, message):
     with pytest.raises(DataError, match=message):
         build(**changes)
+
+
+def test_classes_may_be_described():
+    described = build(classes=[LesionClass("a", "a mole", False), "b"])
+    assert described.classes == ("a", "b")
+    assert described.class_info == (LesionClass("a", "a mole", False), LesionClass("b", "b", None))
+    assert described.subset([1]).class_info == described.class_info
+
+
+def test_the_digest_follows_all_that_decides_a_result():
+    same = {build().digest(), build(name="other", sexes=["", "male"], ages=[1, 2]).digest()}
+    assert len(same) == 1 and all(len(digest) == 64 for digest in same)
+    pixels = np.arange(2 * 4 * 5 * 3).reshape(2, 4, 5, 3)
+    changed = pixels.copy()
+    changed[1, 3, 4, 2] += 1
+    others = [
+        build(images=changed),
+        build(images=pixels.reshape(2, 5, 4, 3)),
+        build(labels=[0, 1]),
+        build(classes=["b", "a"]),
+        build(classes=["a", "b", "c"]),
+        build(lesion_ids=["x", "x"]),
+        build(image_ids=["p", "r"]),
+        build(image_ids=["q", "p"]),
+        build(sites=["n", ""]),
+        build(patient_ids=["e", ""]),
+        build().subset([1, 0]),
+        build().subset([0]),
+    ]
+    assert len({other.digest() for other in others} | same) == len(others) + 1
+    # What a data set was before makes no difference, only what it is.
+    assert build().subset([1, 0]).subset([1, 0]).digest() in same
+
+
+def test_the_digest_takes_no_time_at_full_size():
+    n = 10015
+    images = np.random.RandomState(0).randint(0, 256, (n, 28, 28, 3), dtype=np.uint8)
+    ids = [f"ISIC_{i:07d}" for i in range(n)]
+    dataset = LesionDataset("large", images, np.arange(n) % 2, ["a", "b"], ids, ids)
+    start = time.process_time()
+    first = dataset.digest()
+    # 0.1 s on a quiet core.
+    assert time.process_time() - start < 1
+    assert dataset.digest() is first

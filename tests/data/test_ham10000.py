@@ -32,13 +32,14 @@ def test_reads_the_rows_in_order_with_their_images(ham):
 
 
 def test_resizing_is_bilinear(ham):
-    # Two columns of black and white become four: ends kept, a quarter and three quarters between.
+    # Columns of black and white, twice as many: ends kept, a quarter and three quarters between.
     folder = ham / "HAM10000_images_part_1"
     (folder / "ISIC_0.jpg").unlink()
-    pixels = np.zeros((2, 2, 3), dtype=np.uint8)
-    pixels[:, 1] = 255
+    pixels = np.zeros((8, 8, 3), dtype=np.uint8)
+    pixels[:, 1::2] = 255
     Image.fromarray(pixels).save(str(folder / "ISIC_0.png"))
-    assert load(ham, image_size=4).images[0, 0, :, 0].tolist() == [0, 64, 191, 255]
+    row = load(ham, image_size=16).images[0, 0, :, 0].tolist()
+    assert row == [0, 64, 191, *[191, 64, 64, 191] * 3, 255]
 
 
 def test_finds_images_in_any_folder_but_prefers_the_published_ones(ham):
@@ -87,7 +88,7 @@ def test_metadata_may_lie_elsewhere(ham, tmp_path):
     moved = tmp_path / "table.csv"
     (ham / "HAM10000_metadata.csv").rename(moved)
     assert len(load(ham, metadata=moved)) == 4
-    with pytest.raises(DataError, match=r"none\.csv is missing.*" + PAGE):
+    with pytest.raises(DataError, match=r"none\.csv is missing: give the publisher's"):
         load(ham, metadata=tmp_path / "none.csv")
 
 
@@ -105,7 +106,8 @@ def put(row, column, value):
     "change, message",
     [
         (put(1, "dx", "mell"), r"HAM10000_metadata\.csv, line 3: unknown class 'mell' \(did you mean 'mel'"),
-        (put(3, "age", "old"), r"line 5: age 'old' is no number"),
+        (put(1, "dx", "BKL"), r"line 3: unknown class 'BKL' \(did you mean 'bkl'"),
+        (put(3, "age", "old"), r"line 5: age 'old' is no number of years"),
         (put(3, "lesion_id", ""), r"line 5: lesion_id is empty.*" + PAGE),
         (put(1, "image_id", "ISIC_0"), r"image ids on several rows \(ISIC_0\): keep one row of each"),
         (lambda rows: rows.pop(), r"1 images in .* have no row in .* \(ISIC_3\): move them elsewhere"),
@@ -137,7 +139,7 @@ def test_a_missing_column_is_named(ham):
 
 def test_a_table_that_is_no_text_is_refused(ham):
     (ham / "HAM10000_metadata.csv").write_bytes(b"\x89PNG\r\n\x1a\n\xff\xfe")
-    with pytest.raises(DataError, match=r"HAM10000_metadata\.csv cannot be read as a CSV file"):
+    with pytest.raises(DataError, match=r"HAM10000_metadata\.csv cannot be read as a table"):
         load(ham)
 
 

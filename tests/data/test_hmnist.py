@@ -57,6 +57,16 @@ def test_a_byte_order_mark_quotes_and_windows_lines_do_not_matter(table):
     assert load(table, image_size=2).images[0, 0, 0].tolist() == [0, 1, 2]
 
 
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le"])
+def test_all_that_a_spreadsheet_saves_reads_the_same(table, separator, newline, encoding):
+    before = load(table).digest()
+    text = table.read_text().replace(",", separator).replace("\n", newline)
+    table.write_bytes(text.encode(encoding))
+    assert load(table).digest() == before
+
+
 def test_of_several_tables_the_largest_and_then_the_colour_one_is_read(table):
     folder = table.parent
     write_pixels(folder / "hmnist_2_2_L.csv", np.zeros((4, 4), int), [2, 2, 6, 4])

@@ -13,7 +13,9 @@ from skinfl.data.splits import Split, train_test_split
 
 def test_known_sources_name_page_and_layout():
     sources = {source.name: source for source in inspect.known_sources()}
-    assert set(sources) == {"ham10000", "hmnist", "isic2019", "dermamnist", "synthetic"}
+    assert set(sources) == {
+        "ham10000", "hmnist", "isic2019", "dermamnist", "synthetic", "pad_ufes_20",
+    }  # fmt: skip
     assert "10.7910/DVN/DBW86T" in sources["ham10000"].page
     assert all(source.what and source.layout for source in sources.values())
 
@@ -87,6 +89,7 @@ def test_who_holds_what_by_hand(make):
         "protocol": "grouped",
         "leaked_lesions": 1,
         "lesions_known": True,
+        "leaked_patients": None,
         "shared_lesions": 1,
         "train": [1, 2],
         "test": [2, 0],

@@ -53,10 +53,23 @@ def test_a_folder_gives_its_largest_file_resized(file, arrays):
     assert np.array_equal(dataset.images[0], large["train_images"][0])
 
 
-def test_grey_arrays_have_one_channel(file, arrays):
-    grey = {key: value[..., 0] if "images" in key else value[:, 0] for key, value in arrays.items()}
-    np.savez(str(file), **grey)
-    assert load(file, image_size=14).images.shape == (12, 14, 14, 1)
+def test_a_file_of_another_name_is_told_by_its_seven_classes(file, arrays):
+    renamed = file.rename(file.parent / "derma.npz")
+    assert load(renamed).name == "dermamnist"
+    # RetinaMNIST is in colour and has five, PneumoniaMNIST two and is grey.
+    for classes in (5, 2):
+        other = {key: value % classes if "labels" in key else value for key, value in arrays.items()}
+        np.savez(str(file.parent / "other.npz"), **other)
+        with pytest.raises(
+            DataError, match=r"other\.npz is not named dermamnist\*\.npz and has not all of its 7"
+        ):
+            load(file.parent / "other.npz")
+    with pytest.raises(
+        DataError, match=r"holds no data set that is known here: it has derma\.npz, other\.npz \(arrays"
+    ):
+        load(file.parent)
+    renamed.rename(file.parent / "DermaMNIST.npz")
+    assert load(file.parent).name == "dermamnist"
 
 
 @pytest.mark.parametrize(
@@ -65,7 +78,8 @@ def test_grey_arrays_have_one_channel(file, arrays):
         ("val_labels", None, r"dermamnist\.npz has no array 'val_labels'"),
         ("val_images", np.zeros((2, 28), np.uint8), r"val_images has shape \(2, 28\)"),
         ("val_images", np.zeros((2, 28, 28, 3)), r"val_images has shape .* of float64, not"),
-        ("val_images", np.zeros((2, 28, 28, 3), np.uint8)[..., :1], r"has colour and grey images"),
+        ("val_images", np.zeros((2, 28, 28, 1), np.uint8), r"val_images has shape \(2, 28, 28, 1\) of uint8"),
+        ("val_images", np.zeros((2, 28, 28), np.uint8), r"val_images .* as DermaMNIST is in colour"),
         ("val_labels", np.zeros((3, 1), np.uint8), r"val_labels has shape \(3, 1\) of uint8 for 2 images"),
         ("val_labels", np.full((2, 1), np.nan), r"val_labels has shape \(2, 1\) of float64"),
         ("val_labels", np.full((2, 1), 7), r"val_labels has an unknown class, they run from 0 to 6"),
@@ -87,4 +101,13 @@ def test_a_damaged_file(file, content):
     whole = file.read_bytes()
     file.write_bytes(whole[: len(whole) // 2] if content is None else content)
     with pytest.raises(DataError, match=r"dermamnist\.npz is cut short or no \.npz file"):
+        load(file)
+
+
+def test_a_file_that_may_not_be_read(file, monkeypatch):
+    def refuse(path, *args, **options):
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr("builtins.open", refuse)
+    with pytest.raises(DataError, match=r"dermamnist\.npz cannot be read \(Permission denied\): allow it"):
         load(file)

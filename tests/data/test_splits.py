@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skinfl.data.dataset import LesionDataset
-from skinfl.data.splits import group_lesions, leaked_lesions, train_test_split
+from skinfl.data.splits import group_photographs, leaked_lesions, leaked_patients, train_test_split
 from skinfl.errors import DataError
 
 
@@ -79,7 +79,9 @@ def test_leaks_are_counted_by_hand(make):
 
 
 def test_a_lesion_counts_as_its_most_frequent_class_and_site(make):
-    lesions = group_lesions(make(["p", "q", "p", "p", "q"], [1, 0, 2, 2, 1], sites=["n", "s", "m", "n", "s"]))
+    lesions = group_photographs(
+        make(["p", "q", "p", "p", "q"], [1, 0, 2, 2, 1], sites=["n", "s", "m", "n", "s"])
+    )
     assert lesions.of.tolist() == [0, 1, 0, 0, 1]
     assert lesions.labels.tolist() == [2, 0]
     assert lesions.sites.tolist() == ["n", "s"]
@@ -113,3 +115,18 @@ def test_ham10000_is_split_without_leak(real_ham10000):
     assert split.leaked_lesions == 0 and len(split.train) + len(split.test) == 10015
     assert np.abs(np.bincount(dataset.labels[split.test]) - 0.2 * dataset.class_counts()).max() < 3
     assert train_test_split(dataset, protocol="published").leaked_lesions > 6500
+
+
+def test_a_patients_lesions_stay_together(make):
+    patients = [f"p{i % 7}" for i in range(60)]
+    dataset = make([str(i) for i in range(60)], [i % 3 for i in range(60)], patient_ids=patients)
+    for seed in range(5):
+        split = train_test_split(dataset, seed=seed)
+        assert len(split.test) and leaked_patients(dataset, split.train, split.test) == 0
+    assert leaked_patients(dataset, [0, 1], [7, 2]) == 1
+
+
+def test_where_one_photograph_names_no_patient_its_lesion_does(make):
+    # By hand: lesion u is patient p's, so is v by way of w's second photograph; x is nobody's known.
+    dataset = make(["u", "u", "v", "w", "w", "x", "y"], [0] * 7, patient_ids=["p", "", "q", "q", "p", "", ""])
+    assert group_photographs(dataset).of.tolist() == [0, 0, 0, 0, 0, 1, 2]
