@@ -198,7 +198,7 @@ def test_variants_are_measured_against_plaintext(toy, monkeypatch, capsys, tmp_p
     with pytest.raises(SystemExit) as stop:
         runpy.run_path(str(ROOT / "experiments" / "variants.py"), run_name="__main__")
     assert stop.value.code == 2
-    assert "exists: name another --out" in capsys.readouterr().err
+    assert "holds a run already: name another --out" in capsys.readouterr().err
     assert json.loads((out / "variants.json").read_text()) == rows
 
 

@@ -26,11 +26,15 @@ _VERSION = 1
 
 
 class Checkpoint(NamedTuple):
-    """A run after some round: its state, the hospitals' own state, and its settings."""
+    """A run after some round: its state, the hospitals' own state, its settings, and its data's digest.
+
+    ``data`` is empty where who writes the checkpoint does not hold the data.
+    """
 
     state: RunState
     hospitals: Dict[str, np.ndarray]
     settings: Dict[str, Any]
+    data: str = ""
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
@@ -51,6 +55,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "accepted": p.accepted,
         "records": list(p.records),
         "settings": checkpoint.settings,
+        "data": checkpoint.data,
     }
     arrays["header"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
     buffer = io.BytesIO()
@@ -111,4 +116,4 @@ def _parse(body: bytes) -> Checkpoint:
     )
     prefix = "hospitals/"
     hospitals = {name[len(prefix) :]: a for name, a in arrays.items() if name.startswith(prefix)}
-    return Checkpoint(state, hospitals, header["settings"])
+    return Checkpoint(state, hospitals, header["settings"], header["data"])
