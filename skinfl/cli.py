@@ -200,7 +200,7 @@ def examples(*lines: str) -> str:
 @app.command(
     epilog=examples(
         "skinfl train --protection smpc --rounds 3",
-        "skinfl train --data ~/HAM10000 --strategy scaffold --partition dirichlet --alpha 0.3",
+        "skinfl train --data ~/HAM10000 --strategy scaffold --hospitals 10",
         "skinfl train --resume runs/20260101-120000-train --rounds 20",
     )
 )
@@ -231,7 +231,7 @@ def compare(invocation: Invocation, protections: Optional[str] = PROTECTIONS) ->
 @data_commands.app.command(
     "split",
     epilog=examples(
-        "skinfl data split --hospitals 10 --partition dirichlet --alpha 0.3",
+        "skinfl data split --hospitals 10 --partition dirichlet",
         "skinfl data split --data ~/HAM10000 --figure who-holds-what.png",
     ),
 )

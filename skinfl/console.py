@@ -124,10 +124,15 @@ def settle_streams() -> None:
         sys.stdout.flush()
 
 
+def report(message: object) -> None:
+    """Print one line of error on stderr."""
+    print(f"error: {message}", file=sys.stderr, flush=True)
+
+
 def fail(message: object) -> None:
     """Print one line of error and leave with status 2."""
     try:
-        print(f"error: {message}", file=sys.stderr, flush=True)
+        report(message)
         settle_streams()
     except OSError:  # there is nowhere to say it, and at exit it would be tried once more
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
