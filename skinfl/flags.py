@@ -14,7 +14,7 @@ import typer
 
 from skinfl.errors import SettingsError
 from skinfl.paths import command_line, path, this_command
-from skinfl.run_folder import CHECKPOINT, CONFIG, RunFolder, claim, claim_new, data_of
+from skinfl.run_folder import CONFIG, RunFolder, claim, claim_new, data_of, holds_results
 from skinfl.settings import Settings, from_mapping, read_toml
 
 #: flags that are no settings: where a run is written, and what its settings start from
@@ -109,9 +109,12 @@ def _settings(values: Dict[str, Any], fixed: Dict[str, Any], config: Optional[Pa
 
 
 def _interrupted(name: str, out: Path) -> None:
-    kept = (out / CHECKPOINT).exists() or any(out.glob(f"*/{CHECKPOINT}"))
     again = command_line([*this_command(name), "--resume", out])
-    said = f"finished rounds are kept, go on with {again}" if kept else "there is nothing to keep yet"
+    said = (
+        f"finished rounds are kept, go on with {again}"
+        if holds_results(out)
+        else "there is nothing to keep yet"
+    )
     print(f"interrupted: {said}", file=sys.stderr)
     raise SystemExit(130)
 

@@ -25,11 +25,12 @@ def path(text: PathLike) -> Path:
     """
     if not str(text).strip():
         raise SettingsError("a path is empty: name a file or folder, '.' is where you are")
+    # not Path.expanduser: to it './~', the way to name a file '~', is no different
+    expanded = Path(os.path.expanduser(str(text)))
+    if str(text).startswith("~") and str(expanded).startswith("~"):
+        raise SettingsError(f"{text} names a user who has no home here: write the path in full, or ./{text}")
     try:
-        expanded = Path(text).expanduser()
         expanded.exists()  # of all that can be asked, the cheapest that looks at the whole name
-    except RuntimeError:
-        raise SettingsError(f"{text} names a user who has no home here: write the path in full") from None
     except ValueError:
         raise SettingsError(f"{text!r} is no path: it holds a zero byte") from None
     except OSError as error:

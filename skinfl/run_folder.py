@@ -35,7 +35,7 @@ ABOUT = "run.json"
 LOCK = ".lock"
 #: what makes a folder one that must not be written into by another run
 _RESULTS = (
-    *(CHECKPOINT, RESULT, ROUNDS, MODEL, FIGURES, REPORT, COMPARISON),
+    *(RESULT, MODEL, FIGURES, REPORT, COMPARISON),
     *("scale.json", "variants.json", "variants.png", "inference.json"),
 )
 #: what goes on with a run of each kind
@@ -88,8 +88,8 @@ class RunFolder:
 
     def close(self) -> None:
         """Let go of the folder; where no run came of it, take away what was made for it."""
-        if self.about and not self.resumed and not _holds_results(self.path):
-            for name in (CONFIG, ABOUT):
+        if self.about and not self.resumed and not holds_results(self.path):
+            for name in (CONFIG, CHECKPOINT, ROUNDS, ABOUT):
                 with suppress(OSError):
                     (self.path / name).unlink()
         with suppress(OSError):
@@ -200,8 +200,8 @@ class _Claimed(SettingsError):
 def _check_free(path: Path) -> None:
     """Refuse a folder with files that a run would overwrite."""
     try:
-        found = _holds_results(path)
-        foreign = (path / CONFIG).exists() and not (path / ABOUT).exists()
+        found = holds_results(path)
+        foreign = [] if (path / ABOUT).exists() else [n for n in (CONFIG, CHECKPOINT) if (path / n).exists()]
     except OSError as error:
         raise _unwritable(path, error) from None
     if found:
@@ -211,14 +211,21 @@ def _check_free(path: Path) -> None:
             resume = ""
         raise _Claimed(f"{path} holds a run already: {resume}name another --out")
     if foreign:
-        raise _Claimed(f"{path} holds a {CONFIG} that no run wrote: name another --out")
+        raise _Claimed(f"{path} holds a {foreign[0]} that no run wrote: name another --out")
 
 
-def _holds_results(path: Path) -> bool:
-    """Whether there is something that took time to make; a comparison's runs lie in folders of their own."""
-    if any((path / name).exists() for name in _RESULTS):
+def holds_results(path: Path) -> bool:
+    """Whether a folder holds something that took time to make, a finished round at least."""
+    if any((path / name).exists() for name in _RESULTS) or _finished_rounds(path):
         return True
-    return (path / ABOUT).exists() and any(path.glob(f"*/{CHECKPOINT}"))
+    # a comparison's runs lie in folders of their own
+    return (path / ABOUT).exists() and any(
+        _finished_rounds(found.parent) for found in path.glob(f"*/{ROUNDS}")
+    )
+
+
+def _finished_rounds(path: Path) -> bool:
+    return (path / ROUNDS).exists() and (path / ROUNDS).stat().st_size > 0
 
 
 def _check_kind(path: Path, kind: str) -> None:

@@ -144,6 +144,7 @@ def test_a_full_disk_is_one_line(toy, monkeypatch, capsys, tmp_path):
         ["--protection", "he", "--degree", "1000"],
         ["--hospitals", "400"],
         ["--lr", "-1"],
+        ["--lr", "1e9"],
     ],
 )
 def test_a_start_that_fails_leaves_nothing_and_blocks_nothing(toy, monkeypatch, tmp_path, flags):
@@ -162,9 +163,8 @@ def test_what_lies_in_a_folder_already_is_kept(toy, monkeypatch, capsys, tmp_pat
     assert [p.name for p in tmp_path.iterdir()] == ["config.toml"]
     (tmp_path / "config.toml").rename(tmp_path / "notes.txt")
     assert skinfl(monkeypatch, "train", *SMALL, "--out", tmp_path, "--lr", "1e9") == 2
-    assert skinfl(monkeypatch, "train", *SMALL, "--out", tmp_path) == 2, (
-        "a run that diverged can be looked at"
-    )
+    assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
+    assert skinfl(monkeypatch, "train", *SMALL, "--out", tmp_path) == 0
     assert (tmp_path / "notes.txt").read_text() == "rounds = 1\n"
 
 
@@ -243,9 +243,8 @@ def test_data_may_move_and_a_run_may_go_on_elsewhere(monkeypatch, capsys, tmp_pa
     assert f"lay at {drawn}" in line and "--data" in line
     assert skinfl(monkeypatch, "train", "--resume", run, "--rounds", "3", "--data", "../moved") == 0
     assert skinfl(monkeypatch, "train", "--resume", run, "--rounds", "4") == 0
-    next((tmp_path / "moved" / "HAM10000_images_part_1").glob("*.jpg")).write_bytes(
-        next((tmp_path / "moved" / "HAM10000_images_part_2").glob("*.jpg")).read_bytes()
-    )
+    one, other = sorted((tmp_path / "moved").glob("*/*.jpg"))[:2]
+    one.write_bytes(other.read_bytes())
     capsys.readouterr()
     assert skinfl(monkeypatch, "train", "--resume", run, "--rounds", "5") == 2
     assert "images were added, removed, relabelled or changed" in error_line(capsys)
@@ -281,11 +280,16 @@ def test_no_flag_for_a_path_takes_it_unexpanded():
         below = getattr(command, "commands", {})
         return [found for c in below.values() for found in commands(c)] if below else [command]
 
+    def parser(parameter):
+        if hasattr(parameter, "type_descriptor"):  # recent versions of typer
+            return parameter.type_descriptor.parameter_info.parser
+        return getattr(parameter.type, "func", None)
+
     for command in commands(typer.main.get_command(cli.app)):
         for parameter in command.params:
             words = (parameter.help or "").split()
             if {"file", "folder", "folder,", "files"} & set(words) and parameter.name != "data":
-                assert getattr(parameter.type, "func", None) is path, (command.name, parameter.name)
+                assert parser(parameter) is path, (command.name, parameter.name)
 
 
 @pytest.mark.parametrize(
@@ -369,7 +373,7 @@ def test_the_package_can_be_run(module):
 
 
 def test_help_needs_no_torch():
-    script = "import sys, skinfl.cli; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    script = "import sys, skinfl.cli; sys.exit('torch' in sys.modules)"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     assert subprocess.run([sys.executable, "-c", script], env=environment).returncode == 0
 
