@@ -30,7 +30,9 @@ def path(text: PathLike) -> Path:
     if str(text).startswith("~") and str(expanded).startswith("~"):
         raise SettingsError(f"{text} names a user who has no home here: write the path in full, or ./{text}")
     try:
-        expanded.exists()  # of all that can be asked, the cheapest that looks at the whole name
+        os.lstat(str(expanded))
+    except (FileNotFoundError, NotADirectoryError):
+        pass  # what is to be read or made there says so itself
     except ValueError:
         raise SettingsError(f"{text!r} is no path: it holds a zero byte") from None
     except OSError as error:

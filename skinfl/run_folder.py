@@ -83,6 +83,10 @@ class RunFolder:
         source = Path(settings.data).expanduser()
         data = os.path.abspath(str(source)) if source.exists() else None
         self.about = {"kind": self.kind, "data": data, "options": options}
+        if not self.resumed:  # of a run that was killed in its first round
+            for name in (CHECKPOINT, ROUNDS):
+                with suppress(FileNotFoundError):
+                    (self.path / name).unlink()
         write_json(self.path / ABOUT, self.about)
         write_text(self.path / CONFIG, to_toml(settings))
 

@@ -75,14 +75,14 @@ def serve(
     if tls is not None:
         check_certificate(*tls)
     served = prepare(load_model(model_in(model)), batches=batches)
-    with bind(host, port) as listener:
-        app = create_app(
-            served,
-            workers=workers or os.cpu_count() or 1,
-            limits=Limits(clients=clients, key_lifetime=key_lifetime, compute_timeout=timeout),
-            body_timeout=body_timeout,
-        )
-        listen(app, listener, tls)
+    listeners = bind(host, port)
+    app = create_app(
+        served,
+        workers=workers or os.cpu_count() or 1,
+        limits=Limits(clients=clients, key_lifetime=key_lifetime, compute_timeout=timeout),
+        body_timeout=body_timeout,
+    )
+    listen(app, listeners, tls)
 
 
 def diagnose(

@@ -22,7 +22,7 @@ import socket
 import ssl
 import time
 from contextlib import asynccontextmanager
-from typing import Any, AsyncIterator, Dict, List, Optional, Tuple
+from typing import Any, AsyncIterator, Dict, List, Optional, Sequence, Tuple
 
 from skinfl import __version__
 from skinfl.errors import MissingExtra, SettingsError
@@ -213,22 +213,44 @@ class _Metrics:
         return "\n".join(lines) + "\n"
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """Return a socket bound to an address; raises :class:`SettingsError` where it is taken or impossible."""
+def bind(host: str, port: int) -> List[socket.socket]:
+    """Return sockets bound to the addresses of ``host``, which may be several: localhost has two.
+
+    Raises :class:`~skinfl.errors.SettingsError` where the port is taken, or no address is this machine's.
+    """
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, kind, protocol)
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:
         raise SettingsError(f"--host {host} is no address of this machine: {error}") from None
+    listeners: List[socket.socket] = []
+    missing: Optional[OSError] = None
+    try:
+        for family, kind, protocol, _, address in dict.fromkeys(found):
+            try:
+                listeners.append(_bound(socket.socket(family, kind, protocol), address))
+            except OSError as error:  # a name may have an address of a kind that this machine lacks
+                if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                    raise
+                missing = error
+        if not listeners and missing is not None:
+            raise missing
+    except OSError as error:
+        for listener in listeners:
+            listener.close()
+        raise _cannot_listen(host, port, error) from None
+    return listeners
+
+
+def _bound(listener: socket.socket, address: Any) -> socket.socket:
     try:
         if os.name == "posix":  # elsewhere it lets two servers share a port
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if listener.family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         listener.bind(address)
-    except OSError as error:
+    except OSError:
         listener.close()
-        raise _cannot_listen(host, port, error) from None
+        raise
     return listener
 
 
@@ -263,18 +285,18 @@ def check_certificate(certificate: str, key: str) -> None:
 
 def listen(
     app: FastAPI,
-    listener: socket.socket,
+    listeners: Sequence[socket.socket],
     tls: Optional[Tuple[str, str]] = None,
     *,
     connections: int = 256,
 ) -> None:
-    """Serve on a bound socket until interrupted; with ``tls``, a certificate and its key, over https."""
+    """Serve on bound sockets until interrupted; with ``tls``, a certificate and its key, over https."""
     try:
         import uvicorn
     except ImportError as error:
         raise MissingExtra("uvicorn", "serve", "serving encrypted diagnosis") from error
     certificate, key = tls or (None, None)
-    host, port = listener.getsockname()[:2]
+    host, port = listeners[0].getsockname()[:2]
     server = uvicorn.Server(
         uvicorn.Config(
             app,
@@ -290,7 +312,7 @@ def listen(
         )
     )
     try:
-        server.run(sockets=[listener])
+        server.run(sockets=list(listeners))
     except KeyboardInterrupt:
         pass
     except OSError as error:
