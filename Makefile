@@ -15,7 +15,7 @@ $(VENV)/.installed: pyproject.toml
 	touch $@
 
 demo: $(VENV)/.installed
-	$(VENV)/bin/python experiments/compare.py --out runs/demo-$$(date +%Y%m%d-%H%M%S) $(DEMO_FLAGS)
+	$(VENV)/bin/python experiments/compare.py $(DEMO_FLAGS)
 
 test: $(VENV)/.installed
 	$(VENV)/bin/python -m pytest -m "not slow" $(TESTS)

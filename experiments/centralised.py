@@ -14,4 +14,4 @@ def main(
 
 
 if __name__ == "__main__":
-    experiment("centralised", main, {})
+    experiment("centralised", main, {}, resumable=False)

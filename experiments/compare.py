@@ -1,14 +1,11 @@
 """Train under plaintext, SMPC and HE with the same seeds and print the three side by side."""
 
-import typer
+from typing import Optional
 
-from skinfl.cli import Invocation, compare_and_report, experiment
+from skinfl.cli import PROTECTIONS, Invocation, compare_and_report, experiment
 
 
-def main(
-    invocation: Invocation,
-    protections: str = typer.Option("smpc,he", help="protections to compare with plaintext, by comma"),
-) -> None:
+def main(invocation: Invocation, protections: Optional[str] = PROTECTIONS) -> None:
     """Train under plaintext, SMPC and HE with the same seeds and print the three side by side."""
     compare_and_report(invocation, protections)
 

@@ -1,5 +1,6 @@
 """Train on Flower: a SuperLink and SuperNodes on this machine, with TLS and authentication."""
 
+import shutil
 from pathlib import Path
 
 import typer
@@ -7,6 +8,7 @@ import typer
 from skinfl.assembly import load_federated_data
 from skinfl.cli import experiment
 from skinfl.flags import Invocation
+from skinfl.run_folder import CHECKPOINT
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 
@@ -23,16 +25,22 @@ def main(
     from skinfl.flower.local.experiment import flower_settings, run_experiment
 
     settings = flower_settings(invocation.settings)
-    result = run_experiment(
-        settings,
-        load_federated_data(settings),
-        invocation.out,
-        CHECKOUT,
-        simulation=simulation,
-        resume=invocation.resume,
-        timeout=timeout,
-        show=lambda line: print(line) if line.startswith("run ") else None,
-    )
+    material = load_federated_data(settings)
+    invocation.folder.begin(settings)
+    try:
+        result = run_experiment(
+            settings,
+            material,
+            invocation.out,
+            CHECKOUT,
+            simulation=simulation,
+            resume=invocation.resume,
+            timeout=timeout,
+            show=lambda line: print(line) if line.startswith("run ") else None,
+        )
+    finally:
+        if not (invocation.out / CHECKPOINT).exists():  # keys of a federation that never trained
+            shutil.rmtree(str(invocation.out / "federation"), ignore_errors=True)
     final, memory = result["final"], result["memory"]["peak_bytes"]
     print(f"final: accuracy {final['accuracy']:.3f}, balanced accuracy {final['balanced_accuracy']:.3f}")
     if memory is not None:

@@ -9,4 +9,4 @@ def main(invocation: Invocation) -> None:
 
 
 if __name__ == "__main__":
-    experiment("he", main, {"protection": "he"})
+    experiment("he", main, {"protection": "he"}, kind="train")

@@ -8,11 +8,16 @@ from rich.console import Console
 
 from skinfl.cli import Invocation, experiment, train_and_report
 from skinfl.console import loading
+from skinfl.errors import SettingsError
+from skinfl.paths import path
+from skinfl.run_folder import model_in
 
 
 def main(
     invocation: Invocation,
-    trained: Optional[Path] = typer.Option(None, help="model file to take instead of training one"),
+    trained: Optional[Path] = typer.Option(
+        None, parser=path, help="model file, or folder of a run, to take instead of training one"
+    ),
     images: int = typer.Option(200, min=0, help="test images to diagnose; 0 for all"),
     batch: bool = typer.Option(False, help="encrypt all images together instead of one by one"),
 ) -> None:
@@ -22,13 +27,16 @@ def main(
     from skinfl.inference.evaluation import compare_with_plain, images_to_test
     from skinfl.models import load_model
 
+    if trained is not None and invocation.resume:
+        raise SettingsError("--trained is instead of training, --resume goes on with it: give one of them")
     if trained is None:
         train_and_report(invocation)
-        trained = invocation.out / "model.npz"
-    stored = load_model(trained)
+    stored = load_model(model_in(trained or invocation.out))
     test = images_to_test(stored, load_federated_data(invocation.settings).test, images)
     with loading(Console()) as progress:
         result = compare_with_plain(stored, test, batch=batch, progress=progress)
+    if trained is not None:
+        invocation.folder.begin(invocation.settings)
     write_json(invocation.out / "inference.json", result)
     show(result)
     typer.echo(f"figures: {invocation.out / 'inference.json'}")

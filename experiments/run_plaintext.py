@@ -9,4 +9,4 @@ def main(invocation: Invocation) -> None:
 
 
 if __name__ == "__main__":
-    experiment("plaintext", main, {"protection": "plaintext"})
+    experiment("plaintext", main, {"protection": "plaintext"}, kind="train")

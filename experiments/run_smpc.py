@@ -9,4 +9,4 @@ def main(invocation: Invocation) -> None:
 
 
 if __name__ == "__main__":
-    experiment("smpc", main, {"protection": "smpc"})
+    experiment("smpc", main, {"protection": "smpc"}, kind="train")

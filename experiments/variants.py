@@ -17,4 +17,6 @@ def main(
 
 
 if __name__ == "__main__":
-    experiment("variants", main, {"protection": "plaintext", "he_scheme": None, "bits": None})
+    experiment(
+        "variants", main, {"protection": "plaintext", "he_scheme": None, "bits": None}, resumable=False
+    )

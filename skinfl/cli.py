@@ -5,18 +5,21 @@ Exit status: 0 done; 2 something the user can mend, in one line; 130 interrupted
 
 from __future__ import annotations
 
+import errno
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import typer
 from rich.console import Console
 
 from skinfl import __version__, data_commands
-from skinfl.console import RunDisplay, fail, loading
-from skinfl.errors import SettingsError, SkinflError
+from skinfl.console import RunDisplay, fail, loading, prepare_streams, settle_streams
+from skinfl.errors import SkinflError
 from skinfl.flags import Invocation, settings_command
 from skinfl.inference import commands as inference_commands
+from skinfl.paths import PathLike, command_line, path, program
+from skinfl.run_folder import CHECKPOINT
 from skinfl.settings import Settings
 
 if TYPE_CHECKING:
@@ -25,11 +28,15 @@ if TYPE_CHECKING:
 #: the base of all usage errors; newer versions of typer raise those of a click of their own
 _UsageError = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
 # torch and what builds on it are imported where a command needs them, so that --help is quick.
-app = typer.Typer(
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
+_HELP = {"help_option_names": ["-h", "--help"]}
+app = typer.Typer(pretty_exceptions_enable=False, context_settings=_HELP)
+#: why a file or terminal takes no more of what is printed; other files' errors have a name in them
+_NO_OUTPUT = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF, errno.EFBIG)
 _console = Console()
+
+
+def _say(text: str) -> None:
+    _console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def _material(settings: Settings) -> FederatedData:
@@ -40,12 +47,9 @@ def _material(settings: Settings) -> FederatedData:
         material = load_federated_data(settings, progress)
     dataset, split = material.dataset, material.split
     note = " (synthetic: drawn, not photographed)" if dataset.synthetic else ""
-    _console.print(
+    _say(
         f"data: {dataset.name}{note}, {len(dataset)} images, {len(split.train)} to train and "
-        f"{len(split.test)} to test, lesions in both: {split.leaked_lesions}",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
+        f"{len(split.test)} to test, lesions in both: {split.leaked_lesions}"
     )
     if split.protocol != "grouped":
         _console.print(f"split: {split.protocol!r}, which lets lesions leak from training into the test set")
@@ -64,37 +68,40 @@ def _use_threads(settings: Settings) -> None:
 
 def train_and_report(invocation: Invocation) -> None:
     """Run one training and say what came of it."""
-    from skinfl.run import run
+    from skinfl.run import load_matching, run
 
-    material = _material(invocation.settings)
-    display = RunDisplay(_console, invocation.settings.protection)
+    settings, folder = invocation.settings, invocation.folder
+    if folder.resumed:
+        load_matching(folder.path / CHECKPOINT, settings)  # before the data are read, which takes longer
+    material = _material(settings)
+    display = RunDisplay(_console, settings.protection)
     try:
-        outcome = run(
-            invocation.settings, material, invocation.out, listeners=[display], resume=invocation.resume
-        )
-    except KeyboardInterrupt:
-        display.close()
-        _interrupted(invocation.out)
+        outcome = run(settings, material, folder, listeners=[display])
     finally:
         display.close()
     final = outcome.result["final"]
-    _console.print(
+    _say(
         f"final: accuracy {final['accuracy']:.3f}, balanced accuracy {final['balanced_accuracy']:.3f}, "
-        f"macro F1 {final['macro_f1']:.3f}",
-        highlight=False,
+        f"macro F1 {final['macro_f1']:.3f}"
     )
-    _console.print(f"report: {outcome.out / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
+    _warn_of_missing_updates([outcome.result])
+    _say(f"report: {outcome.out / 'report.html'}")
+    _say_how_to_go_on(settings, folder.path)
 
 
-def compare_and_report(invocation: Invocation, protections: str) -> None:
+def compare_and_report(invocation: Invocation, protections: Optional[str]) -> None:
     """Run plaintext and the other protections, print the table."""
     from skinfl.report.table import print_comparison
-    from skinfl.studies.compare import compare
+    from skinfl.run import load_matching
+    from skinfl.studies.compare import chosen, compare
 
-    names = _listed(protections)
-    for name in names:
-        invocation.settings.replace(protection=name)  # refuses an unknown name before anything runs
-    material = _material(invocation.settings)
+    settings, folder = invocation.settings, invocation.folder
+    names = chosen(None if protections is None else _listed(protections), folder)
+    for name in ("plaintext", *names):
+        checked = settings.replace(protection=name)  # refuses an unknown name before anything runs
+        if folder.resumed and (folder.path / name / CHECKPOINT).exists():
+            load_matching(folder.path / name / CHECKPOINT, checked)
+    material = _material(settings)
     displays: List[RunDisplay] = []
 
     def listeners(protection: str) -> Tuple[RunDisplay, ...]:
@@ -104,22 +111,46 @@ def compare_and_report(invocation: Invocation, protections: str) -> None:
         return (displays[-1],)
 
     try:
-        comparison = compare(
-            invocation.settings,
-            material,
-            invocation.out,
-            protections=names,
-            listeners=listeners,
-            resume=invocation.resume,
-        )
-    except KeyboardInterrupt:
-        displays[-1].close()
-        _interrupted(invocation.out)
+        comparison = compare(settings, material, folder, protections=names, listeners=listeners)
     finally:
         for display in displays:
             display.close()
     print_comparison(comparison, _console)
-    _console.print(f"report: {invocation.out / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
+    _warn_of_missing_updates(comparison["runs"])
+    _say(f"report: {folder.path / 'report.html'}")
+    _say_how_to_go_on(settings, folder.path / (names[0] if names else "plaintext"))
+
+
+def _warn_of_missing_updates(results: Sequence[Mapping[str, Any]]) -> None:
+    """Say where a run looks trained and is not, or less than it seems."""
+    for result in results:
+        rounds, with_update = result["rounds"], result["rounds_with_update"]
+        if not with_update:
+            _say(
+                f"warning: no update entered the model in any of {rounds} rounds of {result['protection']}: "
+                "these are the figures of an untrained network"
+            )
+        elif with_update < rounds:
+            _say(
+                f"note: {rounds - with_update} of {rounds} rounds of {result['protection']} brought no update"
+            )
+
+
+def _say_how_to_go_on(settings: Settings, run: Path) -> None:
+    """Print commands that can be pasted: what a trained network is for."""
+    if settings.model != "skinnet":  # the others can't be evaluated on encrypted images
+        return
+    photographs: PathLike = "PHOTOGRAPHS"
+    commands: List[List[PathLike]] = []
+    if settings.data == "synthetic":
+        photographs = run / "pictures"
+        commands.append([*program(), "data", "make-synthetic", photographs, "--images", "60"])
+        photographs = photographs / "HAM10000_images_part_1"
+    commands.append([*program(), "diagnose", photographs, "--local", "--model", run])
+    commands.append([*program(), "serve", "--model", run])
+    _say("go on with:")
+    for words in commands:
+        _say(f"  {command_line(words)}")
 
 
 def scale_and_report(invocation: Invocation, seeds: int) -> None:
@@ -127,13 +158,13 @@ def scale_and_report(invocation: Invocation, seeds: int) -> None:
     from skinfl.files import write_json
     from skinfl.studies.scale import scale, scale_table
 
-    found = _new(invocation.out / "scale.json")
     _use_threads(invocation.settings)
     with loading(_console) as progress:
         rows = scale(invocation.settings, seeds, progress)
-    write_json(found, rows)
+    invocation.folder.begin(invocation.settings, seeds=seeds)
+    found = write_json(invocation.out / "scale.json", rows)
     _console.print(scale_table(rows))
-    _console.print(f"figures: {found}", markup=False, highlight=False, soft_wrap=True)
+    _say(f"figures: {found}")
 
 
 def variants_and_report(invocation: Invocation, variants: str, seeds: int) -> None:
@@ -142,24 +173,18 @@ def variants_and_report(invocation: Invocation, variants: str, seeds: int) -> No
     from skinfl.report.plots import draw_variants
     from skinfl.studies.variants import curves, measure, variants_table
 
-    found = _new(invocation.out / "variants.json")
     _use_threads(invocation.settings)
     rows: List[Dict[str, Any]] = []
+    names = _listed(variants)
     with loading(_console) as progress:
-        for row in measure(invocation.settings, _listed(variants), seeds, progress):
+        for row in measure(invocation.settings, names, seeds, progress):
+            if not rows:
+                invocation.folder.begin(invocation.settings, variants=list(names), seeds=seeds)
             rows.append(row)
-            write_json(found, rows)  # each costs minutes: none is lost
+            write_json(invocation.out / "variants.json", rows)  # each costs minutes: none is lost
     _console.print(variants_table(rows))
     accuracies = {key: curves(rows, key) for key in ("accuracy", "balanced_accuracy")}
-    figure = draw_variants(invocation.out / "variants.png", accuracies)
-    _console.print(f"figure: {figure}", markup=False, highlight=False, soft_wrap=True)
-
-
-def _new(path: Path) -> Path:
-    """Return ``path``; refuse one that holds figures already, which may have taken hours."""
-    if path.exists():
-        raise SettingsError(f"{path} exists: name another --out")
-    return path
+    _say(f"figure: {draw_variants(invocation.out / 'variants.png', accuracies)}")
 
 
 def _listed(text: str) -> Tuple[str, ...]:
@@ -167,36 +192,57 @@ def _listed(text: str) -> Tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
-def _interrupted(out: Path) -> None:
-    print(f"interrupted: finished rounds are kept, go on with --resume {out}", file=sys.stderr)
-    raise SystemExit(130)
+def examples(*lines: str) -> str:
+    """Return what stands below a command's help: commands that can be pasted, one a line."""
+    return "\n\n".join(("Examples:", *lines))
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "skinfl train --protection smpc --rounds 3",
+        "skinfl train --data ~/HAM10000 --strategy scaffold --hospitals 10",
+        "skinfl train --resume runs/20260101-120000-train --rounds 20",
+    )
+)
 @settings_command("train")
 def train(invocation: Invocation) -> None:
     """Train under one protection and write a report."""
     train_and_report(invocation)
 
 
-@app.command()
+PROTECTIONS = typer.Option(
+    None,
+    help="protections to compare with plaintext, by comma (default: smpc,he; those of the run with --resume)",
+)
+
+
+@app.command(
+    epilog=examples(
+        "skinfl compare --rounds 3",
+        "skinfl compare --data ~/HAM10000 --protections smpc --hospitals 10",
+    )
+)
 @settings_command("compare", {"protection": "plaintext"})
-def compare(
-    invocation: Invocation,
-    protections: str = typer.Option("smpc,he", help="protections to compare with plaintext, by comma"),
-) -> None:
+def compare(invocation: Invocation, protections: Optional[str] = PROTECTIONS) -> None:
     """Train under several protections with the same seeds and print them side by side."""
     compare_and_report(invocation, protections)
 
 
-@data_commands.app.command("split")
+@data_commands.app.command(
+    "split",
+    epilog=examples(
+        "skinfl data split --hospitals 10 --partition dirichlet",
+        "skinfl data split --data ~/HAM10000 --figure who-holds-what.png",
+    ),
+)
 @settings_command("split", groups=("Data", "Hospitals"))
 def split(
     invocation: Invocation,
-    figure: Optional[str] = typer.Option(None, help="PNG file to draw who holds what into"),
+    figure: Optional[Path] = typer.Option(None, parser=path, help="PNG file to draw who holds what into"),
+    force: bool = typer.Option(False, "--force", help="replace the figure if it is there"),
 ) -> None:
     """Show who holds what after the split, with its leakage check."""
-    data_commands.show_split(invocation.settings, figure)
+    data_commands.show_split(invocation.settings, figure, force)
 
 
 app.add_typer(data_commands.app, name="data")
@@ -225,9 +271,12 @@ def root(
 
 def execute(command: typer.Typer) -> None:
     """Run a command; what a user can mend becomes one line on stderr and exit status 2."""
-    arguments = sys.argv[1:]
+    prepare_streams()
+    parser = typer.main.get_command(command)
+    _tidy_help(parser)
     try:
-        status = typer.main.get_command(command)(arguments or None, standalone_mode=False)
+        status = parser(sys.argv[1:] or None, standalone_mode=False)
+        settle_streams()
     except typer.Exit as stop:
         status = stop.exit_code
     except typer.Abort:
@@ -236,7 +285,20 @@ def execute(command: typer.Typer) -> None:
         fail(f"{error.format_message()} (--help lists what there is)")
     except SkinflError as error:
         fail(error)
+    except OSError as error:
+        if error.filename is not None or error.errno not in _NO_OUTPUT:
+            raise
+        fail(f"the output cannot be written ({error.strerror}): send it elsewhere, what was done is kept")
     raise SystemExit(status if isinstance(status, int) else 0)
+
+
+def _tidy_help(command: Any) -> None:
+    """Let help show ``--local`` as the flag it is: recent versions of typer write ``--local <bool>``."""
+    for parameter in command.params:
+        if getattr(parameter, "is_flag", False):
+            parameter.metavar = ""
+    for below in getattr(command, "commands", {}).values():
+        _tidy_help(below)
 
 
 def main() -> None:
@@ -246,8 +308,17 @@ def main() -> None:
     execute(app)
 
 
-def experiment(name: str, function: Callable, fixed: Dict[str, Any]) -> None:
-    """Run a script of ``experiments/``: a training command with some settings fixed."""
+def experiment(name: str, function: Callable, fixed: Dict[str, Any], **more: Any) -> None:
+    """Run a script of ``experiments/``: a training command with some settings fixed.
+
+    ``more`` goes to :func:`~skinfl.flags.settings_command`.
+    """
     command = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    command.command(help=function.__doc__)(settings_command(name, fixed)(function))
+    command.command(help=function.__doc__, context_settings=_HELP)(
+        settings_command(name, fixed, **more)(function)
+    )
     execute(command)
+
+
+if __name__ == "__main__":
+    main()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
+import os
 import sys
 from contextlib import contextmanager
-from typing import Any, Iterator, Optional
+from typing import Any, Iterator, Optional, Tuple
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
@@ -98,7 +100,41 @@ def loading(console: Console) -> Iterator[Any]:
         yield update
 
 
+#: what stands for signs that a terminal's code page lacks
+_PLAIN = {"×": "x", "±": "+-", "…": "...", "–": "-"}
+
+
+def _plain(error: UnicodeError) -> Tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    signs = error.object[error.start : error.end]
+    return "".join(_PLAIN.get(sign, "?") for sign in signs), error.end
+
+
+def prepare_streams() -> None:
+    """Let any terminal show what it can: a sign that its code page lacks must not end a run."""
+    codecs.register_error("skinfl.plain", _plain)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="skinfl.plain")
+
+
+def settle_streams() -> None:
+    """Write out what is held back, so that a full disk is noticed while it can be said."""
+    if sys.stdout is not None:
+        sys.stdout.flush()
+
+
+def report(message: object) -> None:
+    """Print one line of error on stderr."""
+    print(f"error: {message}", file=sys.stderr, flush=True)
+
+
 def fail(message: object) -> None:
     """Print one line of error and leave with status 2."""
-    print(f"error: {message}", file=sys.stderr)
+    try:
+        report(message)
+        settle_streams()
+    except OSError:  # there is nowhere to say it, and at exit it would be tried once more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     raise SystemExit(2)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 from typing import Dict, List, Mapping, Optional
 
 import typer
 from rich.console import Console
 
 from skinfl.console import loading
-from skinfl.errors import DataError
+from skinfl.errors import DataError, SettingsError
+from skinfl.paths import path as user_path
 from skinfl.settings import Settings
 
 console = Console()
+_PNG = b"\x89PNG\r\n\x1a\n"
 app = typer.Typer(help="List, check, draw and split data sets.", pretty_exceptions_enable=False)
 
 
@@ -20,7 +23,7 @@ def _say(text: str) -> None:
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-@app.command("list")
+@app.command("list", epilog="Examples:\n\nskinfl data list")
 def list_sources() -> None:
     """List the data sets that can be read, where to get them and how their folders look."""
     from skinfl.data import inspect
@@ -29,9 +32,9 @@ def list_sources() -> None:
         _say(f"{source.name}: {source.what}\n    from   {source.page}\n    files  {source.layout}")
 
 
-@app.command()
+@app.command(epilog="Examples:\n\nskinfl data make-synthetic pictures --images 200")
 def make_synthetic(
-    folder: str = typer.Argument(..., help="new folder to draw into"),
+    folder: Path = typer.Argument(..., parser=user_path, help="new folder to draw into"),
     images: int = typer.Option(2000, help="number of pictures"),
     size: int = typer.Option(96, help="height of a picture in pixels"),
     seed: int = typer.Option(0, help="decides what is drawn"),
@@ -44,10 +47,12 @@ def make_synthetic(
     _say(f"drew {images} pictures into {path}: train on them with --data {path}")
 
 
-@app.command()
+@app.command(epilog="Examples:\n\nskinfl data check ~/HAM10000")
 def check(
-    path: str = typer.Argument(..., help="folder or file as its publisher ships it"),
-    metadata: Optional[str] = typer.Option(None, help="metadata table, where it lies elsewhere"),
+    path: Path = typer.Argument(..., parser=user_path, help="folder or file as its publisher ships it"),
+    metadata: Optional[Path] = typer.Option(
+        None, parser=user_path, help="metadata table, where it lies elsewhere"
+    ),
 ) -> None:
     """Read everything, decode every image and list all problems at once."""
     from skinfl.data import inspect
@@ -70,14 +75,20 @@ def check(
             if len(found.problems) == 1
             else f"{found.problems[-1]} ({len(found.problems)} problems in all)"
         )
-    elsewhere = "" if metadata is None else f" --metadata {shlex.quote(metadata)}"
-    _say(f"no problems: it can be trained on with --data {shlex.quote(path)}{elsewhere}")
+    elsewhere = "" if metadata is None else f" --metadata {shlex.quote(str(metadata))}"
+    _say(f"no problems: it can be trained on with --data {shlex.quote(str(path))}{elsewhere}")
 
 
-def show_split(settings: Settings, figure: Optional[str]) -> None:
-    """Print who holds what and the leakage check; draw it into ``figure`` if that is given."""
+def show_split(settings: Settings, figure: Optional[Path], force: bool = False) -> None:
+    """Print who holds what and the leakage check; draw it into ``figure`` if that is given.
+
+    With ``force``, a figure that is there already is replaced; a file of another kind never is.
+    """
     from skinfl.assembly import load_federated_data
     from skinfl.data import inspect
+
+    if figure is not None:
+        _check_figure(figure, force)
 
     with loading(console) as progress:
         found = load_federated_data(settings, progress)
@@ -93,6 +104,23 @@ def show_split(settings: Settings, figure: Optional[str]) -> None:
         from skinfl.report.plots import who_holds_what
 
         _say(f"figure: {who_holds_what(_by_name(summary), summary['classes'], figure)}")
+
+
+def _check_figure(figure: Path, force: bool) -> None:
+    """Refuse to draw over what is no figure, or unasked over one, or into a file that says it is none."""
+    if figure.suffix.lower() != ".png":
+        raise SettingsError(f"--figure {figure}: a PNG file is drawn, give it a name that ends in .png")
+    try:
+        with open(str(figure), "rb") as file:
+            is_png = file.read(len(_PNG)) == _PNG
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise SettingsError(f"--figure {figure}: {error.strerror}, name another file") from None
+    if not is_png:
+        raise SettingsError(f"--figure {figure} exists and is no PNG file: name another file")
+    if not force:
+        raise SettingsError(f"--figure {figure} exists: --force replaces it, or name another file")
 
 
 def _split_table(summary: Mapping[str, object]) -> str:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-import time
+import sys
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence
 
 import typer
 
 from skinfl.errors import SettingsError
+from skinfl.paths import command_line, path, this_command
+from skinfl.run_folder import CONFIG, RunFolder, claim, claim_new, data_of, holds_results
 from skinfl.settings import Settings, from_mapping, read_toml
 
 #: flags that are no settings: where a run is written, and what its settings start from
@@ -23,31 +26,50 @@ _RUN_FLAGS = {
 
 
 class Invocation(NamedTuple):
-    """What the flags of a command ask for."""
+    """What the flags of a command ask for; ``folder`` is claimed, ``None`` where no run is written."""
 
     settings: Settings
-    out: Path
-    resume: bool
+    folder: Optional[RunFolder]
+
+    @property
+    def out(self) -> Path:
+        """The run's folder."""
+        return self.folder.path
+
+    @property
+    def resume(self) -> bool:
+        """Whether the folder holds a run to go on with."""
+        return self.folder.resumed
 
 
 def settings_command(
-    name: str, fixed: Optional[Dict[str, Any]] = None, groups: Sequence[str] = ()
+    name: str,
+    fixed: Optional[Dict[str, Any]] = None,
+    groups: Sequence[str] = (),
+    *,
+    kind: Optional[str] = None,
+    resumable: bool = True,
 ) -> Callable[[Callable], Callable]:
     """Turn ``f(invocation, ...)`` into a command with a flag for each setting.
 
     ``fixed`` settings get no flag. ``groups`` limits the flags to these headings (and ``--seed``), for
-    commands that write no run.
+    commands that write no run. ``kind`` is that of the run it writes, where it isn't ``name``; only with
+    ``resumable`` is there a ``--resume``.
     """
     fixed = fixed or {}
 
     def decorate(function: Callable) -> Callable:
         own = list(inspect.signature(function).parameters.values())[1:]
-        shared = [p for p in _parameters(groups) if p.name not in fixed]
+        left_out = fixed if resumable else {*fixed, "resume"}
+        shared = [p for p in _parameters(groups) if p.name not in left_out]
 
         @functools.wraps(function)
         def command(**values: Any) -> Any:
             extra = {p.name: values.pop(p.name) for p in own}
-            return function(_invocation(values, fixed, name), **extra)
+            if groups:
+                return function(Invocation(_settings(values, fixed), None), **extra)
+            with _invocation(values, fixed, name, kind or name) as invocation:
+                return function(invocation, **extra)
 
         command.__signature__ = inspect.Signature([*own, *shared])
         command.__annotations__ = {p.name: p.annotation for p in [*own, *shared]}
@@ -56,21 +78,45 @@ def settings_command(
     return decorate
 
 
-def _invocation(values: Dict[str, Any], fixed: Dict[str, Any], name: str) -> Invocation:
+@contextmanager
+def _invocation(values: Dict[str, Any], fixed: Dict[str, Any], name: str, kind: str) -> Iterator[Invocation]:
+    """Give what the flags ask for; the run's folder is claimed until the command is over."""
     config, resume, out = (values.pop(flag, None) for flag in ("config", "resume", "out"))
-    given = {**{k: v for k, v in values.items() if v is not None}, **fixed}
     if resume is not None:
         if config is not None or out is not None:
             raise SettingsError(
                 "--resume takes settings and place from the run: leave out --config and --out"
             )
-        folder = Path(resume)
-        return Invocation(from_mapping({**read_toml(folder / "config.toml"), **given}), folder, True)
-    base = read_toml(Path(config)) if config is not None else {}
-    folder = Path(out) if out else Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{name}"
-    if (folder / "config.toml").exists():
-        raise SettingsError(f"{folder} holds a run already: --resume it, or name another --out")
-    return Invocation(from_mapping({**base, **given}), folder, False)
+        folder = claim(resume, kind, resume=True)
+    else:
+        settings = _settings(values, fixed, config)
+        folder = claim_new(name, kind) if out is None else claim(out, kind)
+    with folder:
+        if resume is not None:
+            settings = _settings(values, fixed, resume / CONFIG)
+            if values.get("data") is None:
+                settings = settings.replace(data=data_of(folder, settings.data))
+        try:
+            yield Invocation(settings, folder)
+        except KeyboardInterrupt:
+            _interrupted(name, folder.path)
+
+
+def _settings(values: Dict[str, Any], fixed: Dict[str, Any], config: Optional[Path] = None) -> Settings:
+    given = {key: value for key, value in values.items() if value is not None}
+    base = {} if config is None else read_toml(config)
+    return from_mapping({**base, **given, **fixed})
+
+
+def _interrupted(name: str, out: Path) -> None:
+    again = command_line([*this_command(name), "--resume", out])
+    said = (
+        f"finished rounds are kept, go on with {again}"
+        if holds_results(out)
+        else "there is nothing to keep yet"
+    )
+    print(f"interrupted: {said}", file=sys.stderr)
+    raise SystemExit(130)
 
 
 def _parameters(groups: Sequence[str]) -> List[inspect.Parameter]:
@@ -78,7 +124,9 @@ def _parameters(groups: Sequence[str]) -> List[inspect.Parameter]:
     if not groups:
         for flag, text in _RUN_FLAGS.items():
             found.append(
-                _parameter(flag, str, typer.Option(None, f"--{flag}", help=text, rich_help_panel="Run"))
+                _parameter(
+                    flag, Path, typer.Option(None, f"--{flag}", parser=path, help=text, rich_help_panel="Run")
+                )
             )
     defaults = Settings()
     for f in dataclasses.fields(Settings):

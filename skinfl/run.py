@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import platform
 from pathlib import Path
-from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence
+from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Union
 
 import numpy as np
 
@@ -16,18 +16,16 @@ from skinfl.federation.checkpoint import Checkpoint, load_checkpoint, save_check
 from skinfl.federation.events import Event, Listener, RoundFinished
 from skinfl.federation.records import RoundRecord, Seconds, write_records
 from skinfl.federation.rounds import RunState
-from skinfl.files import write_json, write_text
+from skinfl.files import write_json
 from skinfl.metrics import spread
 from skinfl.models.store import save_model
+from skinfl.paths import PathLike
 from skinfl.report import html, plots
-from skinfl.settings import Settings, to_toml
+from skinfl.run_folder import CHECKPOINT, CONFIG, FIGURES, MODEL, RESULT, ROUNDS, RunFolder, claimed
+from skinfl.settings import Settings
 
-CHECKPOINT = "checkpoint.skinfl"
-RESULT = "result.json"
-ROUNDS = "rounds.jsonl"
-CONFIG = "config.toml"
-MODEL = "model.npz"
-FIGURES = "figures"
+__all__ = ["CHECKPOINT", "CONFIG", "FIGURES", "MODEL", "RESULT", "ROUNDS", "Outcome", "run"]
+KIND = "train"
 
 
 class Outcome(NamedTuple):
@@ -41,24 +39,37 @@ class Outcome(NamedTuple):
 def run(
     settings: Settings,
     material: FederatedData,
-    out: Path,
+    out: Union[PathLike, RunFolder],
     *,
     listeners: Sequence[Listener] = (),
     resume: bool = False,
 ) -> Outcome:
-    """Train as ``settings`` say and leave everything in ``out``.
+    """Train as ``settings`` say and leave everything in ``out``, a path or a folder claimed already.
 
     With ``resume`` it goes on from the checkpoint in ``out``; the result is bit for bit that of a run
-    that was not interrupted. Raises a :class:`~skinfl.errors.SkinflError` for whatever a user can mend.
+    that was not interrupted. Raises a :class:`~skinfl.errors.SkinflError` for whatever a user can mend;
+    where that is found before the first round, nothing is left of a new run.
     """
-    checkpoint = load_matching(out / CHECKPOINT, settings) if resume else None
-    write_text(out / CONFIG, to_toml(settings))
+    with claimed(out, KIND, resume) as folder:
+        return _run(settings, material, folder, listeners)
+
+
+def _run(
+    settings: Settings, material: FederatedData, folder: RunFolder, listeners: Sequence[Listener]
+) -> Outcome:
+    out = folder.path
+    digest = material.dataset.digest()
+    checkpoint = None
+    if folder.resumed:
+        checkpoint = load_matching(out / CHECKPOINT, settings)
+        _check_data(out, checkpoint, digest)
     assembly = assemble(settings, material, checkpoint)
-    _save(out, settings, assembly)
+    folder.begin(settings)
+    _save(out, settings, assembly, digest)
 
     def save(event: Event) -> None:
         if isinstance(event, RoundFinished):
-            _save(out, settings, assembly)
+            _save(out, settings, assembly, digest)
 
     # The checkpoint is written first: what a later listener shows as done can be resumed from.
     for event in assembly.federation.run():
@@ -68,12 +79,16 @@ def run(
 
 
 def load_matching(path: Path, settings: Settings) -> Checkpoint:
-    """Load a checkpoint; refuse one of another configuration. More rounds are allowed."""
+    """Load a checkpoint; refuse one of another configuration.
+
+    More rounds are allowed, and another place of the data where the checkpoint knows their digest.
+    """
     checkpoint = load_checkpoint(path)
+    free = ("rounds", "data") if checkpoint.data else ("rounds",)
     asked = dataclasses.asdict(settings)
     for key, value in asked.items():
         stored = checkpoint.settings.get(key)
-        if key != "rounds" and stored != value:
+        if key not in free and stored != value:
             raise CheckpointError(
                 f"{path} was written with {key} = {stored!r}, not {value!r}: "
                 "resume with the same settings, or start a new run in another --out"
@@ -85,9 +100,18 @@ def load_matching(path: Path, settings: Settings) -> Checkpoint:
     return checkpoint
 
 
-def _save(out: Path, settings: Settings, assembly: Assembly) -> None:
+def _check_data(out: Path, checkpoint: Checkpoint, digest: str) -> None:
+    """Refuse data other than those of the rounds before: they would be split otherwise, and leak."""
+    if checkpoint.data != digest:
+        raise CheckpointError(
+            f"images were added, removed, relabelled or changed since {out} began: restore them, or give "
+            "with --data where they lie as they were, or start a new run in another --out"
+        )
+
+
+def _save(out: Path, settings: Settings, assembly: Assembly, digest: str) -> None:
     state = assembly.federation.state
-    checkpoint = Checkpoint(state, assembly.transport.state(), dataclasses.asdict(settings))
+    checkpoint = Checkpoint(state, assembly.transport.state(), dataclasses.asdict(settings), digest)
     save_checkpoint(out / CHECKPOINT, checkpoint)
     write_records(out / ROUNDS, state.records)
 
@@ -128,6 +152,7 @@ def summarise(settings: Settings, material: FederatedData, assembly: Assembly, n
         "workers": assembly.workers,
         "hospitals": len(material.partition),
         "rounds": state.round,
+        "rounds_with_update": sum(bool(r.trained) for r in state.records),
         "final": last.metrics,
         "hospital_final": last.hospital_metrics,
         "spread": spread(last.hospital_metrics),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import runpy
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -133,6 +135,305 @@ def test_a_full_disk_is_one_line(toy, monkeypatch, capsys, tmp_path):
     assert "No space left on device" in error_line(capsys)
 
 
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--model", "resnet99"],
+        ["--protection", "smpc", "--smpc-scheme", "shamir", "--threshold", "9"],
+        ["--protection", "smpc", "--parties", "1"],
+        ["--protection", "he", "--degree", "1000"],
+        ["--hospitals", "400"],
+        ["--lr", "-1"],
+        ["--lr", "1e9"],
+    ],
+)
+def test_a_start_that_fails_leaves_nothing_and_blocks_nothing(toy, monkeypatch, tmp_path, flags):
+    if "he" in flags:
+        pytest.importorskip("tenseal")
+    out = tmp_path / "new" / "run"
+    assert skinfl(monkeypatch, "train", *SMALL, "--out", out, *flags) == 2
+    assert not (tmp_path / "new").exists()
+    assert skinfl(monkeypatch, "train", *SMALL, "--out", out) == 0
+
+
+def test_what_lies_in_a_folder_already_is_kept(toy, monkeypatch, capsys, tmp_path):
+    (tmp_path / "config.toml").write_text("rounds = 1\n")
+    assert skinfl(monkeypatch, "train", *SMALL, "--out", tmp_path) == 2
+    assert "no run wrote" in error_line(capsys)
+    assert [p.name for p in tmp_path.iterdir()] == ["config.toml"]
+    (tmp_path / "config.toml").rename(tmp_path / "notes.txt")
+    assert skinfl(monkeypatch, "train", *SMALL, "--out", tmp_path, "--lr", "1e9") == 2
+    assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
+    assert skinfl(monkeypatch, "train", *SMALL, "--out", tmp_path) == 0
+    assert (tmp_path / "notes.txt").read_text() == "rounds = 1\n"
+
+
+def test_runs_begun_together_get_folders_of_their_own(toy, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("skinfl.run_folder.time.strftime", lambda form: "20260101-120000")
+    for _ in range(3):
+        assert skinfl(monkeypatch, "train", *SMALL) == 0
+    names = [f"20260101-120000-train{n}" for n in ("", "-2", "-3")]
+    assert sorted(p.name for p in (tmp_path / "runs").iterdir()) == names
+    for name in names:
+        assert not (tmp_path / "runs" / name / ".lock").exists()
+
+
+def contents(folder):
+    return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def script(monkeypatch, name, *arguments):
+    """Call a script of experiments/; return its exit status."""
+    monkeypatch.setattr(sys, "argv", [f"experiments/{name}.py", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(ROOT / "experiments" / f"{name}.py"), run_name="__main__")
+    return stop.value.code or 0
+
+
+def test_a_run_is_resumed_by_its_own_command_only(toy, monkeypatch, capsys, tmp_path):
+    run, comparison = tmp_path / "r", tmp_path / "c"
+    assert skinfl(monkeypatch, "train", *SMALL, "--protection", "smpc", "--out", run) == 0
+    assert skinfl(monkeypatch, "compare", *SMALL, "--protections", "smpc", "--out", comparison) == 0
+    capsys.readouterr()
+    before = contents(tmp_path)
+    assert skinfl(monkeypatch, "compare", "--resume", run) == 2
+    assert f"go on with skinfl train --resume {run}" in error_line(capsys)
+    assert skinfl(monkeypatch, "train", "--resume", comparison) == 2
+    assert f"go on with skinfl compare --resume {comparison}" in error_line(capsys)
+    for name in ("compare", "run_inference", "run_plaintext", "centralised", "variants"):
+        assert script(monkeypatch, name, "--resume", run) == 2
+        assert error_line(capsys)
+    assert contents(tmp_path) == before
+    assert script(monkeypatch, "run_smpc", "--resume", run, "--rounds", "2") == 0
+    assert skinfl(monkeypatch, "compare", "--resume", comparison, "--protections", "he") == 2
+    assert "begun with --protections smpc" in capsys.readouterr().err
+    assert skinfl(monkeypatch, "compare", "--resume", comparison, "--rounds", "2") == 0
+    found = json.loads((comparison / "compare.json").read_text())["runs"]
+    assert [(r["protection"], r["rounds"]) for r in found] == [("plaintext", 2), ("smpc", 2)]
+
+
+@pytest.mark.parametrize(
+    "place, message",
+    [("nowhere", "holds no run"), ("file", "is a file"), ("empty", "holds no run"), ("", "a path is empty")],
+)
+def test_what_is_no_run_cannot_be_resumed(monkeypatch, capsys, tmp_path, place, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    (tmp_path / "empty").mkdir()
+    assert skinfl(monkeypatch, "train", "--resume", place) == 2
+    assert message in error_line(capsys)
+    assert list((tmp_path / "empty").iterdir()) == [] and not (tmp_path / "nowhere").exists()
+
+
+def test_data_may_move_and_a_run_may_go_on_elsewhere(monkeypatch, capsys, tmp_path):
+    drawn, run = tmp_path / "drawn", tmp_path / "r"
+    assert skinfl(monkeypatch, "data", "make-synthetic", drawn, "--images", "100", "--size", "16") == 0
+    monkeypatch.setenv("SKINFL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    flags = ["--rounds", "1", "--hospitals", "2", "--image-size", "12", "--local-epochs", "1"]
+    assert skinfl(monkeypatch, "train", "--data", "drawn", *flags, "--out", run) == 0
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert skinfl(monkeypatch, "train", "--resume", run, "--rounds", "2") == 0
+    drawn.rename(tmp_path / "moved")
+    capsys.readouterr()
+    assert skinfl(monkeypatch, "train", "--resume", run, "--rounds", "3") == 2
+    line = error_line(capsys)
+    assert f"lay at {drawn}" in line and "--data" in line
+    assert skinfl(monkeypatch, "train", "--resume", run, "--rounds", "3", "--data", "../moved") == 0
+    assert skinfl(monkeypatch, "train", "--resume", run, "--rounds", "4") == 0
+    one, other = sorted((tmp_path / "moved").glob("*/*.jpg"))[:2]
+    one.write_bytes(other.read_bytes())
+    capsys.readouterr()
+    assert skinfl(monkeypatch, "train", "--resume", run, "--rounds", "5") == 2
+    assert "images were added, removed, relabelled or changed" in error_line(capsys)
+
+
+@pytest.mark.parametrize("joined", [False, True])
+def test_a_tilde_is_a_home_folder_everywhere(toy, monkeypatch, capsys, tmp_path, joined):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    (tmp_path / "home" / "my.toml").write_text("rounds = 1\n")
+
+    def flag(name, value):
+        return [f"{name}={value}"] if joined else [name, value]
+
+    flags = [*SMALL, *flag("--config", "~/my.toml"), *flag("--out", "~/run")]
+    assert skinfl(monkeypatch, "train", *flags) == 0
+    assert skinfl(monkeypatch, "train", *flag("--resume", "~/run"), "--rounds", "2") == 0
+    figure = flag("--figure", "~/who.png")
+    assert skinfl(monkeypatch, "data", "split", "--data", "toy", "--hospitals", "2", *figure) == 0
+    assert {p.name for p in (tmp_path / "home").iterdir()} >= {"my.toml", "run", "who.png"}
+    assert list((tmp_path / "here").iterdir()) == []
+
+
+def test_no_flag_for_a_path_takes_it_unexpanded():
+    import typer
+
+    from skinfl.paths import path
+
+    def commands(command):
+        below = getattr(command, "commands", {})
+        return [found for c in below.values() for found in commands(c)] if below else [command]
+
+    def parser(parameter):
+        if hasattr(parameter, "type_descriptor"):  # recent versions of typer
+            return parameter.type_descriptor.parameter_info.parser
+        return getattr(parameter.type, "func", None)
+
+    for command in commands(typer.main.get_command(cli.app)):
+        for parameter in command.params:
+            words = (parameter.help or "").split()
+            if {"file", "folder", "folder,", "files"} & set(words) and parameter.name != "data":
+                assert parser(parameter) is path, (command.name, parameter.name)
+
+
+@pytest.mark.parametrize(
+    "out, message", [("", "a path is empty"), ("x" * 300, "too long"), ("~nobody-here/x", "no home here")]
+)
+def test_an_impossible_out_is_one_line(monkeypatch, capsys, tmp_path, out, message):
+    monkeypatch.chdir(tmp_path)
+    assert skinfl(monkeypatch, "train", f"--out={out}") == 2
+    assert message in error_line(capsys)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_figure_replaces_nothing_but_a_figure_and_only_when_told_to(toy, monkeypatch, capsys, tmp_path):
+    readme, png = tmp_path / "README.md", tmp_path / "a.png"
+    readme.write_text("words")
+    (tmp_path / "words.png").write_text("words")
+    split = ["data", "split", "--data", "toy", "--hospitals", "2", "--figure"]
+    for file, more, message in (
+        (readme, [], "ends in .png"),
+        (readme, ["--force"], "ends in .png"),
+        (tmp_path / "words.png", ["--force"], "no PNG file"),
+        (tmp_path, [], "ends in .png"),
+    ):
+        assert skinfl(monkeypatch, *split, file, *more) == 2
+        assert message in error_line(capsys)
+    assert readme.read_text() == (tmp_path / "words.png").read_text() == "words"
+    assert skinfl(monkeypatch, *split, png) == 0
+    png.write_bytes(png.read_bytes() + b"mine")
+    capsys.readouterr()
+    assert skinfl(monkeypatch, *split, png) == 2
+    assert "--force replaces it" in error_line(capsys)
+    assert png.read_bytes().endswith(b"mine")
+    assert skinfl(monkeypatch, *split, png, "--force") == 0
+    assert not png.read_bytes().endswith(b"mine")
+
+
+def test_rounds_without_an_update_are_said_at_the_end(toy, monkeypatch, capsys, tmp_path):
+    assert skinfl(monkeypatch, "train", *SMALL, "--dropout", "0.95", "--out", tmp_path / "a") == 0
+    assert "warning: no update entered the model in any of 1 rounds" in capsys.readouterr().out
+    assert json.loads((tmp_path / "a" / "result.json").read_text())["rounds_with_update"] == 0
+    assert "untrained network" in (tmp_path / "a" / "report.html").read_text("utf-8")
+
+
+def run_real(*arguments, **environment):
+    """Run the command line in a process of its own, on the toy data."""
+    script = (
+        "import sys; sys.path.insert(0, sys.argv.pop(1)); import conftest, skinfl.assembly as a\n"
+        "a.load = lambda source, **options: conftest.toy_dataset()\n"
+        "from skinfl.cli import main; main()"
+    )
+    command = [sys.executable, "-c", script, str(ROOT / "tests"), *map(str, arguments)]
+    return subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": str(ROOT), **environment}, capture_output=True, cwd=ROOT
+    )
+
+
+def test_any_code_page_will_do(tmp_path):
+    flags = [*SMALL, "--protections", "smpc"]
+    done = run_real("compare", *flags, "--out", tmp_path / "rün", PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"1.00x" in done.stdout and b"r?n" in done.stdout
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="the system has no /dev/full")
+def test_output_to_a_full_disk_is_one_line(tmp_path):
+    script = [sys.executable, "-m", "skinfl", "data", "list"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            script, stdout=full, stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)}
+        )
+    assert done.returncode == 2
+    assert done.stderr.decode().splitlines() == [done.stderr.decode().strip()]
+    assert "No space left on device" in done.stderr.decode()
+
+
+@pytest.mark.parametrize("module", ["skinfl", "skinfl.cli"])
+def test_the_package_can_be_run(module):
+    command = [sys.executable, "-m", module, "--version"]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True)
+    assert (done.returncode, done.stdout[:9]) == (0, b"skinfl 0.")
+
+
+def test_help_needs_no_torch():
+    script = "import sys, skinfl.cli; sys.exit('torch' in sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    assert subprocess.run([sys.executable, "-c", script], env=environment).returncode == 0
+
+
+def test_shell_completion_is_there(monkeypatch, capsys):
+    assert skinfl(monkeypatch, "--help") == 0
+    assert "--install-completion" in capsys.readouterr().out
+    done = subprocess.run(
+        [sys.executable, "-c", "import sys; sys.argv = ['skinfl']; from skinfl.cli import main; main()"],
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "_SKINFL_COMPLETE": "complete_bash",
+            "COMP_WORDS": "skinfl tr",
+            "COMP_CWORD": "1",
+        },
+        capture_output=True,
+    )
+    assert done.stdout.split() == [b"train"], done
+
+
+def test_help_shows_flags_as_flags_and_examples_that_exist(monkeypatch, capsys):
+    import shlex
+
+    import typer
+
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def commands(command, words):
+        for name, below in getattr(command, "commands", {}).items():
+            yield from commands(below, [*words, name])
+        if not hasattr(command, "commands"):
+            yield words, command
+
+    for words, command in commands(typer.main.get_command(cli.app), []):
+        for flag in ("-h", "--help"):
+            assert skinfl(monkeypatch, *words, flag) == 0
+            lines = capsys.readouterr().out.splitlines()
+            assert not any("<bool>" in line for line in lines if "--help" not in line)
+        examples = [line for line in (command.epilog or "").splitlines() if line.startswith("skinfl")]
+        assert examples, words
+        for example in examples:
+            arguments = shlex.split(example)[1:]
+            assert arguments[: len(words)] == words
+            command.make_context("skinfl", arguments[len(words) :])
+
+
+def test_what_to_go_on_with_can_be_pasted(toy, monkeypatch, capsys, tmp_path):
+    import shlex
+
+    out = tmp_path / "a run"
+    assert skinfl(monkeypatch, "compare", *SMALL, "--protections", "smpc", "--out", out) == 0
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    commands = [shlex.split(line) for line in lines[lines.index("go on with:") + 1 :]]
+    assert [words[-2:] for words in commands] == [["--model", str(out / "smpc")]] * 2
+    assert {"serve", "diagnose"} == {words[-3] if "serve" in words else "diagnose" for words in commands}
+    for words in commands:
+        assert shutil.which(words[0])
+
+
 def test_ctrl_c_leaves_a_resumable_run(toy, monkeypatch, capsys, tmp_path):
     from skinfl.federation.rounds import Federation
 
@@ -198,7 +499,7 @@ def test_variants_are_measured_against_plaintext(toy, monkeypatch, capsys, tmp_p
     with pytest.raises(SystemExit) as stop:
         runpy.run_path(str(ROOT / "experiments" / "variants.py"), run_name="__main__")
     assert stop.value.code == 2
-    assert "exists: name another --out" in capsys.readouterr().err
+    assert "holds a run already: name another --out" in capsys.readouterr().err
     assert json.loads((out / "variants.json").read_text()) == rows
 
 

@@ -113,6 +113,47 @@ def test_a_checkpoint_of_another_configuration_is_refused(toy, tmp_path):
         go(tmp_path / "a", resume=True, rounds=1)
 
 
+@pytest.mark.parametrize("how", ["more", "fewer", "relabelled", "changed", "regrouped", "moved"])
+def test_other_data_are_refused_on_resume_and_nothing_is_touched(toy, tmp_path, monkeypatch, how):
+    go(tmp_path / "a", rounds=1)
+    before = {p.name: p.read_bytes() for p in (tmp_path / "a").iterdir() if p.is_file()}
+    kept = {"more": [*range(120), *range(6)], "fewer": range(114)}.get(how, range(120))
+    other = toy.subset(kept)
+    if how == "relabelled":
+        other.labels[[0, 1]] = other.labels[[1, 0]]
+    elif how == "changed":
+        other.images[5, 0, 0] ^= 1
+    elif how == "regrouped":
+        other.lesion_ids[[0, 1]] = other.lesion_ids[[1, 0]]
+    elif how == "moved":
+        other.name = "toy-of-another-folder"
+    monkeypatch.setattr("skinfl.assembly.load", lambda source, **options: other)
+    if how == "moved":
+        assert go(tmp_path / "a", rounds=2, resume=True, data="elsewhere").result["rounds"] == 2
+        return
+    with pytest.raises(CheckpointError, match="images were added, removed, relabelled or changed"):
+        go(tmp_path / "a", rounds=2, resume=True)
+    assert {p.name: p.read_bytes() for p in (tmp_path / "a").iterdir() if p.is_file()} == before
+
+
+def test_a_comparison_is_resumed_with_what_it_was_begun_with(toy, tmp_path):
+    settings = Settings(**SMALL)
+    material = load_federated_data(settings)
+    compare(settings, material, tmp_path, protections=("smpc",))
+    more = settings.replace(rounds=3)
+    found = compare(more, material, tmp_path, resume=True)
+    assert [(r["protection"], r["rounds"]) for r in found["runs"]] == [("plaintext", 3), ("smpc", 3)]
+    with pytest.raises(CheckpointError, match="begun with --protections smpc"):
+        compare(more, material, tmp_path, protections=("plaintext",), resume=True)
+
+
+def test_an_impossible_protection_is_refused_before_any_is_trained(toy, tmp_path):
+    settings = Settings(**SMALL, smpc_scheme="shamir", threshold=9)
+    with pytest.raises(SkinflError, match="threshold = 9"):
+        compare(settings, load_federated_data(settings), tmp_path / "c", protections=("smpc",))
+    assert not (tmp_path / "c").exists()
+
+
 @pytest.mark.parametrize("damage", ["cut", "flip", "foreign", "version"])
 def test_a_damaged_checkpoint_is_refused(toy, tmp_path, damage):
     go(tmp_path / "a", rounds=1)

@@ -65,12 +65,31 @@ def partition(
             f"the paper's partition is for {len(PAPER_SHARES)} hospitals, not {hospitals}: "
             f"use --hospitals {len(PAPER_SHARES)}, or --partition iid or dirichlet"
         )
-    shares = np.array(PAPER_SHARES) if scheme == "paper" else np.full(hospitals, 1 / hospitals)
     order = shuffled(np.arange(len(groups.sizes)), numpy_rng(seed, "partition", scheme))
-    owner = np.empty(len(order), dtype=np.int64)
-    owner[order] = _cut(groups.sizes[order], shares)
-    parts = _named(owner[groups.of], hospitals)
-    _check(dataset, parts, train, "use fewer hospitals, more data or another --seed")
+
+    def shared_out(shares: np.ndarray) -> Dict[str, np.ndarray]:
+        owner = np.empty(len(order), dtype=np.int64)
+        owner[order] = _cut(groups.sizes[order], shares)
+        return _named(owner[groups.of], len(shares))
+
+    if scheme == "paper":
+        parts = shared_out(np.array(PAPER_SHARES))
+        _check(dataset, parts, train, "use fewer hospitals, more data or another --seed")
+        return parts
+    parts = shared_out(np.full(hospitals, 1 / hospitals))
+    problems = _problems(dataset, parts, train)
+    if problems:
+        # What goes wrong at many hospitals at once is a matter of their number, not of the draw.
+        fewer = sorted({int(hospitals * 0.95**k) for k in range(1, 200)} - {0, 1, hospitals}, reverse=True)
+        possible = next(
+            (n for n in fewer if not _problems(dataset, shared_out(np.full(n, 1 / n)), train)), None
+        )
+        others = f", and {len(problems) - 1} more hospitals cannot train either" if problems[1:] else ""
+        mend = (
+            "more data" if possible is None else f"--hospitals {possible}, which are possible, or more data"
+        )
+        seed_hint = "" if problems[1:] else ", or another --seed"
+        raise DataError(f"{problems[0]} of {dataset.name}{others}: use {mend}{seed_hint}")
     return parts
 
 

@@ -27,11 +27,15 @@ _VERSION = 2
 
 
 class Checkpoint(NamedTuple):
-    """A run after some round: its state, the hospitals' own state, and its settings."""
+    """A run after some round: its state, the hospitals' own state, its settings, and its data's digest.
+
+    ``data`` is empty where who writes the checkpoint does not hold the data.
+    """
 
     state: RunState
     hospitals: Dict[str, np.ndarray]
     settings: Dict[str, Any]
+    data: str = ""
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
@@ -51,6 +55,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "accepted": p.accepted,
         "records": [record.to_json() for record in p.records],
         "settings": checkpoint.settings,
+        "data": checkpoint.data,
     }
     arrays["header"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
     buffer = io.BytesIO()
@@ -109,7 +114,7 @@ def _parse(body: bytes) -> Checkpoint:
         records=tuple(map(RoundRecord.from_json, header["records"])),
         ranges=arrays.get("ranges"),
     )
-    return Checkpoint(state, _below("hospitals/", arrays), header["settings"])
+    return Checkpoint(state, _below("hospitals/", arrays), header["settings"], header["data"])
 
 
 def _below(prefix: str, arrays: Dict[str, np.ndarray]) -> Dict[str, np.ndarray]:

@@ -115,6 +115,11 @@ def load_model(path: Union[str, Path]) -> StoredModel:
 
 def _read(path: Path) -> Tuple[Dict, Dict[str, torch.Tensor]]:
     damaged = f"{path} is not a model file, or is cut short: give the file that training wrote"
+    try:
+        with open(str(path), "rb"):
+            pass
+    except OSError as error:
+        raise ModelError(f"cannot read the model {path}: {error.strerror}") from error
     if not zipfile.is_zipfile(str(path)):
         raise ModelError(damaged)
     try:

@@ -67,9 +67,13 @@ def headline(result: Mapping[str, Any]) -> str:
 
 
 def data_notes(result: Mapping[str, Any]) -> List[str]:
-    """Return what a reader must know of the data before believing any figure; empty if nothing."""
+    """Return what a reader must know of data and training before believing any figure; empty if nothing."""
     data = result["data"]
     notes = []
+    if result.get("rounds_with_update") == 0:
+        notes.append(
+            "No update entered the model in any round: these are the figures of an untrained network."
+        )
     if data["synthetic"]:
         note = result.get("synthetic")
         notes.append(

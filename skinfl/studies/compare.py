@@ -2,47 +2,82 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any, Callable, Dict, List, Sequence
+from typing import Any, Callable, Dict, List, Optional, Sequence, Union
 
 import numpy as np
 
-from skinfl.assembly import FederatedData
+from skinfl.assembly import FederatedData, protection_of
+from skinfl.errors import CheckpointError
 from skinfl.federation.events import Listener
-from skinfl.files import write_json, write_text
+from skinfl.files import write_json
+from skinfl.paths import PathLike
 from skinfl.report import html, plots
-from skinfl.run import CHECKPOINT, CONFIG, FIGURES, Outcome, run
-from skinfl.settings import Settings, to_toml
+from skinfl.run import Outcome, run
+from skinfl.run_folder import CHECKPOINT, COMPARISON, FIGURES, RunFolder, claimed
+from skinfl.settings import Settings
 
-COMPARISON = "compare.json"
+KIND = "compare"
 REFERENCE = "plaintext"
+#: what is compared with it where nothing else is asked for
+DEFAULT = ("smpc", "he")
 
 
 def compare(
     settings: Settings,
     material: FederatedData,
-    out: Path,
+    out: Union[PathLike, RunFolder],
     *,
-    protections: Sequence[str] = ("smpc", "he"),
+    protections: Optional[Sequence[str]] = None,
     listeners: Callable[[str], Sequence[Listener]] = lambda protection: (),
     resume: bool = False,
 ) -> Dict[str, Any]:
     """Run plaintext and each of ``protections`` with the same seeds; return ``compare.json``'s content.
 
-    Each run is left in ``out/<protection>``. ``listeners(protection)`` gives a run its listeners. With
-    ``resume``, runs that left a checkpoint go on from it.
+    Each run is left in ``out/<protection>``; ``out`` is a path or a folder claimed already. ``protections``
+    are secret sharing and homomorphic encryption where none are named. ``listeners(protection)`` gives a run
+    its listeners. With ``resume``, the protections are those it was begun with, and runs that left a
+    checkpoint go on from it.
     """
-    write_text(out / CONFIG, to_toml(settings))
+    with claimed(out, KIND, resume) as folder:
+        names = chosen(protections, folder)
+        for name in names:  # an impossible one is refused before hours are spent on those before it
+            protection_of(settings.replace(protection=name)).setup(tuple(material.partition))
+        folder.begin(settings, protections=names)
+        return _compare(settings, material, folder, names, listeners)
+
+
+def chosen(protections: Optional[Sequence[str]], folder: RunFolder) -> List[str]:
+    """Return what is compared with plaintext; a comparison is resumed with what it was begun with."""
+    begun = folder.about.get("options", {}).get("protections")
+    asked = [p for p in dict.fromkeys(protections or ()) if p != REFERENCE]
+    if begun is None:
+        return list(DEFAULT) if protections is None else asked
+    if protections is not None and asked != begun:
+        raise CheckpointError(
+            f"{folder.path} was begun with --protections {','.join(begun) or REFERENCE}: resume without "
+            "--protections, or start a new comparison in another --out"
+        )
+    return begun
+
+
+def _compare(
+    settings: Settings,
+    material: FederatedData,
+    folder: RunFolder,
+    protections: Sequence[str],
+    listeners: Callable[[str], Sequence[Listener]],
+) -> Dict[str, Any]:
+    out = folder.path
     outcomes: List[Outcome] = []
-    for protection in (REFERENCE, *(p for p in protections if p != REFERENCE)):
-        folder = out / protection
+    for protection in (REFERENCE, *protections):
+        run_folder = out / protection
         outcomes.append(
             run(
                 settings.replace(protection=protection),
                 material,
-                folder,
+                run_folder,
                 listeners=listeners(protection),
-                resume=resume and (folder / CHECKPOINT).exists(),
+                resume=folder.resumed and (run_folder / CHECKPOINT).exists(),
             )
         )
     comparison = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -157,6 +159,17 @@ def test_a_site_with_one_class_is_named(make):
     dataset = make(["w", "x", "y", "z"], [0, 1, 1, 1], sites=["n", "n", "s", "s"])
     with pytest.raises(DataError, match=r"s is left with one class only, class-1.*--partition iid"):
         partition(dataset, scheme="site", train=range(4))
+
+
+def test_too_many_hospitals_are_told_how_many_are_possible(make):
+    labels = (np.arange(400) % 4 // 3).tolist()  # every fourth photograph is of the second class
+    data = make([str(i) for i in range(400)], labels)
+    with pytest.raises(
+        DataError, match=r"more hospitals cannot train either: use --hospitals \d+"
+    ) as refused:
+        partition(data, hospitals=200, scheme="iid", train=range(400))
+    possible = int(re.search(r"--hospitals (\d+)", str(refused.value)).group(1))
+    assert len(partition(data, hospitals=possible, scheme="iid", train=range(400))) == possible
 
 
 @pytest.mark.real

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import datetime
 import os
 import signal
 import socket
@@ -18,7 +19,7 @@ from typer.testing import CliRunner
 
 from skinfl.data.dataset import LesionDataset
 from skinfl.data.transforms import Normalisation, to_batch
-from skinfl.errors import DataError, MissingExtra, ModelError, SettingsError
+from skinfl.errors import DataError, MissingExtra, ModelError, SettingsError, SkinflError
 from skinfl.inference.clinic.preprocess import probabilities, read_images
 from skinfl.inference.commands import NO_DEVICE, register
 from skinfl.inference.evaluation import agreement, compare_with_plain, images_to_test
@@ -113,15 +114,42 @@ def test_contradictory_flags_are_refused(run, arguments, word):
         run(*arguments)
 
 
-def test_bad_files_are_refused(run, folder):
-    model = ("--local", "--model", folder / "model.npz")
-    with pytest.raises(DataError, match=r"nothing\.png does not exist"):
-        run("diagnose", folder / "nothing.png", *model)
-    (folder / "text.png").write_text("no image")
-    with pytest.raises(DataError, match=r"text\.png"):
-        run("diagnose", folder / "text.png", *model)
-    with pytest.raises(ModelError, match="no model at"):
-        run("diagnose", folder / "0.png", "--local", "--model", folder / "nothing.npz")
+@pytest.mark.parametrize("flags", [(), ("--batch",)])
+def test_bad_files_are_named_and_the_others_classified(run, folder, tmp_path, flags):
+    (tmp_path / "text.png").write_text("no image")
+    bad = (tmp_path / "nothing.png", tmp_path / "text.png")
+    images = [folder / "0.png", bad[0], folder / "1.png", bad[1], folder / "2.png"]
+    result = run("diagnose", *images, "--local", "--model", folder, *flags)
+    assert result.exit_code == 2
+    lines = result.output.splitlines()
+    errors = [line for line in lines if line.startswith("error: ")]
+    assert [str(path) in line for path, line in zip(bad, errors)] == [True, True]
+    assert len(errors) == 2 and "does not exist" in errors[0]
+    check_output("\n".join(line for line in lines if line not in errors), folder)
+    result = run("diagnose", *bad, "--local", "--model", folder, *flags)
+    assert result.exit_code == 2 and NO_DEVICE not in result.output
+
+
+def test_a_folder_means_its_images_and_a_run_its_model(run, folder, tmp_path):
+    result = run("diagnose", folder, "--local", "--model", folder)
+    check_output(result.output, folder)
+    with pytest.raises(DataError, match="holds no images"):
+        run("diagnose", tmp_path, "--local", "--model", folder)
+    for where, word in ((folder / "nothing.npz", "no model at"), (tmp_path, "no model.npz in")):
+        with pytest.raises(ModelError, match=word):
+            run("diagnose", folder / "0.png", "--local", "--model", where)
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.npz").write_bytes(b"")
+    with pytest.raises(ModelError, match=r"several models: name one of .*/a, .*/b"):
+        run("diagnose", folder / "0.png", "--local", "--model", tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\x89PNG\r\n\x1a\n", b"rounds = 3\n"])
+def test_what_is_no_model_is_refused(run, folder, tmp_path, content):
+    (tmp_path / "other").write_bytes(content)
+    with pytest.raises(ModelError, match="not a model file"):
+        run("diagnose", folder / "0.png", "--local", "--model", tmp_path / "other")
 
 
 def test_bad_settings_of_the_server_are_refused(run, folder):
@@ -129,7 +157,7 @@ def test_bad_settings_of_the_server_are_refused(run, folder):
     model = ("--model", folder / "model.npz")
     for flags, word in [
         (("--tls-certificate", "c.pem"), "belong together"),
-        (("--tls-certificate", "c.pem", "--tls-key", "k.pem"), r"c\.pem does not exist"),
+        (("--tls-certificate", "c.pem", "--tls-key", "k.pem"), r"cannot read c\.pem"),
         (("--clients", "0"), "--clients 0 is impossible"),
         (("--timeout", "-1"), "--timeout -1"),
         (("--port", "0"), "--port 0"),
@@ -138,6 +166,86 @@ def test_bad_settings_of_the_server_are_refused(run, folder):
             run("serve", *model, *flags)
     with pytest.raises(ModelError, match="no model at"):
         run("serve", "--model", folder / "nothing.npz")
+
+
+def test_a_port_that_is_taken_is_one_line(run, folder):
+    pytest.importorskip("fastapi")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        with pytest.raises(SettingsError, match=f"cannot listen on 127.0.0.1 port {port}"):
+            run("serve", "--model", folder, "--port", port)
+    with pytest.raises(SettingsError, match="no address of this machine"):
+        run("serve", "--model", folder, "--host", "no.such.host.invalid")
+
+
+def test_certificates_that_cannot_be_used_are_one_line(run, folder, tmp_path):
+    pytest.importorskip("fastapi")
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    keys = [ec.generate_private_key(ec.SECP256R1()) for _ in range(2)]
+    for i, (key, password) in enumerate(
+        zip((*keys, keys[0]), (None, None, serialization.BestAvailableEncryption(b"x")))
+    ):
+        kind = password or serialization.NoEncryption()
+        pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, kind)
+        (tmp_path / f"{i}.key").write_bytes(pem)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime(2020, 1, 1)
+    certificate = (
+        x509.CertificateBuilder(name, name, keys[0].public_key(), x509.random_serial_number())
+        .not_valid_before(now)
+        .not_valid_after(now + datetime.timedelta(days=30000))
+        .sign(keys[0], hashes.SHA256())
+    )
+    pem = tmp_path / "c.pem"
+    pem.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    (tmp_path / "text").write_text("no certificate")
+    for cert, key, word in [
+        (pem, "1.key", "is not the key of"),
+        (pem, "2.key", "no certificate and unencrypted key"),
+        (pem, "text", "no certificate and unencrypted key"),
+        (tmp_path / "text", "0.key", "no certificate and unencrypted key"),
+    ]:
+        with pytest.raises(SettingsError, match=word):
+            run("serve", "--model", folder, "--tls-certificate", cert, "--tls-key", tmp_path / key)
+
+
+@pytest.mark.parametrize(
+    "url, proxy",
+    [
+        ("http://127.0.0.1:8000", None),
+        ("http://127.1.2.3", None),
+        ("http://[::1]:8000", None),
+        ("https://localhost:8000", None),
+        ("http://inside.example.org", None),
+        ("http://example.com:8000", "http://proxy:1"),
+        ("https://example.com", "http://proxy:2"),
+        ("http://[", None),
+    ],
+)
+def test_the_environments_proxy_is_for_other_machines(monkeypatch, url, proxy):
+    pytest.importorskip("tenseal")
+    from skinfl.inference.clinic.remote import proxy_of
+
+    for name, value in (
+        ("http_proxy", "http://proxy:1"),
+        ("https_proxy", "http://proxy:2"),
+        ("no_proxy", "inside.example.org"),
+    ):
+        monkeypatch.setenv(name, value)
+    assert proxy_of(url) == proxy
+
+
+@pytest.mark.parametrize("proxy", ["http://127.0.0.1:9", "nonsense", "gopher://127.0.0.1:9"])
+def test_a_proxy_that_fails_is_named(run, folder, monkeypatch, proxy):
+    pytest.importorskip("httpx")
+    monkeypatch.setenv("http_proxy", proxy)
+    with pytest.raises(SkinflError, match=f"proxy .*{proxy}"):
+        run("diagnose", folder / "0.png", "--server", "http://server.example:8000")
 
 
 @pytest.mark.parametrize("package", ["fastapi", "httpx"])
@@ -151,7 +259,8 @@ def test_a_missing_package_names_the_extra(run, folder, monkeypatch, package):
             run("diagnose", folder / "0.png", "--server", "http://127.0.0.1:1")
 
 
-def test_serve_and_diagnose_across_processes(run, folder):
+def test_serve_and_diagnose_across_processes(run, folder, monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     pytest.importorskip("fastapi")
     httpx = pytest.importorskip("httpx")
     with socket.socket() as listener:
@@ -168,7 +277,7 @@ def test_serve_and_diagnose_across_processes(run, folder):
         deadline = time.time() + 120
         while time.time() < deadline:
             try:
-                if httpx.get(url + "/health").status_code == 200:
+                if httpx.get(url + "/health", trust_env=False).status_code == 200:
                     break
             except httpx.HTTPError:
                 time.sleep(0.1)

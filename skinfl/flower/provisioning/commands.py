@@ -7,12 +7,13 @@ from pathlib import Path
 import typer
 
 from skinfl.flower.provisioning.defaults import DEFAULT_MAXIMUM_PARAMETERS, DEFAULT_PROTECTIONS
+from skinfl.paths import path
 
 
 def provision(
     hospitals: str = typer.Option(..., help="names of the hospitals, separated by commas"),
     server: str = typer.Option(..., help="the coordinator as hospitals reach it: HOST or HOST:PORT"),
-    out: Path = typer.Option(..., help="the folder to make; must not exist"),
+    out: Path = typer.Option(..., parser=path, help="the folder to make; must not exist"),
     listen: str = typer.Option("0.0.0.0", help="address on which the coordinator listens"),
     minimum_others: int = typer.Option(1, help="a hospital refuses a sum of fewer other hospitals"),
     maximum_parameters: int = typer.Option(
@@ -42,4 +43,6 @@ def provision(
 
 def register(app: typer.Typer) -> None:
     """Add this module's commands to the command line."""
-    app.command()(provision)
+    app.command(
+        epilog="Examples:\n\nskinfl provision --hospitals north,south --server fl.example.org --out made"
+    )(provision)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ipaddress
 import ssl
 import time
 from typing import Any, List, Optional
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import numpy as np
 
@@ -42,7 +45,13 @@ class RemoteModel:
             trust: Any = ssl.create_default_context(cafile=certificates) if certificates else True
         except (OSError, ssl.SSLError) as error:
             raise ServerError(f"{certificates} cannot be read as certificates: {error}") from error
-        self._http = httpx.Client(verify=trust, timeout=timeout)
+        self._proxy = proxy_of(self._url)
+        # a transport of its own keeps httpx from asking the environment for a proxy
+        direct = None if self._proxy else httpx.HTTPTransport(verify=trust)
+        try:
+            self._http = httpx.Client(verify=trust, timeout=timeout, transport=direct)
+        except (ValueError, ImportError) as error:
+            raise ServerError(f"the proxy {self._proxy} cannot be used: {error}") from None
         answer = self._request("GET", "/v1/model")
         try:
             self.info: ModelInfo = from_json(answer.json())
@@ -119,7 +128,8 @@ class RemoteModel:
                 )
             except (self._httpx.HTTPError, self._httpx.InvalidURL) as error:
                 raise ServerError(
-                    f"{self._url} cannot be reached: {error or type(error).__name__}"
+                    f"{self._url} cannot be reached{self._way()}: {error or type(error).__name__}"
+                    f"{self._scheme_hint(error)}"
                 ) from error
             if answer.status_code != 503 or wait is None:
                 break
@@ -131,3 +141,35 @@ class RemoteModel:
         except (ValueError, KeyError, TypeError):
             reason = answer.reason_phrase
         raise ServerError(f"{self._url}{path} refused ({answer.status_code}): {reason}")
+
+    def _way(self) -> str:
+        return f" through the proxy {self._proxy} that the environment names" if self._proxy else ""
+
+    def _scheme_hint(self, error: Exception) -> str:
+        """Return what to try where one side speaks TLS and the other does not."""
+        secure = self._url.startswith("https:")
+        if secure and "WRONG_VERSION_NUMBER" in str(error):
+            return "; it speaks no TLS, try http://"
+        if not secure and isinstance(error, self._httpx.RemoteProtocolError):
+            return "; does it speak TLS? try https://"
+        return ""
+
+
+def proxy_of(url: str) -> Optional[str]:
+    """Return the proxy that the environment names for ``url``, if any; this machine needs none."""
+    try:
+        found = urlsplit(url)
+        host = found.hostname or ""
+    except ValueError:  # no address: who asks for it will say so
+        return None
+    if host == "localhost" or host.endswith(".localhost") or _is_loopback(host) or proxy_bypass(host):
+        return None
+    proxies = getproxies()
+    return proxies.get(found.scheme) or proxies.get("all")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -16,12 +16,16 @@ server does not know who its clients are: where that matters, put it behind a pr
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
+import socket
+import ssl
 import time
 from contextlib import asynccontextmanager
-from typing import Any, AsyncIterator, Dict, List, Optional, Tuple
+from typing import Any, AsyncIterator, Dict, List, Optional, Sequence, Tuple
 
 from skinfl import __version__
-from skinfl.errors import MissingExtra
+from skinfl.errors import MissingExtra, SettingsError
 from skinfl.inference.circuit.prepare import Served
 from skinfl.inference.info import to_json
 from skinfl.inference.messages import MEDIA_TYPE, Refused, pack, unpack
@@ -209,29 +213,109 @@ class _Metrics:
         return "\n".join(lines) + "\n"
 
 
+def bind(host: str, port: int) -> List[socket.socket]:
+    """Return sockets bound to the addresses of ``host``, which may be several: localhost has two.
+
+    Raises :class:`~skinfl.errors.SettingsError` where the port is taken, or no address is this machine's.
+    """
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as error:
+        raise SettingsError(f"--host {host} is no address of this machine: {error}") from None
+    listeners: List[socket.socket] = []
+    missing: Optional[OSError] = None
+    try:
+        for family, kind, protocol, _, address in dict.fromkeys(found):
+            try:
+                listeners.append(_bound(socket.socket(family, kind, protocol), address))
+            except OSError as error:  # a name may have an address of a kind that this machine lacks
+                if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                    raise
+                missing = error
+        if not listeners and missing is not None:
+            raise missing
+    except OSError as error:
+        for listener in listeners:
+            listener.close()
+        raise _cannot_listen(host, port, error) from None
+    return listeners
+
+
+def _bound(listener: socket.socket, address: Any) -> socket.socket:
+    try:
+        if os.name == "posix":  # elsewhere it lets two servers share a port
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if listener.family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.bind(address)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _cannot_listen(host: str, port: int, error: OSError) -> SettingsError:
+    return SettingsError(
+        f"cannot listen on {host} port {port}: {error.strerror}; give another --port or --host"
+    )
+
+
+def check_certificate(certificate: str, key: str) -> None:
+    """Refuse a certificate and key that TLS cannot use; raises :class:`SettingsError`."""
+    for file in (certificate, key):
+        try:
+            with open(file, "rb"):
+                pass
+        except OSError as error:
+            raise SettingsError(f"cannot read {file}: {error.strerror}") from None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        # with a password nobody is asked for one: a server is started by scripts
+        context.load_cert_chain(certificate, key, password="")
+    except (ssl.SSLError, ValueError) as error:
+        reason = getattr(error, "reason", None) or str(error)
+        if reason == "KEY_VALUES_MISMATCH":
+            raise SettingsError(
+                f"{key} is not the key of {certificate}: give the two that belong together"
+            ) from None
+        raise SettingsError(
+            f"{certificate} and {key} are no certificate and unencrypted key in PEM format ({reason})"
+        ) from None
+
+
 def listen(
     app: FastAPI,
-    host: str,
-    port: int,
+    listeners: Sequence[socket.socket],
+    tls: Optional[Tuple[str, str]] = None,
     *,
-    tls_certificate: Optional[str] = None,
-    tls_key: Optional[str] = None,
     connections: int = 256,
 ) -> None:
-    """Serve until interrupted; with a certificate and its key over TLS."""
+    """Serve on bound sockets until interrupted; with ``tls``, a certificate and its key, over https."""
     try:
         import uvicorn
     except ImportError as error:
         raise MissingExtra("uvicorn", "serve", "serving encrypted diagnosis") from error
-    uvicorn.run(
-        app,
-        host=host,
-        port=port,
-        ssl_certfile=tls_certificate,
-        ssl_keyfile=tls_key,
-        limit_concurrency=connections,
-        timeout_keep_alive=30,
-        timeout_graceful_shutdown=10,
-        log_level="info",
-        access_log=False,
+    certificate, key = tls or (None, None)
+    host, port = listeners[0].getsockname()[:2]
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,
+            host=host,
+            port=port,
+            ssl_certfile=certificate,
+            ssl_keyfile=key,
+            limit_concurrency=connections,
+            timeout_keep_alive=30,
+            timeout_graceful_shutdown=10,
+            log_level="info",
+            access_log=False,
+        )
     )
+    try:
+        server.run(sockets=list(listeners))
+    except KeyboardInterrupt:
+        pass
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:  # bound by two at once, and the other one was first to listen
+            raise
+        raise _cannot_listen(host, port, error) from None
