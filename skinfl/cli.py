@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Tuple
 import typer
 from rich.console import Console
 
-from skinfl import __version__, data_commands
+from skinfl import __version__, data_commands, plugins
 from skinfl.console import RunDisplay, fail, loading
 from skinfl.errors import SettingsError, SkinflError
 from skinfl.flags import Invocation, settings_command
@@ -88,12 +88,13 @@ def train_and_report(invocation: Invocation) -> None:
 
 def compare_and_report(invocation: Invocation, protections: str) -> None:
     """Run plaintext and the other protections, print the table."""
+    from skinfl.assembly import check
     from skinfl.report.table import print_comparison
     from skinfl.studies.compare import compare
 
     names = _listed(protections)
     for name in names:
-        invocation.settings.replace(protection=name)  # refuses an unknown name before anything runs
+        check(invocation.settings.replace(protection=name))  # refuses it before anything runs
     material = _material(invocation.settings)
     displays: List[RunDisplay] = []
 
@@ -219,6 +220,11 @@ def root(
     show_version: bool = typer.Option(
         False, "--version", callback=version, is_eager=True, help="Show the version."
     ),
+    plugin: Optional[str] = typer.Option(
+        None,
+        plugins.FLAG,
+        help="Python file or module that registers more to choose from; may stand more than once, anywhere",
+    ),
 ) -> None:
     """Train one skin-lesion classifier across hospitals without showing each other anything."""
 
@@ -227,6 +233,7 @@ def execute(command: typer.Typer) -> None:
     """Run a command; what a user can mend becomes one line on stderr and exit status 2."""
     arguments = sys.argv[1:]
     try:
+        arguments = plugins.load_for(arguments)
         status = typer.main.get_command(command)(arguments or None, standalone_mode=False)
     except typer.Exit as stop:
         status = stop.exit_code

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import inspect
 import time
@@ -11,8 +10,10 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
 
 import typer
 
+from skinfl import plugins
 from skinfl.errors import SettingsError
-from skinfl.settings import Settings, from_mapping, read_toml
+from skinfl.registry import Option
+from skinfl.settings import Settings, from_mapping, options, read_toml
 
 #: flags that are no settings: where a run is written, and what its settings start from
 _RUN_FLAGS = {
@@ -38,22 +39,33 @@ def settings_command(
     ``fixed`` settings get no flag. ``groups`` limits the flags to these headings (and ``--seed``), for
     commands that write no run.
     """
-    fixed = fixed or {}
+    return lambda function: _Command(function, name, fixed or {}, groups)
 
-    def decorate(function: Callable) -> Callable:
-        own = list(inspect.signature(function).parameters.values())[1:]
-        shared = [p for p in _parameters(groups) if p.name not in fixed]
 
-        @functools.wraps(function)
-        def command(**values: Any) -> Any:
-            extra = {p.name: values.pop(p.name) for p in own}
-            return function(_invocation(values, fixed, name), **extra)
+class _Command:
+    """A command whose flags are made when it is looked at, so that plugins may add to the settings before."""
 
-        command.__signature__ = inspect.Signature([*own, *shared])
-        command.__annotations__ = {p.name: p.annotation for p in [*own, *shared]}
-        return command
+    def __init__(self, function: Callable, name: str, fixed: Dict[str, Any], groups: Sequence[str]):
+        functools.update_wrapper(self, function, ("__module__", "__name__", "__qualname__", "__doc__"))
+        self._function = function
+        self._name = name
+        self._fixed = fixed
+        self._groups = groups
+        self._own = list(inspect.signature(function).parameters.values())[1:]
 
-    return decorate
+    @property
+    def __signature__(self) -> inspect.Signature:
+        shared = [p for p in _parameters(self._groups) if p.name not in self._fixed]
+        return inspect.Signature([*self._own, *shared])
+
+    @property
+    def __annotations__(self) -> Dict[str, Any]:  # type: ignore[override]
+        return {p.name: p.annotation for p in self.__signature__.parameters.values()}
+
+    def __call__(self, **values: Any) -> Any:
+        extra = {p.name: values.pop(p.name) for p in self._own}
+        values["plugins"] = plugins.loaded() or None
+        return self._function(_invocation(values, self._fixed, self._name), **extra)
 
 
 def _invocation(values: Dict[str, Any], fixed: Dict[str, Any], name: str) -> Invocation:
@@ -80,24 +92,25 @@ def _parameters(groups: Sequence[str]) -> List[inspect.Parameter]:
             found.append(
                 _parameter(flag, str, typer.Option(None, f"--{flag}", help=text, rich_help_panel="Run"))
             )
-    defaults = Settings()
-    for f in dataclasses.fields(Settings):
-        if groups and f.metadata["group"] not in groups and f.name != "seed":
-            continue
-        kind = {"int": int, "float": float, "bool": bool, "str": str}[
-            f.type.replace("Optional[", "").rstrip("]")
-        ]
-        text = f.metadata["help"]
-        if f.metadata["choices"]:
-            text += f"; one of {', '.join(f.metadata['choices'])}"
-        default = getattr(defaults, f.name)
-        if f.default is not None:
-            text += f" (default: {str(default).lower() if kind is bool else default})"
-        dashed = f.name.replace("_", "-")
-        names = f"--{dashed}/--no-{dashed}" if kind is bool else f"--{dashed}"
-        option = typer.Option(None, names, help=text, show_default=False, rich_help_panel=f.metadata["group"])
-        found.append(_parameter(f.name, kind, option))
+    for option in options().values():
+        if option.flag and (not groups or option.group in groups or option.name == "seed"):
+            found.append(_flag(option))
     return found
+
+
+def _flag(option: Option) -> inspect.Parameter:
+    kind = str if option.type is Path else option.type
+    text = option.help
+    if option.choices:
+        text += f"; one of {', '.join(map(str, option.choices))}"
+    text += f" (default: {option.default_text})"
+    dashed = option.dashed
+    names = f"--{dashed}/--no-{dashed}" if kind is bool else f"--{dashed}"
+    return _parameter(
+        option.name,
+        kind,
+        typer.Option(None, names, help=text, show_default=False, rich_help_panel=option.group),
+    )
 
 
 def _parameter(name: str, kind: type, option: Any) -> inspect.Parameter:

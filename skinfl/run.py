@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import platform
 from pathlib import Path
@@ -71,7 +70,7 @@ def run(
 def load_matching(path: Path, settings: Settings) -> Checkpoint:
     """Load a checkpoint; refuse one of another configuration. More rounds are allowed."""
     checkpoint = load_checkpoint(path)
-    asked = dataclasses.asdict(settings)
+    asked = settings.asdict()
     for key, value in asked.items():
         stored = checkpoint.settings.get(key)
         if key != "rounds" and stored != value:
@@ -88,7 +87,7 @@ def load_matching(path: Path, settings: Settings) -> Checkpoint:
 
 def _save(out: Path, settings: Settings, assembly: Assembly) -> None:
     state = assembly.federation.state
-    checkpoint = Checkpoint(state, assembly.transport.state(), dataclasses.asdict(settings))
+    checkpoint = Checkpoint(state, assembly.transport.state(), settings.asdict())
     save_checkpoint(out / CHECKPOINT, checkpoint)
     write_text(out / ROUNDS, "".join(json.dumps(record) + "\n" for record in state.records))
 
@@ -146,7 +145,7 @@ def summarise(settings: Settings, material: FederatedData, assembly: Assembly, n
         ],
         "protection_details": assembly.protection.describe(),
         "aggregator_sees": assembly.protection.aggregator_sees,
-        "config": dataclasses.asdict(settings),
+        "config": settings.asdict(),
         "versions": versions(),
     }
 

@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from typing import Iterator
 
 import numpy as np
-import torch
 
 
 def derive(seed: int, *purpose: object) -> int:
@@ -34,6 +33,8 @@ def seeded(seed: int, *purpose: object) -> Iterator[None]:
     Dropout and torchvision's transforms draw from the global generators: torchvision 0.5 from
     Python's, newer ones from torch's.
     """
+    import torch  # here, so that settings and readers need not wait for it
+
     value = derive(seed, *purpose)
     python_state = random.getstate()
     with torch.random.fork_rng(devices=[]):

@@ -6,20 +6,38 @@ what it holds of the split's training photographs.
 
 from __future__ import annotations
 
-from typing import Dict, List, Optional, Sequence
+from typing import Any, Dict, List, Optional, Sequence
 
 import numpy as np
 
 from skinfl.data.dataset import LesionDataset
 from skinfl.data.splits import Lesions, group_lesions, shuffled
-from skinfl.errors import DataError, nearest
+from skinfl.errors import DataError, SettingsError, nearest
+from skinfl.registry import Option, Registry
 from skinfl.seeds import numpy_rng
 
-SCHEMES = ("paper", "iid", "dirichlet", "site")
 #: the share of the data each of the paper's five hospitals holds
 PAPER_SHARES = (0.10, 0.35, 0.25, 0.15, 0.15)
 #: how often a Dirichlet draw that leaves a hospital without a task is drawn again
 DIRICHLET_DRAWS = 100
+
+
+def _default(settings: Any) -> str:
+    return "paper" if settings.hospitals == len(PAPER_SHARES) else "iid"
+
+
+#: who holds what, by name. An entry is called with ``dataset``, its ``lesions``, the number of ``hospitals``,
+#: ``seed`` and ``train`` as :func:`partition` has them, as far as it uses them, and with its options. It
+#: returns each hospital's sorted indices, and raises DataError for a hospital that could not train.
+PARTITIONS = Registry(
+    "partition",
+    group="Hospitals",
+    help="who holds what",
+    default=_default,
+    derived="paper for 5 hospitals, else iid",
+)
+#: what an entry may use
+FACTS = ("dataset", "lesions", "hospitals", "seed", "train")
 
 
 def partition(
@@ -27,29 +45,52 @@ def partition(
     *,
     hospitals: int = 5,
     scheme: str = "paper",
-    alpha: float = 0.3,
     seed: int = 0,
     train: Optional[Sequence[int]] = None,
+    **options: Any,
 ) -> Dict[str, np.ndarray]:
     """Assign every photograph to a hospital; return each hospital's sorted indices.
 
     Parameters
     ----------
     hospitals: how many, named ``hospital-1`` and so on. Of no effect with ``scheme="site"``.
-    scheme: ``"paper"`` (shares 0.10, 0.35, 0.25, 0.15, 0.15), ``"iid"`` (equal shares), ``"dirichlet"``
-        (each class's shares drawn from Dirichlet(alpha), Hsu et al., arXiv:1909.06335) or ``"site"``
-        (where the photograph was taken, one hospital per site, named like it).
-    alpha: the smaller, the more the hospitals' classes differ.
+    scheme: one of :data:`PARTITIONS`; ``options`` are its own.
     train: indices of the training photographs. Where given, a hospital that has none of them, or of
         one class only, is refused.
     """
-    if scheme not in SCHEMES:
-        raise DataError(f"unknown partition {scheme!r}: {nearest(scheme, SCHEMES)}")
-    lesions = group_lesions(dataset)
-    if scheme == "site":
-        parts = _by_site(dataset, lesions)
-        _check(dataset, parts, train, "use --partition iid or dirichlet, or more data")
-        return parts
+    names = [entry.name for entry in PARTITIONS]
+    if scheme not in names:
+        raise DataError(f"unknown partition {scheme!r}: {nearest(scheme, names)}")
+    facts = {
+        "dataset": dataset,
+        "lesions": group_lesions(dataset),
+        "hospitals": hospitals,
+        "seed": seed,
+        "train": train,
+    }
+    parts: Dict[str, np.ndarray] = PARTITIONS.build(scheme, options, **facts)
+    return parts
+
+
+def _by_shares(
+    scheme: str,
+    shares: np.ndarray,
+    dataset: LesionDataset,
+    lesions: Lesions,
+    seed: int,
+    train: Optional[Sequence[int]],
+) -> Dict[str, np.ndarray]:
+    """Hand out shuffled lesions in consecutive pieces of the given shares."""
+    _check_number(len(shares), dataset, lesions)
+    order = shuffled(np.arange(len(lesions.sizes)), numpy_rng(seed, "partition", scheme))
+    owner = np.empty(len(order), dtype=np.int64)
+    owner[order] = _cut(lesions.sizes[order], shares)
+    parts = _named(owner[lesions.of], len(shares))
+    _check(dataset, parts, train, "use fewer hospitals, more data or another --seed")
+    return parts
+
+
+def _check_number(hospitals: int, dataset: LesionDataset, lesions: Lesions) -> None:
     if hospitals < 1:
         raise DataError(f"{hospitals} hospitals are impossible: give one or more")
     if hospitals > len(lesions.sizes):
@@ -57,20 +98,43 @@ def partition(
             f"{hospitals} hospitals for {len(lesions.sizes)} lesions of {len(dataset)} photographs in "
             f"{dataset.name}: give at most {len(lesions.sizes)}"
         )
-    if scheme == "dirichlet":
-        return _dirichlet(dataset, lesions, hospitals, alpha, seed, train)
-    if scheme == "paper" and hospitals != len(PAPER_SHARES):
-        raise DataError(
-            f"the paper's partition is for {len(PAPER_SHARES)} hospitals, not {hospitals}: "
-            f"use --hospitals {len(PAPER_SHARES)}, or --partition iid or dirichlet"
-        )
-    shares = np.array(PAPER_SHARES) if scheme == "paper" else np.full(hospitals, 1 / hospitals)
-    order = shuffled(np.arange(len(lesions.sizes)), numpy_rng(seed, "partition", scheme))
-    owner = np.empty(len(order), dtype=np.int64)
-    owner[order] = _cut(lesions.sizes[order], shares)
-    parts = _named(owner[lesions.of], hospitals)
-    _check(dataset, parts, train, "use fewer hospitals, more data or another --seed")
-    return parts
+
+
+def _paper_number(hospitals: int) -> str:
+    """Return what is wrong with the number of hospitals for the paper's shares, or nothing."""
+    if hospitals == len(PAPER_SHARES):
+        return ""
+    return (
+        f"the paper's partition is for {len(PAPER_SHARES)} hospitals, not {hospitals}: "
+        f"use --hospitals {len(PAPER_SHARES)}, or --partition iid or dirichlet"
+    )
+
+
+def _paper_check(settings: Any) -> None:
+    if _paper_number(settings.hospitals):
+        raise SettingsError(_paper_number(settings.hospitals))
+
+
+@PARTITIONS.register(
+    "paper", "the paper's five shares: 0.10, 0.35, 0.25, 0.15, 0.15", uses=FACTS, check=_paper_check
+)
+def paper(
+    *, dataset: LesionDataset, lesions: Lesions, hospitals: int, seed: int, train: Optional[Sequence[int]]
+) -> Dict[str, np.ndarray]:
+    """Hand out the paper's shares, to five hospitals and to no other number."""
+    _check_number(hospitals, dataset, lesions)
+    if _paper_number(hospitals):
+        raise DataError(_paper_number(hospitals))
+    return _by_shares("paper", np.array(PAPER_SHARES), dataset, lesions, seed, train)
+
+
+@PARTITIONS.register("iid", "equal shares", uses=FACTS)
+def iid(
+    *, dataset: LesionDataset, lesions: Lesions, hospitals: int, seed: int, train: Optional[Sequence[int]]
+) -> Dict[str, np.ndarray]:
+    """Hand out equal shares."""
+    _check_number(hospitals, dataset, lesions)
+    return _by_shares("iid", np.full(hospitals, 1 / hospitals), dataset, lesions, seed, train)
 
 
 def _cut(sizes: np.ndarray, shares: np.ndarray) -> np.ndarray:
@@ -92,26 +156,48 @@ def _named(owner: np.ndarray, hospitals: int) -> Dict[str, np.ndarray]:
     return {f"hospital-{h + 1}": np.flatnonzero(owner == h) for h in range(hospitals)}
 
 
-def _by_site(dataset: LesionDataset, lesions: Lesions) -> Dict[str, np.ndarray]:
+@PARTITIONS.register(
+    "site", "one hospital per site where photographs were taken", uses=("dataset", "lesions", "train")
+)
+def by_site(
+    *, dataset: LesionDataset, lesions: Lesions, train: Optional[Sequence[int]]
+) -> Dict[str, np.ndarray]:
+    """Make each site a hospital, named like it; how many there are, the data says."""
     unknown = int(np.sum(dataset.sites == ""))
     if unknown:
         raise DataError(
             f"{dataset.name}: {unknown} of {len(dataset)} photographs have no site: bring a metadata table "
             "with the column 'dataset', or use --partition iid or dirichlet"
         )
-    return {
+    parts = {
         str(site): np.flatnonzero((lesions.sites == site)[lesions.of]) for site in np.unique(lesions.sites)
     }
+    _check(dataset, parts, train, "use --partition iid or dirichlet, or more data")
+    return parts
 
 
-def _dirichlet(
+@PARTITIONS.register(
+    "dirichlet",
+    "each class's shares drawn from Dirichlet(alpha)",
+    options=(
+        Option("alpha", float, 0.3, "concentration of the Dirichlet partition; small is skewed", low=0.01),
+    ),
+    uses=FACTS,
+)
+def dirichlet(
+    *,
     dataset: LesionDataset,
     lesions: Lesions,
     hospitals: int,
-    alpha: float,
     seed: int,
     train: Optional[Sequence[int]],
+    alpha: float = 0.3,
 ) -> Dict[str, np.ndarray]:
+    """Draw each class's shares from Dirichlet(alpha), Hsu et al., arXiv:1909.06335.
+
+    ``alpha``: the smaller, the more the hospitals' classes differ.
+    """
+    _check_number(hospitals, dataset, lesions)
     if not (np.isfinite(alpha) and alpha > 0):
         raise DataError(f"alpha {alpha} is impossible: give a positive number, e.g. 0.3")
     for draw in range(DIRICHLET_DRAWS):

@@ -2,37 +2,21 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
 
-from skinfl.errors import SettingsError, nearest
-from skinfl.workers.base import Network, Pointer, Worker
+from skinfl.workers.registry import WORKERS
 
-WORKERS = ("auto", "virtual", "pysyft")
+if TYPE_CHECKING:
+    from skinfl.workers.base import Network
 
 
 def build_network(name: str) -> Network:
-    """Return an empty network of workers: the package's own, or PySyft 0.2.9's.
+    """Return an empty network of the workers ``name``, one of :data:`WORKERS`.
 
     ``"auto"`` takes PySyft 0.2.9 where it is installed.
     """
-    if name not in WORKERS:
-        raise SettingsError(f"workers = {name!r}: {nearest(name, WORKERS)}")
-    if name == "auto":
-        name = "pysyft" if _pysyft_installed() else "virtual"
-    if name == "pysyft":
-        from skinfl.openmined.workers import PySyftNetwork
-
-        return PySyftNetwork()
-    from skinfl.workers.virtual import VirtualNetwork
-
-    return VirtualNetwork()
+    network: Network = WORKERS[name].builder()
+    return network
 
 
-def _pysyft_installed() -> bool:
-    try:
-        return version("syft") == "0.2.9"
-    except PackageNotFoundError:
-        return False
-
-
-__all__ = ["WORKERS", "Network", "Pointer", "Worker", "build_network"]
+__all__ = ["WORKERS", "build_network"]

@@ -2,38 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Callable, Dict
+from typing import Any, Mapping
 
-from skinfl.errors import SettingsError, nearest
+from skinfl.federation.strategies import fedavg, fednova, fedprox, scaffold  # noqa: F401 - they register
 from skinfl.federation.strategies.base import Strategy
 from skinfl.federation.strategies.fedavg import FedAvg
 from skinfl.federation.strategies.fednova import FedNova
 from skinfl.federation.strategies.fedprox import FedProx
+from skinfl.federation.strategies.registry import SERVER_LR, STRATEGIES
 from skinfl.federation.strategies.scaffold import Scaffold
-from skinfl.settings import Settings
-
-#: how each strategy is made from the settings and the number of images that has weight one; a new
-#: strategy is added here
-STRATEGIES: Dict[str, Callable[[Settings, int], Strategy]] = {
-    "fedavg": lambda s, unit: FedAvg(server_lr=s.server_lr),
-    "fedprox": lambda s, unit: FedProx(server_lr=s.server_lr, mu=s.mu),
-    "fednova": lambda s, unit: FedNova(
-        server_lr=s.server_lr,
-        momentum=s.momentum,
-        unit_length=max(1.0, s.local_epochs * unit / s.batch_size),
-    ),
-    "scaffold": lambda s, unit: Scaffold(server_lr=s.server_lr, lr=s.lr, option=s.scaffold_option),
-}
 
 
-def build_strategy(settings: Settings, unit: int) -> Strategy:
-    """Return the strategy that the settings name.
+def build_strategy(name: str, values: Mapping[str, Any], unit: int) -> Strategy:
+    """Return the strategy ``name`` with its options out of ``values``.
 
-    ``unit`` is the public number of training images that has weight one.
+    ``unit`` is the public number of training images that has weight one. Raises
+    :class:`~skinfl.errors.SettingsError` for an unknown name.
     """
-    if settings.strategy not in STRATEGIES:
-        raise SettingsError(f"strategy = {settings.strategy!r}: {nearest(settings.strategy, STRATEGIES)}")
-    return STRATEGIES[settings.strategy](settings, unit)
+    strategy: Strategy = STRATEGIES.build(name, values, unit=unit)
+    return strategy
 
 
-__all__ = ["STRATEGIES", "FedAvg", "FedNova", "FedProx", "Scaffold", "Strategy", "build_strategy"]
+__all__ = [
+    "SERVER_LR",
+    "STRATEGIES",
+    "FedAvg",
+    "FedNova",
+    "FedProx",
+    "Scaffold",
+    "Strategy",
+    "build_strategy",
+]

@@ -16,14 +16,16 @@ hospital's training images over a public unit, so it lies in (0, 1].
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, NamedTuple, Optional, Tuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Optional, Tuple
 
 import numpy as np
 
 from skinfl.errors import TrainingError
-from skinfl.federation.local import LocalResult
-from skinfl.federation.update import StateLayout
 from skinfl.protection.layout import Layout, Segment
+
+if TYPE_CHECKING:
+    from skinfl.federation.local import LocalResult
+    from skinfl.federation.update import StateLayout
 
 
 class ServerState(NamedTuple):

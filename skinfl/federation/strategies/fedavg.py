@@ -7,13 +7,16 @@ McMahan et al., *Communication-Efficient Learning of Deep Networks from Decentra
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Optional, Tuple
+from typing import TYPE_CHECKING, ClassVar, Optional, Tuple
 
 import numpy as np
 
-from skinfl.federation.local import LocalResult
 from skinfl.federation.strategies.base import ServerState, Strategy, UpdateSum, pack, step
-from skinfl.federation.update import StateLayout
+from skinfl.federation.strategies.registry import SERVER_LR, STRATEGIES
+
+if TYPE_CHECKING:
+    from skinfl.federation.local import LocalResult
+    from skinfl.federation.update import StateLayout
 
 
 @dataclass(frozen=True)
@@ -37,3 +40,8 @@ class FedAvg(Strategy):
         self, server: ServerState, total: UpdateSum, layout: StateLayout, hospitals: int
     ) -> ServerState:
         return server._replace(model=step(server, total.model / total.counts[0], self.server_lr))
+
+
+STRATEGIES.register(
+    "fedavg", "the example-weighted mean of the hospitals' changes", FedAvg, options=(SERVER_LR,)
+)

@@ -8,13 +8,17 @@ minimum towards its own.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Optional, Tuple
+from typing import TYPE_CHECKING, Any, ClassVar, Optional, Tuple
 
 import numpy as np
 
-from skinfl.federation.local import LocalResult
+from skinfl.errors import SettingsError
 from skinfl.federation.strategies.base import ServerState, Strategy, UpdateSum, pack, step
-from skinfl.federation.update import StateLayout
+from skinfl.federation.strategies.registry import SERVER_LR, STRATEGIES
+
+if TYPE_CHECKING:
+    from skinfl.federation.local import LocalResult
+    from skinfl.federation.update import StateLayout
 
 
 def path_length(steps: int, momentum: float) -> float:
@@ -59,3 +63,25 @@ class FedNova(Strategy):
         change = total.model / total.counts[0]
         change[: layout.n_parameters] *= effective_length
         return server._replace(model=step(server, change, self.server_lr))
+
+
+def _needs_sgd(settings: Any) -> None:
+    if settings.optimiser != "sgd":
+        raise SettingsError(
+            f"FedNova normalises by the length of SGD's path, which {settings.optimiser} does not have: "
+            "use --optimiser sgd, or another strategy"
+        )
+
+
+@STRATEGIES.register(
+    "fednova",
+    "changes divided by the length of each hospital's path",
+    options=(SERVER_LR,),
+    uses=("momentum", "local_epochs", "batch_size", "unit"),
+    rules=(_needs_sgd,),
+)
+def build(*, server_lr: float, momentum: float, local_epochs: int, batch_size: int, unit: int) -> FedNova:
+    """Return FedNova; path lengths are measured in those of a hospital of ``unit`` images."""
+    return FedNova(
+        server_lr=server_lr, momentum=momentum, unit_length=max(1.0, local_epochs * unit / batch_size)
+    )

@@ -6,7 +6,6 @@ transport and listens.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import secrets
 from pathlib import Path
@@ -15,15 +14,13 @@ from typing import Any, Callable, Dict, Optional, Sequence, Tuple
 import torch
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from skinfl.assembly import Assembly, initial_model, initial_state, protection_of, schedule_of
+from skinfl.assembly import Assembly, initial_state, network_of, protection_of, schedule_of
 from skinfl.data import load
 from skinfl.data.dataset import LesionDataset
 from skinfl.errors import CheckpointError, SettingsError, TrainingError
 from skinfl.federation.checkpoint import Checkpoint, save_checkpoint
 from skinfl.federation.events import Listener, RoundFinished
 from skinfl.federation.rounds import Federation
-from skinfl.federation.strategies import build_strategy
-from skinfl.federation.update import StateLayout, has_batchnorm
 from skinfl.flower.coordinator.gathering import Joined, gather, take_roles
 from skinfl.flower.coordinator.messaging import Messaging
 from skinfl.flower.coordinator.options import Options
@@ -111,10 +108,7 @@ class Coordinator:
         settings = self._settings
         torch.set_num_threads(settings.threads)
         blank = joined.blank()
-        model = initial_model(settings, blank)
-        local_batchnorm = settings.batchnorm == "local" and has_batchnorm(model)
-        layout = StateLayout(model, share_statistics=not local_batchnorm)
-        strategy = build_strategy(settings, self._options.unit)
+        model, layout, strategy, local_batchnorm = network_of(settings, blank, self._options.unit)
         if (
             strategy.contribution_layout(layout).digest
             != joined.answers[joined.members.hospitals[0]]["layout"]
@@ -156,7 +150,7 @@ class Coordinator:
 
     def _save(self, assembly: Assembly) -> None:
         state = assembly.federation.state
-        save_checkpoint(self._out / CHECKPOINT, Checkpoint(state, {}, dataclasses.asdict(self._settings)))
+        save_checkpoint(self._out / CHECKPOINT, Checkpoint(state, {}, self._settings.asdict()))
         write_text(self._out / ROUNDS, "".join(json.dumps(record) + "\n" for record in state.records))
 
     def _finish(self, assembly: Assembly, joined: Joined) -> Dict[str, Any]:
