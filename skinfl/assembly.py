@@ -118,6 +118,11 @@ def initial_model(settings: Settings, dataset: LesionDataset) -> nn.Module:
     return model
 
 
+def model_options(settings: Settings) -> Dict[str, Any]:
+    """Return the network's own options."""
+    return {option.name: getattr(settings, option.name) for option in MODELS[settings.model].options}
+
+
 def strategy_of(settings: Settings, unit: int) -> Strategy:
     """Return the strategy; ``unit`` is the public number of images that has weight one."""
     return build_strategy(settings.strategy, settings.asdict(), unit)

@@ -39,8 +39,11 @@ def load(plugin: str) -> None:
         return
     if is_file and not path.is_file():
         raise SettingsError(f"there is no plugin {plugin}: give a Python file or a module's name")
+    from skinfl.settings import options
+
     try:
         _loaded[name] = _run(path.resolve()) if is_file else importlib.import_module(name)
+        options()  # refuses what does not go with the others
     except SkinflError as error:
         raise SettingsError(f"the plugin {plugin} cannot be used: {error}") from None
     except (Exception, SystemExit) as error:

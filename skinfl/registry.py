@@ -83,7 +83,9 @@ class Option:
         """Return ``value`` as it is kept, or raise :class:`~skinfl.errors.SettingsError`."""
         value = self.parse(value) if self.parse is not None else self._typed(value)
         if self.choices and value not in self.choices:
-            raise SettingsError(f"{self.name} = {value!r}: {nearest(str(value), map(str, self.choices))}")
+            valid = ", ".join(map(str, self.choices))
+            hint = nearest(value, self.choices) if isinstance(value, str) else f"must be one of {valid}"
+            raise SettingsError(f"{self.name} = {value!r}: {hint}")
         too_low = self.low is not None and value < self.low
         if too_low or (self.high is not None and value > self.high):
             raise SettingsError(f"{self.name} = {value!r}: must be {self.limits} ({self.help})")

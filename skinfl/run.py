@@ -10,7 +10,7 @@ from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Seq
 import numpy as np
 
 from skinfl import __version__
-from skinfl.assembly import Assembly, FederatedData, assemble
+from skinfl.assembly import Assembly, FederatedData, assemble, model_options
 from skinfl.errors import CheckpointError
 from skinfl.federation.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from skinfl.federation.events import Event, Listener, RoundFinished
@@ -107,6 +107,7 @@ def _finish(settings: Settings, material: FederatedData, assembly: Assembly, out
         classes=len(material.dataset.classes),
         class_names=material.dataset.classes,
         doconv=settings.doconv,
+        options=model_options(settings),
         normalisation_mean=state.prepared.normalisation.mean,
         normalisation_std=state.prepared.normalisation.std,
     )

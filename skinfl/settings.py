@@ -74,7 +74,13 @@ _DECLARED: Dict[str, Tuple[Union[Option, Registry], ...]] = {
             derived="0.03 with momentum, 0.1 without, 0.002 for adam",
         ),
         Option(
-            "momentum", float, None, "momentum of sgd", low=0.0, high=0.999, derived="0.9, for scaffold 0"
+            "momentum",
+            float,
+            None,
+            "momentum of sgd",
+            low=0.0,
+            high=0.999,
+            derived="0.9, for scaffold and adam 0",
         ),
         Option("weight_decay", float, 1e-4, "L2 penalty", low=0.0),
         Option(
@@ -139,8 +145,8 @@ class Settings:
     """What a run is made of: ``Settings(rounds=3, protection="smpc")``.
 
     Immutable. An attribute is the value that was given, or the default that follows from the others. For a
-    derived default and for options of what is chosen, None is as good as not given. Two are equal whose values
-    all are.
+    derived default and for options of what is chosen, None is as good as not given. Two are equal if all
+    their values are.
 
     Raises :class:`~skinfl.errors.SettingsError` for an unknown name, a value of the wrong type or out of
     its limits, and combinations that what is chosen refuses.

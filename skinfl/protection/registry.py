@@ -33,13 +33,22 @@ PRECISION = Option(
     "fractional bits of the fixed-point encoding",
     low=4,
     high=48,
-    derived="22, or fewer where that many could overflow",
+    derived="22, or fewer where that many could overflow; for sympc and pysyft 16",
 )
-CLIP = Option("clip", float, 64.0, "largest absolute value that is sent unchanged", low=1e-6, high=1e9)
+CLIP = Option(
+    "clip",
+    float,
+    64.0,
+    "largest absolute value that is sent unchanged",
+    low=1e-6,
+    high=1e9,
+    derived="64, with bfv agreed from round to round",
+)
 ROUNDING = Option(
     "rounding",
     str,
     "nearest",
     "fixed-point rounding (SyMPC truncates), or stochastic (bfv)",
     choices=("truncate", "nearest", "stochastic"),
+    derived="nearest, with bfv stochastic",
 )

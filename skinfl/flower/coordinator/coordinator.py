@@ -14,7 +14,7 @@ from typing import Any, Callable, Dict, Optional, Sequence, Tuple
 import torch
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from skinfl.assembly import Assembly, initial_state, network_of, protection_of, schedule_of
+from skinfl.assembly import Assembly, initial_state, model_options, network_of, protection_of, schedule_of
 from skinfl.data import load
 from skinfl.data.dataset import LesionDataset
 from skinfl.errors import CheckpointError, SettingsError, TrainingError
@@ -173,6 +173,7 @@ class Coordinator:
             classes=len(blank.classes),
             class_names=blank.classes,
             doconv=self._settings.doconv,
+            options=model_options(self._settings),
             normalisation_mean=state.prepared.normalisation.mean,
             normalisation_std=state.prepared.normalisation.std,
         )

@@ -13,6 +13,8 @@ from skinfl.settings import Settings, from_mapping, options, read_toml
 _SECONDS = ("connect_timeout", "round_timeout", "sum_timeout", "return_timeout")
 #: settings of virtual workers, which hospitals with machines and data of their own have no use for
 VIRTUAL_ONLY = ("workers", "dropout", "protocol", "plugins")
+#: what a Flower run takes where 'skinfl train' has another default
+FLOWER_DEFAULTS = {"data": "synthetic", "protection": "smpc", "parties": "hospitals"}
 
 
 @dataclass(frozen=True)
