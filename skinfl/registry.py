@@ -103,7 +103,8 @@ class Option:
             return tuple(value)
         if isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
             return value
-        expected = {Path: "str", tuple: "list of str"}.get(kind, kind.__name__)
+        names: Dict[Any, str] = {Path: "str", tuple: "list of str"}
+        expected = names.get(kind, kind.__name__)
         raise SettingsError(f"{self.name} = {value!r}: expected {expected} ({self.help})")
 
 

@@ -303,6 +303,8 @@ def _toml(value: Any) -> str:
 
 
 def _nearest_setting(name: str, known: Mapping[str, Option]) -> str:
+    if name in ("out", "resume", "config"):
+        return f"--{name} stands on the command line only"
     hint = nearest(name.replace("-", "_").lower(), known)
     return hint if hint.startswith("did") else "skinfl train --help lists all"
 

@@ -104,6 +104,7 @@ def test_a_saved_file_freezes_no_default(tmp_path):
         ({"protektion": "he"}, "did you mean 'protection'"),
         ({"batch-size": 3}, "did you mean 'batch_size'"),
         ({"Rounds": 3}, "did you mean 'rounds'"),
+        ({"out": "x"}, "command line only"),
         ({"xyzzy": 3}, "--help lists all"),
         ({"lr": float("nan")}, "finite"),
         ({"lr": float("inf")}, "finite"),

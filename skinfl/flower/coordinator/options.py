@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, Mapping, Tuple
 
+from skinfl import plugins
 from skinfl.errors import SettingsError, nearest
 from skinfl.settings import Settings, from_mapping, options, read_toml
 
@@ -73,6 +74,10 @@ def read_run_config(run_config: Mapping[str, Any]) -> Tuple[Settings, Options]:
     for name in _SECONDS:
         if name in own:
             own[name] = float(own[name])
+    # what a coordinator runs is named where it was started, never by whoever submits a run
+    missing = [plugin for plugin in settings.pop("plugins", []) if plugin not in plugins.loaded()]
+    if missing:
+        raise SettingsError(f"the plugin {missing[0]} is not loaded: start with it in {plugins.VARIABLE}")
     found = from_mapping(settings)
     for name in VIRTUAL_ONLY:
         if getattr(found, name) != getattr(Settings(), name):
