@@ -38,7 +38,7 @@ def load(plugin: str) -> None:
     if name in _loaded:
         return
     if is_file and not path.is_file():
-        raise SettingsError(f"there is no plugin {plugin}: give a Python file or a module's name")
+        raise SettingsError(f"there is no plugin {plugin}: name a Python file or a module with {FLAG}")
     from skinfl.settings import options
 
     try:
@@ -57,6 +57,7 @@ def load_for(arguments: Sequence[str]) -> List[str]:
     The plugins of a run that ``--resume`` names, and of a file that ``--config`` names, are loaded as well.
     """
     rest: List[str] = []
+    recorded: List[str] = []
     asked = [part for part in os.environ.get(VARIABLE, "").split(os.pathsep) if part]
     waiting = list(arguments)
     while waiting:
@@ -77,8 +78,10 @@ def load_for(arguments: Sequence[str]) -> List[str]:
             continue
         rest += [argument] if equals else [argument, *([value] if value else [])]
         file = Path(os.path.expanduser(value))
-        asked += _recorded(file / "config.toml" if flag == "--resume" else file)
-    for plugin in asked:
+        recorded += _recorded(file / "config.toml" if flag == "--resume" else file)
+    if asked:  # one that was moved is named anew
+        recorded = [plugin for plugin in recorded if not os.path.isabs(plugin) or os.path.exists(plugin)]
+    for plugin in [*recorded, *asked]:
         load(plugin)
     return rest
 

@@ -70,10 +70,11 @@ def run(
 def load_matching(path: Path, settings: Settings) -> Checkpoint:
     """Load a checkpoint; refuse one of another configuration. More rounds are allowed."""
     checkpoint = load_checkpoint(path)
-    asked = settings.asdict()
-    for key, value in asked.items():
-        stored = checkpoint.settings.get(key)
-        if key != "rounds" and stored != value:
+    for key, value in settings.asdict().items():
+        # a setting that came later, with a release or a plugin, had its default
+        default = value if key in checkpoint.settings else getattr(settings.replace(**{key: None}), key)
+        stored = checkpoint.settings.get(key, default)
+        if key not in ("rounds", "plugins") and stored != value:
             raise CheckpointError(
                 f"{path} was written with {key} = {stored!r}, not {value!r}: "
                 "resume with the same settings, or start a new run in another --out"

@@ -46,7 +46,7 @@ def skinfl(monkeypatch, *arguments):
     return stop.value.code or 0
 
 
-def test_a_plugin_is_trained_with_recorded_and_loaded_on_resuming(toy, monkeypatch, tmp_path):
+def test_a_plugin_is_trained_with_recorded_and_loaded_on_resuming(toy, monkeypatch, capsys, tmp_path):
     mine, out = tmp_path / "mine.py", tmp_path / "run"
     mine.write_text(MINE)
     monkeypatch.chdir(tmp_path)
@@ -59,6 +59,22 @@ def test_a_plugin_is_trained_with_recorded_and_loaded_on_resuming(toy, monkeypat
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert skinfl(monkeypatch, "train", "--resume", out, "--rounds", "2") == 0
+    mine.rename(tmp_path / "moved.py")
+    STRATEGIES.unregister("mine")
+    plugins._loaded.clear()
+    assert skinfl(monkeypatch, "train", "--resume", out, "--rounds", "3") == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert f"there is no plugin {mine}" in line
+    again = ["train", "--resume", out, "--rounds", "3", "--plugin", tmp_path / "moved.py"]
+    assert skinfl(monkeypatch, *again) == 0
+    assert read_toml(out / "config.toml")["plugins"] == [str(tmp_path / "moved.py")]
+
+
+def test_a_run_is_resumed_beside_a_plugin_that_brings_more_options(toy, monkeypatch, tmp_path):
+    (tmp_path / "mine.py").write_text(MINE)
+    assert skinfl(monkeypatch, "train", *SMALL, "--out", tmp_path / "run") == 0
+    plugin = ["--plugin", tmp_path / "mine.py"]
+    assert skinfl(monkeypatch, *plugin, "train", "--resume", tmp_path / "run", "--rounds", "2") == 0
 
 
 @pytest.mark.parametrize("place", ["before", "after", "equals", "variable"])
