@@ -13,7 +13,7 @@ import typer
 from skinfl import plugins
 from skinfl.errors import SettingsError
 from skinfl.registry import Option
-from skinfl.settings import Settings, from_mapping, options, read_toml
+from skinfl.settings import Settings, default_text, from_mapping, options, read_toml
 
 #: flags that are no settings: where a run is written, and what its settings start from
 _RUN_FLAGS = {
@@ -103,7 +103,7 @@ def _flag(option: Option) -> inspect.Parameter:
     text = option.help
     if option.choices:
         text += f"; one of {', '.join(map(str, option.choices))}"
-    text += f" (default: {option.default_text})"
+    text += f" (default: {default_text(option)})"
     dashed = option.dashed
     names = f"--{dashed}/--no-{dashed}" if kind is bool else f"--{dashed}"
     return _parameter(

@@ -12,7 +12,7 @@ from skinfl.catalogue import REGISTRIES
 from skinfl.errors import SettingsError
 from skinfl.flower.coordinator.options import FLOWER_DEFAULTS, VIRTUAL_ONLY
 from skinfl.registry import Entry, Option
-from skinfl.settings import options
+from skinfl.settings import default_text, options
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = Path("docs") / "settings.md"
@@ -89,14 +89,10 @@ def _row(option: Option, owners: List[Entry]) -> str:
         tuple: "list of texts",
     }
     limits = ", ".join(f"`{choice}`" for choice in option.choices) or option.limits
-    default = option.default_text
-    for entry in owners:
-        if not option.derived and option.name in entry.defaults:
-            default += f", for {entry.name} {entry.defaults[option.name]}"
     cells = [
         f"`{option.name}`",
         kinds.get(option.type, "text"),
-        default,
+        default_text(option),
         limits,
         option.help,
         ", ".join(entry.name for entry in owners),

@@ -141,6 +141,17 @@ def options() -> Dict[str, Option]:
     return found
 
 
+def default_text(option: Option) -> str:
+    """Return an option's default in words, with what entries make of it."""
+    others = [
+        f", for {entry.name} {entry.defaults[option.name]}"
+        for registry in REGISTRIES
+        for entry in registry
+        if option.name in entry.defaults and not option.derived
+    ]
+    return option.default_text + "".join(others)
+
+
 class Settings:
     """What a run is made of: ``Settings(rounds=3, protection="smpc")``.
 

@@ -278,6 +278,17 @@ def test_every_entry_can_be_chosen_and_is_documented(registry, entry):
         rule(settings)  # its own defaults never break its rules
 
 
+def test_a_default_that_a_choice_changes_is_told():
+    STRATEGIES.register("slow", "for a test", dict, defaults={"server_lr": 0.03})
+    try:
+        assert Settings(strategy="slow").server_lr == 0.03
+        assert Settings(strategy="slow", server_lr=2).server_lr == 2.0
+        (flag,) = [p.default for p in flags._parameters(()) if p.name == "server_lr"]
+        assert "(default: 1.0, for slow 0.03)" in flag.help
+    finally:
+        STRATEGIES.unregister("slow")
+
+
 def test_names_are_shown_where_they_are_chosen():
     assert options()["model"].choices[:2] == ("skinnet", "resnet18")
     assert set(options()["partition"].choices) == {entry.name for entry in PARTITIONS}
