@@ -25,7 +25,7 @@ from skinfl.federation.transport import LocalTransport
 from skinfl.federation.update import StateLayout, has_batchnorm
 from skinfl.models.registry import MODELS
 from skinfl.protection.base import Protection
-from skinfl.protection.registry import PROTECTIONS
+from skinfl.protection.build import protection_of
 from skinfl.registry import resolve
 from skinfl.settings import Settings, chosen
 from skinfl.workers import WORKERS, build_network
@@ -162,16 +162,6 @@ def local_plan(settings: Settings) -> LocalPlan:
     )
 
 
-def protection_of(settings: Settings, **facts: Any) -> Protection:
-    """Return the protection with its own options.
-
-    Options of other protections are left alone: a comparison runs several on one set of settings.
-    ``facts``: what no setting says, such as ``simulation_seed`` where one process plays all roles.
-    """
-    protection: Protection = PROTECTIONS.build(settings.protection, settings.asdict(), **facts)
-    return protection
-
-
 def schedule_of(settings: Settings) -> Schedule:
     """Return who is asked when."""
     return Schedule(
@@ -205,8 +195,8 @@ def assemble(
     train_sets = {name: material.train_of(name) for name in material.partition}
     unit = unit_images(max(len(d) for d in train_sets.values()))
     model, layout, strategy, local_batchnorm = network_of(settings, material.dataset, unit)
-    # one process plays all roles here, so that a run can be repeated
-    protection = protection_of(settings, simulation_seed=settings.seed)
+    # one process plays all roles here, so that a run can be repeated: what is rounded at random as well
+    protection = protection_of(settings, simulation_seed=seeds.derive(settings.seed, "rounding"))
     workers = build_network(settings.workers)
     roles = protection.setup(tuple(train_sets))
     roles = roles._replace(aggregators=workers.host(roles.aggregators))

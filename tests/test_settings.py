@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from skinfl import assembly, flags
-from skinfl.assembly import protection_of
 from skinfl.catalogue import MODELS, PARTITIONS, PROTECTIONS, REGISTRIES, STRATEGIES
 from skinfl.errors import SettingsError, SkinflError
+from skinfl.protection.build import protection_of
 from skinfl.registry import Option, Registry
 from skinfl.settings import Settings, from_mapping, options, read_toml, to_toml
 

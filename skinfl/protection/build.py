@@ -30,9 +30,12 @@ def build_protection(name: str, **options: Any) -> Protection:
     return protection
 
 
-def check_protection(name: str, hospitals: int, **options: Any) -> None:
-    """Refuse what :func:`build_protection` or the set-up for so many hospitals would refuse; make no keys.
+def protection_of(settings: Any, **facts: Any) -> Protection:
+    """Return the protection that ``settings.protection`` names, with its own options.
 
-    Raises a :class:`~skinfl.errors.SkinflError` that says what to change.
+    Nothing here knows more of settings than that name and ``asdict()``. Options of other protections are
+    left alone: a comparison runs several on one set of settings. ``facts``: what no setting says, such as
+    ``simulation_seed`` where one process plays all roles.
     """
-    build_protection(name, **options).check(hospitals)
+    protection: Protection = PROTECTIONS.build(settings.protection, settings.asdict(), **facts)
+    return protection

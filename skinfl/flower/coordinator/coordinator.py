@@ -14,7 +14,7 @@ from typing import Any, Callable, Dict, Optional, Sequence, Tuple
 import torch
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from skinfl.assembly import Assembly, initial_state, model_options, network_of, protection_of, schedule_of
+from skinfl.assembly import Assembly, initial_state, model_options, network_of, schedule_of
 from skinfl.data import load
 from skinfl.data.dataset import LesionDataset
 from skinfl.errors import CheckpointError, SettingsError, TrainingError
@@ -27,6 +27,7 @@ from skinfl.flower.coordinator.options import Options
 from skinfl.flower.coordinator.traffic import CountedMessaging
 from skinfl.flower.coordinator.transport import RemoteTransport, Timeouts
 from skinfl.models.store import save_model
+from skinfl.protection.build import protection_of
 from skinfl.protection.keys import private_bytes, read_key_file, write_key_file
 from skinfl.report.files import write_json, write_text
 from skinfl.run import CHECKPOINT, CONFIG, MODEL, RESULT, ROUNDS, load_matching, summarise

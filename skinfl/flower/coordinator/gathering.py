@@ -6,7 +6,7 @@ from typing import Any, Callable, Dict, List, NamedTuple, Sequence, Tuple
 
 import numpy as np
 
-from skinfl.assembly import FederatedData, protection_of
+from skinfl.assembly import FederatedData
 from skinfl.data.dataset import LesionDataset
 from skinfl.data.splits import Split
 from skinfl.errors import SkinflError, TrainingError
@@ -14,6 +14,7 @@ from skinfl.flower import keys, protocol
 from skinfl.flower.coordinator.messaging import Messaging, NoAnswer, Request
 from skinfl.flower.coordinator.options import Options
 from skinfl.flower.coordinator.transport import CoordinatorRoles
+from skinfl.protection.build import protection_of
 from skinfl.settings import Settings
 
 

@@ -9,11 +9,11 @@ from typing import Any, Dict, NamedTuple, Sequence
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from skinfl.assembly import protection_of
 from skinfl.errors import MessageError, ProtectionError
 from skinfl.flower import keys
 from skinfl.flower.hospital.store import RunStore
 from skinfl.flower.provisioning.folders import HospitalFolder
+from skinfl.protection.build import protection_of
 from skinfl.protection.keys import CommonKeys, SecretKey, private_bytes
 from skinfl.protection.layout import Layout
 from skinfl.settings import Settings, from_mapping

@@ -7,7 +7,6 @@ from typing import Any, Dict, NamedTuple, Optional, Sequence, Tuple, Union
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from skinfl import seeds
 from skinfl.errors import ProtectionError, SettingsError, nearest
 from skinfl.protection import keys, wire
 from skinfl.protection.base import AggregatorSide, HospitalSide, OpenerSide, Protection, Roles
@@ -213,5 +212,5 @@ def build(*, he_scheme: str = "ckks-layers", simulation_seed: Optional[int] = No
     from it, so that the run can be repeated.
     """
     if simulation_seed is not None and he_scheme == "bfv":
-        options["rounding_seed"] = seeds.derive(simulation_seed, "rounding")
+        options["rounding_seed"] = simulation_seed
     return He(scheme=he_scheme, **options)
