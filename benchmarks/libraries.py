@@ -14,6 +14,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence
 
 import numpy as np
 
+import skinfl.openmined  # noqa: F401 - registers the libraries
 from skinfl.errors import SettingsError
 from skinfl.protection.base import Exchange, Protection
 from skinfl.protection.build import build_protection

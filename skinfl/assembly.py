@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import secrets
-from typing import Callable, Dict, NamedTuple, Optional
+from typing import Any, Callable, Dict, NamedTuple, Optional
 
 import numpy as np
 from torch import nn
@@ -12,23 +12,25 @@ from torch import nn
 from skinfl import seeds
 from skinfl.data import load
 from skinfl.data.dataset import LesionDataset
-from skinfl.data.partitions import partition
+from skinfl.data.partitions import PARTITIONS, partition
 from skinfl.data.splits import Split, train_test_split
 from skinfl.errors import SettingsError
 from skinfl.federation.audit import Audit
 from skinfl.federation.checkpoint import Checkpoint
 from skinfl.federation.hospital import HospitalAgent
 from skinfl.federation.local import LocalPlan
-from skinfl.federation.rounds import Federation, RunState, Schedule
+from skinfl.federation.rounds import LEAST_SENDERS, Federation, RunState, Schedule
 from skinfl.federation.strategies import Strategy, build_strategy
 from skinfl.federation.transforms import Pipeline, build_pipeline
 from skinfl.federation.transport import LocalTransport
 from skinfl.federation.update import StateLayout, has_batchnorm
-from skinfl.models import build_model
+from skinfl.models.registry import MODELS
 from skinfl.protection.base import Protection
 from skinfl.protection.build import protection_of
-from skinfl.settings import Settings
-from skinfl.workers import Worker, build_network
+from skinfl.registry import resolve
+from skinfl.settings import Settings, chosen
+from skinfl.workers import WORKERS, build_network
+from skinfl.workers.base import Worker
 
 Progress = Callable[[int, int, str], None]
 
@@ -68,9 +70,40 @@ class Assembly(NamedTuple):
     workers: str
 
 
+def check(settings: Settings) -> None:
+    """Refuse what is bound to fail, before any data is read.
+
+    Raises a :class:`~skinfl.errors.SkinflError`: of an optional library that is missing, a protection
+    whose sum has no room, a partition for another number of hospitals.
+    """
+    for _, entry in chosen(settings):
+        if entry.check is not None:
+            resolve(entry.check)(settings)
+    if settings.workers != "auto":
+        resolve(WORKERS[settings.workers].build)  # the import says whether its library is there
+    # where the data decides how many hospitals there are, only the fewest possible can be tried
+    counted = "hospitals" in PARTITIONS[settings.partition].uses
+    protection_of(settings).check(settings.hospitals if counted else LEAST_SENDERS)
+
+
 def load_federated_data(settings: Settings, progress: Optional[Progress] = None) -> FederatedData:
-    """Load, split and share out the data; raises :class:`~skinfl.errors.DataError` where that fails."""
-    dataset = load(settings.data, image_size=settings.image_size, progress=progress)
+    """Load, split and share out the data.
+
+    Raises a :class:`~skinfl.errors.SkinflError` for settings that :func:`check` refuses and for data that
+    cannot be read or shared out.
+    """
+    check(settings)
+    dataset = load(
+        settings.data, image_size=settings.image_size, progress=progress, metadata=settings.metadata
+    )
+    return share_out(settings, dataset)
+
+
+def share_out(settings: Settings, dataset: LesionDataset) -> FederatedData:
+    """Split a data set, and share it out among hospitals.
+
+    Raises :class:`~skinfl.errors.DataError` where it is too small or too uneven for what is asked.
+    """
     split = train_test_split(
         dataset, test_fraction=settings.test_fraction, seed=settings.seed, protocol=settings.protocol
     )
@@ -78,9 +111,9 @@ def load_federated_data(settings: Settings, progress: Optional[Progress] = None)
         dataset,
         hospitals=settings.hospitals,
         scheme=settings.partition,
-        alpha=settings.alpha,
         seed=settings.seed,
         train=split.train,
+        **{option.name: getattr(settings, option.name) for option in PARTITIONS[settings.partition].options},
     )
     return FederatedData(dataset, split, parts)
 
@@ -89,13 +122,39 @@ def initial_model(settings: Settings, dataset: LesionDataset) -> nn.Module:
     """Return the network with the weights that every hospital starts from."""
     channels, size, _ = dataset.image_shape
     with seeds.seeded(settings.seed, "model"):
-        return build_model(
-            settings.model,
-            in_channels=channels,
-            image_size=size,
-            classes=len(dataset.classes),
-            doconv=settings.doconv,
-        )
+        shape = {"in_channels": channels, "image_size": size, "classes": len(dataset.classes)}
+        model: nn.Module = MODELS.build(settings.model, settings.asdict(), **shape)
+    return model
+
+
+def model_options(settings: Settings) -> Dict[str, Any]:
+    """Return the network's own options."""
+    return {option.name: getattr(settings, option.name) for option in MODELS[settings.model].options}
+
+
+def strategy_of(settings: Settings, unit: int) -> Strategy:
+    """Return the strategy; ``unit`` is the public number of images that has weight one."""
+    return build_strategy(settings.strategy, settings.asdict(), unit)
+
+
+class Network(NamedTuple):
+    """What is trained: the network with its first weights, its state as a vector, and how it is combined.
+
+    ``local_batchnorm``: whether BatchNorm's statistics stay at the hospitals.
+    """
+
+    model: nn.Module
+    layout: StateLayout
+    strategy: Strategy
+    local_batchnorm: bool
+
+
+def network_of(settings: Settings, dataset: LesionDataset, unit: int) -> Network:
+    """Return what is trained; coordinator and hospitals make the very same from the same settings."""
+    model = initial_model(settings, dataset)
+    local_batchnorm = settings.batchnorm == "local" and has_batchnorm(model)
+    layout = StateLayout(model, share_statistics=not local_batchnorm)
+    return Network(model, layout, strategy_of(settings, unit), local_batchnorm)
 
 
 def local_plan(settings: Settings) -> LocalPlan:
@@ -126,7 +185,7 @@ def schedule_of(settings: Settings) -> Schedule:
 
 def transforms_of(settings: Settings) -> Pipeline:
     """Return new update transforms; hospitals and server each need their own."""
-    return build_pipeline(settings.transforms, vars(settings))
+    return build_pipeline(settings.transforms, settings.asdict())
 
 
 def initial_state(strategy: Strategy, model: nn.Module, layout: StateLayout) -> RunState:
@@ -148,17 +207,13 @@ def assemble(
     With ``checkpoint`` it goes on where that was written.
     """
     train_sets = {name: material.train_of(name) for name in material.partition}
-    model = initial_model(settings, material.dataset)
-    local_batchnorm = settings.batchnorm == "local" and has_batchnorm(model)
-    layout = StateLayout(model, share_statistics=not local_batchnorm)
     unit = unit_images(max(len(d) for d in train_sets.values()))
-    strategy = build_strategy(settings, unit)
-    # One process plays all roles here, so that a run can be repeated: stochastic rounding as well.
-    seeded = {"rounding_seed": seeds.derive(settings.seed, "rounding")} if settings.he_scheme == "bfv" else {}
-    protection = protection_of(settings, **(seeded if settings.protection == "he" else {}))
-    network = build_network(settings.workers)
+    model, layout, strategy, local_batchnorm = network_of(settings, material.dataset, unit)
+    # one process plays all roles here, so that a run can be repeated: what is rounded at random as well
+    protection = protection_of(settings, simulation_seed=seeds.derive(settings.seed, "rounding"))
+    workers = build_network(settings.workers)
     roles = protection.setup(tuple(train_sets))
-    roles = roles._replace(aggregators=network.host(roles.aggregators))
+    roles = roles._replace(aggregators=workers.host(roles.aggregators))
     audit = Audit()
 
     agents: Dict[str, HospitalAgent] = {}
@@ -175,10 +230,10 @@ def assemble(
             transforms=transforms_of(settings),
             audit=audit,
         )
-        _host(network.worker(name), agents[name], train_set, material.test_of(name))
+        _host(workers.worker(name), agents[name], train_set, material.test_of(name))
     tag = "#" + material.dataset.name
-    train_pointers = {name: found[0] for name, found in network.search(tag, "#train").items()}
-    test_pointers = {name: found[0] for name, found in network.search(tag, "#test").items()}
+    train_pointers = {name: found[0] for name, found in workers.search(tag, "#train").items()}
+    test_pointers = {name: found[0] for name, found in workers.search(tag, "#test").items()}
     transport = LocalTransport(train_pointers, test_pointers, agents, roles)
 
     state = initial_state(strategy, model, layout)
@@ -201,7 +256,7 @@ def assemble(
         unsynchronised_batchnorm=local_batchnorm,
         audit=audit,
     )
-    return Assembly(federation, transport, model, layout, protection, network.description)
+    return Assembly(federation, transport, model, layout, protection, workers.description)
 
 
 def _host(worker: Worker, agent: HospitalAgent, train_set: LesionDataset, test_set: LesionDataset) -> None:

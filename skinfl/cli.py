@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, 
 import typer
 from rich.console import Console
 
-from skinfl import __version__, data_commands
+from skinfl import __version__, data_commands, plugins
 from skinfl.console import RunDisplay, fail, loading, prepare_streams, settle_streams
 from skinfl.errors import SkinflError
 from skinfl.flags import Invocation, settings_command
@@ -91,6 +91,7 @@ def train_and_report(invocation: Invocation) -> None:
 
 def compare_and_report(invocation: Invocation, protections: Optional[str]) -> None:
     """Run plaintext and the other protections, print the table."""
+    from skinfl.assembly import check
     from skinfl.report.table import print_comparison
     from skinfl.run import load_matching
     from skinfl.studies.compare import chosen, compare
@@ -98,7 +99,8 @@ def compare_and_report(invocation: Invocation, protections: Optional[str]) -> No
     settings, folder = invocation.settings, invocation.folder
     names = chosen(None if protections is None else _listed(protections), folder)
     for name in ("plaintext", *names):
-        checked = settings.replace(protection=name)  # refuses an unknown name before anything runs
+        checked = settings.replace(protection=name)
+        check(checked)  # refuses what is bound to fail before anything runs
         if folder.resumed and (folder.path / name / CHECKPOINT).exists():
             load_matching(folder.path / name / CHECKPOINT, checked)
     material = _material(settings)
@@ -265,6 +267,11 @@ def root(
     show_version: bool = typer.Option(
         False, "--version", callback=version, is_eager=True, help="Show the version."
     ),
+    plugin: Optional[str] = typer.Option(
+        None,
+        plugins.FLAG,
+        help="Python file or module that registers more to choose from; may stand more than once, anywhere",
+    ),
 ) -> None:
     """Train one skin-lesion classifier across hospitals without showing each other anything."""
 
@@ -272,10 +279,11 @@ def root(
 def execute(command: typer.Typer) -> None:
     """Run a command; what a user can mend becomes one line on stderr and exit status 2."""
     prepare_streams()
-    parser = typer.main.get_command(command)
-    _tidy_help(parser)
     try:
-        status = parser(sys.argv[1:] or None, standalone_mode=False)
+        arguments = plugins.load_for(sys.argv[1:])
+        parser = typer.main.get_command(command)
+        _tidy_help(parser)
+        status = parser(arguments or None, standalone_mode=False)
         settle_streams()
     except typer.Exit as stop:
         status = stop.exit_code

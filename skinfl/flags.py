@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import inspect
 import sys
@@ -12,10 +11,12 @@ from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Se
 
 import typer
 
+from skinfl import plugins
 from skinfl.errors import SettingsError
 from skinfl.paths import command_line, path, this_command
+from skinfl.registry import Option
 from skinfl.run_folder import CONFIG, RunFolder, claim, claim_new, data_of, holds_results
-from skinfl.settings import Settings, from_mapping, read_toml
+from skinfl.settings import Settings, default_text, from_mapping, options, read_toml
 
 #: flags that are no settings: where a run is written, and what its settings start from
 _RUN_FLAGS = {
@@ -56,26 +57,46 @@ def settings_command(
     commands that write no run. ``kind`` is that of the run it writes, where it isn't ``name``; only with
     ``resumable`` is there a ``--resume``.
     """
-    fixed = fixed or {}
+    return lambda function: _Command(function, name, fixed or {}, groups, kind or name, resumable)
 
-    def decorate(function: Callable) -> Callable:
-        own = list(inspect.signature(function).parameters.values())[1:]
-        left_out = fixed if resumable else {*fixed, "resume"}
-        shared = [p for p in _parameters(groups) if p.name not in left_out]
 
-        @functools.wraps(function)
-        def command(**values: Any) -> Any:
-            extra = {p.name: values.pop(p.name) for p in own}
-            if groups:
-                return function(Invocation(_settings(values, fixed), None), **extra)
-            with _invocation(values, fixed, name, kind or name) as invocation:
-                return function(invocation, **extra)
+class _Command:
+    """A command whose flags are made when it is looked at, so that plugins may add to the settings before."""
 
-        command.__signature__ = inspect.Signature([*own, *shared])
-        command.__annotations__ = {p.name: p.annotation for p in [*own, *shared]}
-        return command
+    def __init__(
+        self,
+        function: Callable,
+        name: str,
+        fixed: Dict[str, Any],
+        groups: Sequence[str],
+        kind: str,
+        resumable: bool,
+    ):
+        functools.update_wrapper(self, function, ("__module__", "__name__", "__qualname__", "__doc__"))
+        self._function = function
+        self._name = name
+        self._fixed = fixed
+        self._groups = groups
+        self._kind = kind
+        self._left_out = set(fixed) if resumable else {*fixed, "resume"}
+        self._own = list(inspect.signature(function).parameters.values())[1:]
 
-    return decorate
+    @property
+    def __signature__(self) -> inspect.Signature:
+        shared = [p for p in _parameters(self._groups) if p.name not in self._left_out]
+        return inspect.Signature([*self._own, *shared])
+
+    @property
+    def __annotations__(self) -> Dict[str, Any]:  # type: ignore[override]
+        return {p.name: p.annotation for p in self.__signature__.parameters.values()}
+
+    def __call__(self, **values: Any) -> Any:
+        extra = {p.name: values.pop(p.name) for p in self._own}
+        values["plugins"] = plugins.loaded() or None
+        if self._groups:
+            return self._function(Invocation(_settings(values, self._fixed), None), **extra)
+        with _invocation(values, self._fixed, self._name, self._kind) as invocation:
+            return self._function(invocation, **extra)
 
 
 @contextmanager
@@ -128,24 +149,25 @@ def _parameters(groups: Sequence[str]) -> List[inspect.Parameter]:
                     flag, Path, typer.Option(None, f"--{flag}", parser=path, help=text, rich_help_panel="Run")
                 )
             )
-    defaults = Settings()
-    for f in dataclasses.fields(Settings):
-        if groups and f.metadata["group"] not in groups and f.name != "seed":
-            continue
-        kind = {"int": int, "float": float, "bool": bool, "str": str}[
-            f.type.replace("Optional[", "").rstrip("]")
-        ]
-        text = f.metadata["help"]
-        if f.metadata["choices"]:
-            text += f"; one of {', '.join(f.metadata['choices'])}"
-        default = getattr(defaults, f.name)
-        if f.default is not None:
-            text += f" (default: {str(default).lower() if kind is bool else default})"
-        dashed = f.name.replace("_", "-")
-        names = f"--{dashed}/--no-{dashed}" if kind is bool else f"--{dashed}"
-        option = typer.Option(None, names, help=text, show_default=False, rich_help_panel=f.metadata["group"])
-        found.append(_parameter(f.name, kind, option))
+    for option in options().values():
+        if option.flag and (not groups or option.group in groups or option.name == "seed"):
+            found.append(_flag(option))
     return found
+
+
+def _flag(option: Option) -> inspect.Parameter:
+    kind = str if option.type is Path else option.type
+    text = option.help
+    if option.choices:
+        text += f"; one of {', '.join(map(str, option.choices))}"
+    text += f" (default: {default_text(option)})"
+    dashed = option.dashed
+    names = f"--{dashed}/--no-{dashed}" if kind is bool else f"--{dashed}"
+    return _parameter(
+        option.name,
+        kind,
+        typer.Option(None, names, help=text, show_default=False, rich_help_panel=option.group),
+    )
 
 
 def _parameter(name: str, kind: type, option: Any) -> inspect.Parameter:

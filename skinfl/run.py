@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import platform
 from pathlib import Path
 from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Union
@@ -10,7 +9,7 @@ from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Un
 import numpy as np
 
 from skinfl import __version__
-from skinfl.assembly import Assembly, FederatedData, assemble
+from skinfl.assembly import Assembly, FederatedData, assemble, model_options
 from skinfl.errors import CheckpointError
 from skinfl.federation.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from skinfl.federation.events import Event, Listener, RoundFinished
@@ -84,10 +83,11 @@ def load_matching(path: Path, settings: Settings) -> Checkpoint:
     More rounds are allowed, and another place of the data where the checkpoint knows their digest.
     """
     checkpoint = load_checkpoint(path)
-    free = ("rounds", "data") if checkpoint.data else ("rounds",)
-    asked = dataclasses.asdict(settings)
-    for key, value in asked.items():
-        stored = checkpoint.settings.get(key)
+    free = {"rounds", "plugins", *(("data",) if checkpoint.data else ())}
+    for key, value in settings.asdict().items():
+        # a setting that came later, with a release or a plugin, had its default
+        default = value if key in checkpoint.settings else getattr(settings.replace(**{key: None}), key)
+        stored = checkpoint.settings.get(key, default)
         if key not in free and stored != value:
             raise CheckpointError(
                 f"{path} was written with {key} = {stored!r}, not {value!r}: "
@@ -111,7 +111,7 @@ def _check_data(out: Path, checkpoint: Checkpoint, digest: str) -> None:
 
 def _save(out: Path, settings: Settings, assembly: Assembly, digest: str) -> None:
     state = assembly.federation.state
-    checkpoint = Checkpoint(state, assembly.transport.state(), dataclasses.asdict(settings), digest)
+    checkpoint = Checkpoint(state, assembly.transport.state(), settings.asdict(), digest)
     save_checkpoint(out / CHECKPOINT, checkpoint)
     write_records(out / ROUNDS, state.records)
 
@@ -131,6 +131,7 @@ def _finish(settings: Settings, material: FederatedData, assembly: Assembly, out
         classes=len(material.dataset.classes),
         class_names=material.dataset.classes,
         doconv=settings.doconv,
+        options=model_options(settings),
         normalisation_mean=state.prepared.normalisation.mean,
         normalisation_std=state.prepared.normalisation.std,
     )
@@ -170,7 +171,7 @@ def summarise(settings: Settings, material: FederatedData, assembly: Assembly, n
         ],
         "protection_details": assembly.protection.describe(),
         "aggregator_sees": assembly.protection.aggregator_sees,
-        "config": dataclasses.asdict(settings),
+        "config": settings.asdict(),
         "versions": versions(),
     }
 

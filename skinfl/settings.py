@@ -1,250 +1,274 @@
-"""All settings of a run: one frozen, validated dataclass, read from TOML and overridden by flags.
+"""All settings of a run, made from what is declared: here what every run has, in registries what is chosen.
 
-Every field carries its own help text and its limits, so that the command line, the TOML file and the
-documentation cannot drift apart.
+Settings keep what was given and derive the rest from it whenever they are asked, so that a changed
+setting changes all that follows from it, and a saved file freezes no default.
 """
 
 from __future__ import annotations
 
-import dataclasses
+import codecs
+import json
 import sys
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, Mapping, Optional, Tuple
+from types import MappingProxyType
+from typing import Any, Dict, Iterator, List, Mapping, Tuple, Union
 
+from skinfl.catalogue import (
+    MODELS,
+    OPTIMISERS,
+    PARTITIONS,
+    PROTECTIONS,
+    REGISTRIES,
+    STRATEGIES,
+    TRANSFORMS,
+    WORKERS,
+)
 from skinfl.errors import SettingsError, nearest
+from skinfl.registry import Entry, Option, Registry
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
+#: in the order of help and documentation; a registry stands for its selector and its entries' options
+_DECLARED: Dict[str, Tuple[Union[Option, Registry], ...]] = {
+    "Data": (
+        Option("data", Path, "synthetic", "'synthetic', or a folder or file as its publisher ships it"),
+        Option(
+            "metadata",
+            Path,
+            None,
+            "the data's metadata table, where it lies elsewhere",
+            derived="looked for beside it",
+        ),
+        Option("image_size", int, 28, "pixels per side the images are resized to", low=8, high=512),
+        Option(
+            "protocol",
+            str,
+            "grouped",
+            "how the test set is drawn: by lesion, or as the published code does (leaks)",
+            choices=("grouped", "published"),
+        ),
+        Option("test_fraction", float, 0.2, "share of the images kept for testing", low=0.05, high=0.5),
+        Option("augment", bool, True, "flip, turn and recolour training images anew in each epoch"),
+    ),
+    "Hospitals": (
+        Option("hospitals", int, 5, "number of hospitals", low=2, high=10_000),
+        PARTITIONS,
+        WORKERS,
+    ),
+    "Network": (
+        MODELS,
+        Option(
+            "batchnorm",
+            str,
+            "average",
+            "BatchNorm statistics: averaged, or kept at each hospital",
+            choices=("average", "local"),
+        ),
+    ),
+    "Training": (
+        STRATEGIES,
+        Option("rounds", int, 6, "number of rounds", low=1),
+        Option("local_epochs", int, 2, "passes over a hospital's data per round", low=1),
+        Option("batch_size", int, 16, "images per step", low=2),
+        OPTIMISERS,
+        Option(
+            "lr",
+            float,
+            None,
+            "learning rate",
+            low=1e-8,
+            derived="0.03 with momentum, 0.1 without, 0.002 for adam",
+        ),
+        Option(
+            "momentum",
+            float,
+            None,
+            "momentum of sgd",
+            low=0.0,
+            high=0.999,
+            derived="0.9, for scaffold and adam 0",
+        ),
+        Option("weight_decay", float, 1e-4, "L2 penalty", low=0.0),
+        Option(
+            "max_grad_norm",
+            float,
+            1.0,
+            "gradients of a step are scaled down to this norm; 0 leaves them",
+            low=0.0,
+        ),
+        Option(
+            "class_weights",
+            str,
+            "sqrt",
+            "weigh the loss by class: not, or by the inverse (root) of its share of the images",
+            choices=("none", "sqrt", "inverse"),
+        ),
+        Option("sample", float, 1.0, "share of the hospitals asked in each round", low=0.0001, high=1.0),
+        Option(
+            "dropout",
+            float,
+            0.0,
+            "chance that an asked hospital vanishes before it sends",
+            low=0.0,
+            high=0.95,
+        ),
+    ),
+    "Transforms": (TRANSFORMS,),
+    "Protection": (PROTECTIONS,),
+    "Run": (
+        Option("seed", int, 0, "decides every random choice that affects the result", low=0),
+        Option(
+            "threads", int, 1, "processor threads of torch; more helps large networks only", low=1, high=1024
+        ),
+        Option("evaluate_every", int, 1, "rounds between evaluations", low=1),
+        Option(
+            "plugins",
+            tuple,
+            (),
+            "Python files or modules that register more to choose from, see --plugin",
+            flag=False,
+        ),
+    ),
+}
 
-def _setting(
-    group: str, default: Any, help: str, *, choices: Tuple[str, ...] = (), low: Any = None, high: Any = None
-) -> Any:
-    """Declare a field: ``group`` is its heading in ``--help``, ``low`` and ``high`` are inclusive."""
-    return field(
-        default=default,
-        metadata={"group": group, "help": help, "choices": choices, "low": low, "high": high},
-    )
+
+def options() -> Dict[str, Option]:
+    """Return all options by name, in the order of help; what a plugin registered is among them.
+
+    Raises :class:`~skinfl.errors.SettingsError` where a name is declared twice and differently.
+    """
+    found: Dict[str, Option] = {}
+    for group, declared in _DECLARED.items():
+        for part in declared:
+            for option in part.options() if isinstance(part, Registry) else (part.grouped(group),):
+                if found.setdefault(option.name, option) != option:
+                    raise SettingsError(
+                        f"the option {option.name!r} is declared twice and differently: give one another name"
+                    )
+    return found
 
 
-@dataclass(frozen=True)
+def default_text(option: Option) -> str:
+    """Return an option's default in words, with what entries make of it."""
+    others = [
+        f", for {entry.name} {entry.defaults[option.name]}"
+        for registry in REGISTRIES
+        for entry in registry
+        if option.name in entry.defaults and not option.derived
+    ]
+    return option.default_text + "".join(others)
+
+
 class Settings:
-    """What a run is made of. ``None`` means that a default is derived from the other settings."""
+    """What a run is made of: ``Settings(rounds=3, protection="smpc")``.
 
-    data: str = _setting("Data", "synthetic", "'synthetic', or a folder or file as its publisher ships it")
-    image_size: int = _setting("Data", 28, "pixels per side the images are resized to", low=8, high=512)
-    protocol: str = _setting(
-        "Data",
-        "grouped",
-        "how the test set is drawn: by lesion, or as the published code does (leaks)",
-        choices=("grouped", "published"),
-    )
-    test_fraction: float = _setting("Data", 0.2, "share of the images kept for testing", low=0.05, high=0.5)
-    augment: bool = _setting("Data", True, "flip, turn and recolour training images anew in each epoch")
+    Immutable. An attribute is the value that was given, or the default that follows from the others. For a
+    derived default and for options of what is chosen, None is as good as not given. Two are equal if all
+    their values are.
 
-    hospitals: int = _setting("Hospitals", 5, "number of hospitals", low=2, high=10_000)
-    partition: Optional[str] = _setting(
-        "Hospitals",
-        None,
-        "who holds what; the default is the paper's proportions for 5 hospitals, else iid",
-        choices=("paper", "iid", "dirichlet", "site"),
-    )
-    alpha: float = _setting(
-        "Hospitals", 0.3, "concentration of the Dirichlet partition; small is skewed", low=0.01
-    )
-    workers: str = _setting(
-        "Hospitals", "auto", "what the hospitals run on", choices=("auto", "virtual", "pysyft")
-    )
+    Raises :class:`~skinfl.errors.SettingsError` for an unknown name, a value of the wrong type or out of
+    its limits, and combinations that what is chosen refuses.
+    """
 
-    model: str = _setting("Network", "skinnet", "network: 'skinnet' (the paper's) or a torchvision backbone")
-    doconv: bool = _setting("Network", True, "over-parameterise the network's convolutions (DO-Conv)")
-    batchnorm: str = _setting(
-        "Network",
-        "average",
-        "BatchNorm statistics: averaged, or kept at each hospital",
-        choices=("average", "local"),
-    )
+    given: Mapping[str, Any]
 
-    strategy: str = _setting(
-        "Training",
-        "fedavg",
-        "federated strategy",
-        choices=("fedavg", "fedprox", "fednova", "scaffold", "fedavgm", "fedadam", "fedyogi"),
-    )
-    rounds: int = _setting("Training", 6, "number of rounds", low=1)
-    local_epochs: int = _setting("Training", 2, "passes over a hospital's data per round", low=1)
-    batch_size: int = _setting("Training", 16, "images per step", low=2)
-    optimiser: str = _setting("Training", "sgd", "optimiser at the hospital", choices=("sgd", "adam"))
-    lr: Optional[float] = _setting(
-        "Training",
-        None,
-        "learning rate; the default is 0.03 with momentum, 0.1 without, 0.002 for adam",
-        low=1e-8,
-    )
-    momentum: Optional[float] = _setting(
-        "Training", None, "momentum of sgd; the default is 0.9, for scaffold 0", low=0.0, high=0.999
-    )
-    weight_decay: float = _setting("Training", 1e-4, "L2 penalty", low=0.0)
-    max_grad_norm: float = _setting(
-        "Training", 1.0, "gradients of a step are scaled down to this norm; 0 leaves them", low=0.0
-    )
-    class_weights: str = _setting(
-        "Training",
-        "sqrt",
-        "weigh the loss by class: not, or by the inverse (root) of its share of the images",
-        choices=("none", "sqrt", "inverse"),
-    )
-    server_lr: Optional[float] = _setting(
-        "Training",
-        None,
-        "step size of the server on the averaged update; the default is 1, for fedadam and fedyogi 0.03",
-        low=1e-8,
-    )
-    mu: float = _setting("Training", 0.01, "weight of FedProx's proximal term", low=0.0)
-    scaffold_option: int = _setting(
-        "Training", 2, "SCAFFOLD's control update: 1 (extra pass) or 2", low=1, high=2
-    )
-    sample: float = _setting(
-        "Training", 1.0, "share of the hospitals asked in each round", low=0.0001, high=1.0
-    )
-    dropout: float = _setting(
-        "Training", 0.0, "chance that an asked hospital vanishes before it sends", low=0.0, high=0.95
-    )
+    def __init__(self, **given: Any):
+        known = options()
+        of_choices = {
+            option.name for registry in REGISTRIES for entry in registry for option in entry.options
+        }
+        kept: Dict[str, Any] = {}
+        for name, value in given.items():
+            if name not in known:
+                raise SettingsError(f"unknown setting {name!r}: {_nearest_setting(name, known)}")
+            if value is not None:
+                kept[name] = known[name].check(value)
+            elif not (known[name].optional or name in of_choices):
+                raise SettingsError(f"{name} needs a value: {known[name].help}")
+        self.__dict__["_options"] = known
+        self.__dict__["given"] = MappingProxyType(kept)
+        self.__dict__["_values"] = {}
+        self.__dict__["_choosing"] = []
+        self.asdict()
+        for _, entry in chosen(self):
+            for rule in entry.rules:
+                rule(self)
 
-    transforms: str = _setting(
-        "Transforms", "", "what updates go through before they are protected, by commas, e.g. 'clipping'"
-    )
-    clip_norm: float = _setting(
-        "Transforms", 1.0, "largest L2 norm of a hospital's change of the model (clipping)", low=1e-8
-    )
+    def __getattr__(self, name: str) -> Any:
+        """Return the value of a setting, given or derived."""
+        if name.startswith("_") or name not in self._options:
+            hint = "" if name.startswith("_") else f": {_nearest_setting(name, self._options)}"
+            raise AttributeError(f"there is no setting {name!r}{hint}")
+        if name in self._values:
+            return self._values[name]
+        value = self._effective(name)
+        if not self._choosing:
+            self._values[name] = value
+        return value
 
-    protection: str = _setting(
-        "Protection",
-        "plaintext",
-        "how updates are protected",
-        choices=("plaintext", "smpc", "he", "sympc", "pysyft"),
-    )
-    smpc_scheme: Optional[str] = _setting(
-        "Protection", None, "secret sharing scheme", choices=("additive", "shamir")
-    )
-    parties: Optional[str] = _setting("Protection", None, "number of aggregating parties, or 'hospitals'")
-    threshold: Optional[int] = _setting("Protection", None, "parties that suffice to open (Shamir)", low=1)
-    ring: Optional[int] = _setting("Protection", None, "bits of the sharing ring", low=32, high=64)
-    he_scheme: Optional[str] = _setting(
-        "Protection", None, "packing of homomorphic encryption", choices=("ckks-layers", "ckks-vector", "bfv")
-    )
-    bits: Optional[int] = _setting("Protection", None, "bits per quantised value (bfv)", low=8, high=16)
-    degree: Optional[int] = _setting(
-        "Protection",
-        None,
-        "degree of the ciphertexts' polynomials; the default is the lightest that is secure",
-    )
-    error_feedback: Optional[bool] = _setting(
-        "Protection", None, "keep what quantisation cut off for the next round (bfv)"
-    )
-    precision: Optional[int] = _setting(
-        "Protection", None, "fractional bits of the fixed-point encoding", low=4, high=48
-    )
-    clip: Optional[float] = _setting(
-        "Protection", None, "largest absolute value that is sent unchanged", low=1e-6
-    )
-    rounding: Optional[str] = _setting(
-        "Protection",
-        None,
-        "fixed-point rounding (SyMPC truncates), or stochastic (bfv)",
-        choices=("truncate", "nearest", "stochastic"),
-    )
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"settings are immutable: use settings.replace({name}=...)")
 
-    seed: int = _setting("Run", 0, "decides every random choice that affects the result", low=0)
-    threads: int = _setting(
-        "Run", 1, "processor threads of torch; more helps large networks only", low=1, high=1024
-    )
-    evaluate_every: int = _setting("Run", 1, "rounds between evaluations", low=1)
+    def _effective(self, name: str) -> Any:
+        if name in self.given:
+            return self.given[name]
+        default = self._options[name].default
+        if any(registry.kind == name for registry in REGISTRIES):
+            # what a choice follows from cannot follow from that choice in turn
+            self._choosing.append(name)
+            try:
+                return default(self) if callable(default) else default
+            finally:
+                self._choosing.pop()
+        for registry in reversed(REGISTRIES):
+            if registry.kind not in self._choosing:
+                for entry in registry.chosen(getattr(self, registry.kind)):
+                    default = entry.defaults.get(name, default)
+        return default(self) if callable(default) else default
 
-    def __post_init__(self) -> None:
-        for f in dataclasses.fields(self):
-            _check(f, getattr(self, f.name))
-        if self.partition is None:
-            object.__setattr__(self, "partition", "paper" if self.hospitals == 5 else "iid")
-        if self.momentum is None:
-            plain = self.strategy == "scaffold" or self.optimiser == "adam"
-            object.__setattr__(self, "momentum", 0.0 if plain else 0.9)
-        if self.lr is None:
-            lr = 0.002 if self.optimiser == "adam" else 0.03 if self.momentum else 0.1
-            object.__setattr__(self, "lr", lr)
-        if self.server_lr is None:
-            adaptive = self.strategy in ("fedadam", "fedyogi")
-            object.__setattr__(self, "server_lr", 0.03 if adaptive else 1.0)
-        if self.strategy == "scaffold" and (self.optimiser == "adam" or self.momentum):
-            raise SettingsError(
-                "SCAFFOLD's control variates assume plain SGD steps: use --optimiser sgd and --momentum 0, "
-                "or another strategy"
-            )
-        if self.strategy == "fednova" and self.optimiser == "adam":
-            raise SettingsError(
-                "FedNova normalises by the length of SGD's path, which Adam does not have: "
-                "use --optimiser sgd, or another strategy"
-            )
-        if self.transforms:
-            from skinfl.federation.transforms import build_pipeline
-
-            build_pipeline(self.transforms, vars(self))  # refuses unknown names and impossible parameters
-        if self.ring not in (None, 32, 64):
-            raise SettingsError(f"ring = {self.ring}: the ring has 32 or 64 bits")
-        if self.parties not in (None, "hospitals") and not str(self.parties).isdigit():
-            raise SettingsError(f"parties = {self.parties!r}: give a number, or 'hospitals'")
+    def asdict(self) -> Dict[str, Any]:
+        """Return the values of all settings by name, given and derived; tuples as lists, as JSON has them."""
+        values = {name: getattr(self, name) for name in self._options}
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
 
     def replace(self, **changes: Any) -> Settings:
-        """Return a copy with some fields changed, validated anew."""
-        return from_mapping({**dataclasses.asdict(self), **changes})
+        """Return settings with some values changed or, by None, not given; what follows is derived anew."""
+        merged = {**self.given, **changes}
+        return Settings(**{n: v for n, v in merged.items() if v is not None or n not in self._options})
 
+    def __eq__(self, other: object) -> bool:
+        return self.asdict() == other.asdict() if isinstance(other, Settings) else NotImplemented
 
-def _check(f: dataclasses.Field, value: Any) -> None:
-    """Refuse a value of the wrong type or outside the field's limits."""
-    kind = str(f.type)
-    if value is None:
-        if not kind.startswith("Optional"):
-            raise SettingsError(f"{f.name} needs a value: {f.metadata['help']}")
-        return
-    expected = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,)}[
-        kind.replace("Optional[", "").rstrip("]")
-    ]
-    if not isinstance(value, expected) or (isinstance(value, bool) and bool not in expected):
-        raise SettingsError(f"{f.name} = {value!r}: expected {expected[-1].__name__} ({f.metadata['help']})")
-    choices, low, high = f.metadata["choices"], f.metadata["low"], f.metadata["high"]
-    if choices and value not in choices:
-        raise SettingsError(f"{f.name} = {value!r}: {nearest(value, choices)}")
-    too_low = low is not None and not value >= low
-    if too_low or (high is not None and value > high):
-        limits = " and ".join(
-            part
-            for part in (low is not None and f"at least {low}", high is not None and f"at most {high}")
-            if part
-        )
-        raise SettingsError(f"{f.name} = {value!r}: must be {limits} ({f.metadata['help']})")
+    def __hash__(self) -> int:
+        return hash(tuple(getattr(self, name) for name in self._options))
+
+    def __repr__(self) -> str:
+        return f"Settings({', '.join(f'{name}={value!r}' for name, value in self.given.items())})"
+
+    def __dir__(self) -> List[str]:
+        return [*super().__dir__(), *self._options]
+
+    def __reduce__(self) -> Tuple[Any, ...]:
+        return from_mapping, (dict(self.given),)
 
 
 def from_mapping(values: Mapping[str, Any]) -> Settings:
     """Build settings from a mapping, refusing unknown keys with the nearest valid name."""
-    names = [f.name for f in dataclasses.fields(Settings)]
-    for key in values:
-        if key not in names:
-            raise SettingsError(f"unknown setting {key!r}: {nearest(key, names)}")
     return Settings(**dict(values))
 
 
 def read_toml(path: Path) -> Dict[str, Any]:
-    """Return the settings of a TOML file as a mapping, unknown keys refused."""
-    try:
-        with open(path, "rb") as f:
-            values = tomllib.load(f)
-    except OSError as error:
-        raise SettingsError(f"cannot read the settings file {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path} is not valid TOML: {error}") from None
+    """Return what a TOML file gives, checked.
+
+    Raises :class:`~skinfl.errors.SettingsError` that names the file and what to do about it.
+    """
+    values = parse_toml(path)
+    for name, value in values.items():
+        if isinstance(value, dict):
+            raise SettingsError(f"{path}: settings stand without a heading: leave out [{name}]")
     try:
         from_mapping(values)
     except SettingsError as error:
@@ -252,18 +276,63 @@ def read_toml(path: Path) -> Dict[str, Any]:
     return values
 
 
+def parse_toml(path: Path) -> Dict[str, Any]:
+    """Return what stands in a TOML file, unchecked; a byte order mark, as Windows writes it, is skipped."""
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise SettingsError(f"cannot read the settings file {path}: {error.strerror}") from None
+    try:
+        if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in content:
+            raise SettingsError(f"{path} is saved as UTF-16: save it as UTF-8")
+        text = content.decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise SettingsError(f"{path}, line {line} is not UTF-8: save the file as UTF-8") from None
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{path} is not valid TOML: {error}; {_toml_hint(text)}") from None
+
+
+def _toml_hint(text: str) -> str:
+    if any(quote in text for quote in "“”„‘’"):
+        return "put texts between straight quotes"
+    if "\\" in text:
+        return "double each backslash, or put the path between single quotes"
+    return 'write each setting on a line of its own, as in: protection = "smpc"'
+
+
 def to_toml(settings: Settings) -> str:
-    """Return the settings as TOML; what is ``None`` is left out."""
-    lines = []
-    for f in dataclasses.fields(settings):
-        value = getattr(settings, f.name)
-        if value is None:
-            continue
-        if isinstance(value, bool):
-            text = "true" if value else "false"
-        elif isinstance(value, str):
-            text = '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
-        else:
-            text = repr(value)
-        lines.append(f"{f.name} = {text}")
-    return "\n".join(lines) + "\n"
+    """Return what was given as TOML, and as comments what followed from it."""
+    lines = [f"{name} = {_toml(value)}" for name, value in settings.given.items()]
+    derived = [
+        f"# {name} = {_toml(getattr(settings, name))}"
+        for name in settings.asdict()
+        if name not in settings.given and getattr(settings, name) is not None
+    ]
+    return "\n".join([*lines, "", "# not given, and what it came to:", *derived]) + "\n"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):  # JSON's escapes are TOML's, but for this one
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(value, tuple):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    return repr(value)
+
+
+def _nearest_setting(name: str, known: Mapping[str, Option]) -> str:
+    if name in ("out", "resume", "config"):
+        return f"--{name} stands on the command line only"
+    hint = nearest(name.replace("-", "_").lower(), known)
+    return hint if hint.startswith("did") else "skinfl train --help lists all"
+
+
+def chosen(settings: Settings) -> Iterator[Tuple[Registry, Entry]]:
+    """Yield each registry with the entries that the settings choose of it."""
+    for registry in REGISTRIES:
+        for entry in registry.chosen(getattr(settings, registry.kind)):
+            yield registry, entry

@@ -93,7 +93,7 @@ def test_compare_prints_a_table(toy, monkeypatch, capsys, tmp_path):
         (["--rounds", "0"], "at least 1"),
         (["--strategy", "fedavgg"], "did you mean 'fedavg'"),
         (["--protection", "hee"], "did you mean 'he'"),
-        (["--model", "resnet"], "there is no model"),
+        (["--model", "resnet"], "did you mean 'resnet18'"),
         (["--hospitals", "400"], "400"),
         (["--partition", "paper"], "paper"),
         (["--config", "nowhere.toml"], "nowhere.toml"),

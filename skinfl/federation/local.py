@@ -21,6 +21,7 @@ from skinfl import seeds
 from skinfl.data.dataset import LesionDataset
 from skinfl.data.transforms import Normalisation, augmentation, to_batch
 from skinfl.errors import TrainingError
+from skinfl.federation.optimisers import OPTIMISERS
 from skinfl.federation.update import StateLayout
 
 
@@ -149,9 +150,8 @@ class _Loss(nn.Module):
 
 
 def _optimiser(parameters: List[nn.Parameter], plan: LocalPlan) -> torch.optim.Optimizer:
-    if plan.optimiser == "adam":
-        return torch.optim.Adam(parameters, lr=plan.lr, weight_decay=plan.weight_decay)
-    return torch.optim.SGD(parameters, lr=plan.lr, momentum=plan.momentum, weight_decay=plan.weight_decay)
+    optimiser: torch.optim.Optimizer = OPTIMISERS.build(plan.optimiser, plan._asdict(), params=parameters)
+    return optimiser
 
 
 def _full_gradient(

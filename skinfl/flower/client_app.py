@@ -9,6 +9,7 @@ from typing import Any
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
+from skinfl import plugins
 from skinfl.errors import SkinflError
 from skinfl.flower import protocol
 from skinfl.flower.environment import flower_home, simulated_federation, wait_for_federation
@@ -35,6 +36,7 @@ def _answer(message: Message, context: Context) -> Message:
     started = time.perf_counter()
     request, server = message.content["request"]["body"], message.content["server"]["body"]
     try:
+        plugins.load_for([])
         folder = hospital_folder(context)
         name, answer = folder.name, Site(folder).answer(request, server)
     except SkinflError as error:

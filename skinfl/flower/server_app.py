@@ -10,6 +10,7 @@ from pathlib import Path
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
+from skinfl import plugins
 from skinfl.errors import SkinflError
 from skinfl.flower.coordinator.coordinator import Coordinator, run_folder
 from skinfl.flower.coordinator.grid_messaging import GridMessaging
@@ -31,6 +32,7 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """Train as the run configuration says."""
     try:
+        plugins.load_for([])
         _train(grid, context)
     except SkinflError as error:
         _say(f"run {context.run_id}: ended: {error}")

@@ -8,9 +8,8 @@ import torchvision
 from torch import nn
 
 from skinfl.errors import ModelError
+from skinfl.models.registry import BACKBONES
 
-#: torchvision's names; which of them a given torchvision has differs
-BACKBONES = ("resnet18", "mobilenet_v2", "efficientnet_b0")
 MIN_IMAGE_SIZE = 8
 
 
@@ -19,17 +18,22 @@ def available_backbones() -> Tuple[str, ...]:
     return tuple(name for name in BACKBONES if hasattr(torchvision.models, name))
 
 
+def check_backbone(name: str) -> None:
+    """Refuse a name that is unknown here; raises :class:`~skinfl.errors.ModelError`."""
+    if name not in available_backbones():
+        known = ", ".join(available_backbones())
+        raise ModelError(
+            f"torchvision {torchvision.__version__} has no {name!r} to use here; it has: {known}"
+        )
+
+
 def build_backbone(name: str, *, in_channels: int, image_size: int, classes: int) -> nn.Module:
     """Return torchvision's ``name`` with random weights, for ``in_channels`` and ``classes``.
 
     Raises :class:`~skinfl.errors.ModelError` for a name that is unknown, or unknown to this torchvision,
     and for impossible sizes.
     """
-    if name not in available_backbones():
-        known = ", ".join(available_backbones())
-        raise ModelError(
-            f"torchvision {torchvision.__version__} has no {name!r} to use here; it has: {known}"
-        )
+    check_backbone(name)
     if in_channels < 1 or classes < 2 or image_size < MIN_IMAGE_SIZE:
         raise ModelError(
             f"{name} cannot be built for {in_channels} channels, {image_size} pixels, {classes} classes: "

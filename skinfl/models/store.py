@@ -9,15 +9,15 @@ from __future__ import annotations
 import json
 import zipfile
 from pathlib import Path
-from typing import Dict, NamedTuple, Sequence, Tuple, Union
+from typing import Any, Dict, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import torch
 from torch import nn
 
-from skinfl.errors import ModelError, WriteError
+from skinfl.errors import ModelError, SettingsError, WriteError
 from skinfl.files import whole_file
-from skinfl.models.registry import build_model
+from skinfl.models.registry import MODELS, build_model
 
 FORMAT = "skinfl-model"
 VERSION = 1
@@ -49,12 +49,14 @@ def save_model(
     doconv: bool,
     normalisation_mean: Sequence[float],
     normalisation_std: Sequence[float],
+    options: Optional[Mapping[str, Any]] = None,
 ) -> None:
     """Write ``model``, built by ``build_model`` with the same arguments, to ``path``.
 
     ``normalisation_mean`` and ``normalisation_std`` have one number for each channel, for pixels in 0..1.
-    The file appears whole or not at all. Raises :class:`~skinfl.errors.ModelError` where the description
-    contradicts itself or the place cannot be written.
+    ``options`` are those that the network registers, where it has others than ``doconv``. The file appears
+    whole or not at all. Raises :class:`~skinfl.errors.ModelError` where the description contradicts itself or
+    the place cannot be written.
     """
     header = {
         "format": FORMAT,
@@ -65,6 +67,7 @@ def save_model(
         "classes": int(classes),
         "class_names": [str(c) for c in class_names],
         "doconv": bool(doconv),
+        "options": dict(options or {}),
         "mean": [float(v) for v in normalisation_mean],
         "std": [float(v) for v in normalisation_std],
     }
@@ -94,7 +97,7 @@ def load_model(path: Union[str, Path]) -> StoredModel:
         in_channels=header["in_channels"],
         image_size=header["image_size"],
         classes=header["classes"],
-        doconv=header["doconv"],
+        **{"doconv": header["doconv"], **header.get("options", {})},
     )
     try:
         model.load_state_dict(state)
@@ -158,6 +161,19 @@ def _check_header(path: Path, header: Dict) -> None:
     for field, kind in _FIELDS.items():
         if not isinstance(header.get(field), kind):
             raise ModelError(f"{path}: the model's header has no proper {field!r}")
+    options = header.get("options", {})
+    if not isinstance(options, dict):
+        raise ModelError(f"{path}: the model's header has no proper 'options'")
+    known = (
+        {option.name: option for option in MODELS[header["name"]].options} if header["name"] in MODELS else {}
+    )
+    for name, value in options.items():
+        if name not in known:
+            raise ModelError(f"{path}: the network {header['name']!r} has no option {name!r} here")
+        try:
+            known[name].check(value)
+        except SettingsError as error:
+            raise ModelError(f"{path}: {error}") from None
     if len(header["class_names"]) != header["classes"]:
         raise ModelError(f"{path}: {len(header['class_names'])} class names for {header['classes']} classes")
     for field in ("mean", "std"):

@@ -204,6 +204,10 @@ class LibraryProtection(Protection):
     def set_up(self, parties: Tuple[str, ...]) -> Library:
         """Start the library with a machine for each party."""
 
+    def check(self, hospitals: int) -> None:
+        """Refuse a precision that could overflow."""
+        self._encoding_for(hospitals)
+
     def setup(self, hospitals: Sequence[str]) -> Roles:
         """Make all keys in this process, start the library, and hand each role its own keys."""
         names = check_hospitals(hospitals, MINIMUM_SENDERS)

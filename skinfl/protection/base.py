@@ -139,6 +139,12 @@ class Protection(ABC):
         that many hospitals could overflow.
         """
 
+    def check(self, hospitals: int) -> None:  # noqa: B027 - optional by design
+        """Refuse, before anything is made, what :meth:`setup` would refuse for so many hospitals.
+
+        Raises what :meth:`setup` raises.
+        """
+
     @property
     @abstractmethod
     def fingerprint(self) -> str:

@@ -192,7 +192,7 @@ def test_a_sum_without_weight_is_refused():
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_strategies_are_built_from_settings(name):
     settings = Settings(strategy=name, lr=0.03, mu=0.2, server_lr=0.7, batch_size=10, local_epochs=2)
-    strategy = build_strategy(settings, unit=128)
+    strategy = build_strategy(name, settings.asdict(), unit=128)
     assert (strategy.name, strategy.server_lr) == (name, 0.7)
     assert getattr(strategy, "mu", 0.2) == 0.2
     assert getattr(strategy, "unit_length", 25.6) == 25.6

@@ -18,13 +18,12 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from flower_helpers import HOSPITALS, LocalMessaging, federation_of, small_dataset
 
-from skinfl.assembly import FederatedData, initial_model
+from skinfl.assembly import FederatedData, initial_model, strategy_of
 from skinfl.data.splits import train_test_split
 from skinfl.errors import MessageError, ProtectionError, TrainingError
 from skinfl.federation.checkpoint import load_checkpoint
 from skinfl.federation.hospital import STATISTICS_ROUND, HospitalAgent, statistics_layout
 from skinfl.federation.messages import encode_server
-from skinfl.federation.strategies import build_strategy
 from skinfl.federation.strategies.base import ServerState
 from skinfl.federation.update import StateLayout
 from skinfl.flower import protocol
@@ -153,7 +152,7 @@ class HostileCoordinator:
         self._informed: set = set()
         model = initial_model(settings, hospitals.material.dataset)
         self.layout = StateLayout(model)
-        self.strategy = build_strategy(settings, self.unit)
+        self.strategy = strategy_of(settings, self.unit)
         self.start: ServerState = self.strategy.init(self.layout.flatten(model), self.layout)
         self._layouts = {STATISTICS_ROUND: statistics_layout(1, CLASSES)}
 

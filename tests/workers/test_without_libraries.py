@@ -7,6 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import pytest
 
+import skinfl.openmined  # noqa: F401 - registers what needs the libraries
 from skinfl.errors import SettingsError
 from skinfl.workers import build_network
 

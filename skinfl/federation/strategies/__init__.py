@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Callable, Dict
+from typing import Any, Mapping
 
-from skinfl.errors import SettingsError, nearest
 from skinfl.federation.strategies.base import Strategy
 from skinfl.federation.strategies.fedadam import FedAdam
 from skinfl.federation.strategies.fedavg import FedAvg
@@ -12,39 +11,22 @@ from skinfl.federation.strategies.fedavgm import FedAvgM
 from skinfl.federation.strategies.fednova import FedNova
 from skinfl.federation.strategies.fedprox import FedProx
 from skinfl.federation.strategies.fedyogi import FedYogi
+from skinfl.federation.strategies.registry import SERVER_LR, STRATEGIES
 from skinfl.federation.strategies.scaffold import Scaffold
 
-if TYPE_CHECKING:
-    from skinfl.settings import Settings
 
-#: how each strategy is made from the settings and the number of images that has weight one; a new
-#: strategy is added here
-STRATEGIES: Dict[str, Callable[[Settings, int], Strategy]] = {
-    "fedavg": lambda s, unit: FedAvg(server_lr=s.server_lr),
-    "fedprox": lambda s, unit: FedProx(server_lr=s.server_lr, mu=s.mu),
-    "fednova": lambda s, unit: FedNova(
-        server_lr=s.server_lr,
-        momentum=s.momentum,
-        unit_length=max(1.0, s.local_epochs * unit / s.batch_size),
-    ),
-    "scaffold": lambda s, unit: Scaffold(server_lr=s.server_lr, lr=s.lr, option=s.scaffold_option),
-    "fedavgm": lambda s, unit: FedAvgM(server_lr=s.server_lr),
-    "fedadam": lambda s, unit: FedAdam(server_lr=s.server_lr),
-    "fedyogi": lambda s, unit: FedYogi(server_lr=s.server_lr),
-}
+def build_strategy(name: str, values: Mapping[str, Any], unit: int) -> Strategy:
+    """Return the strategy ``name`` with its options out of ``values``.
 
-
-def build_strategy(settings: Settings, unit: int) -> Strategy:
-    """Return the strategy that the settings name.
-
-    ``unit`` is the public number of training images that has weight one.
+    ``unit`` is the public number of training images that has weight one. Raises
+    :class:`~skinfl.errors.SettingsError` for an unknown name.
     """
-    if settings.strategy not in STRATEGIES:
-        raise SettingsError(f"strategy = {settings.strategy!r}: {nearest(settings.strategy, STRATEGIES)}")
-    return STRATEGIES[settings.strategy](settings, unit)
+    strategy: Strategy = STRATEGIES.build(name, values, unit=unit)
+    return strategy
 
 
 __all__ = [
+    "SERVER_LR",
     "STRATEGIES",
     "FedAdam",
     "FedAvg",

@@ -10,7 +10,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from skinfl.federation.strategies.fedopt import FedOpt
+from skinfl.federation.strategies.fedopt import DEFAULTS, OPTIONS, FedOpt
+from skinfl.federation.strategies.registry import STRATEGIES
 
 
 @dataclass(frozen=True)
@@ -21,3 +22,6 @@ class FedAdam(FedOpt):
 
     def second_moment(self, v: np.ndarray, squared: np.ndarray) -> np.ndarray:
         return self.beta2 * v + (1 - self.beta2) * squared
+
+
+STRATEGIES.register("fedadam", "Adam at the server", FedAdam, options=OPTIONS, defaults=DEFAULTS)

@@ -13,6 +13,7 @@ import numpy as np
 
 from skinfl.federation.state import ServerState
 from skinfl.federation.strategies.base import Strategy, UpdateSum, pack
+from skinfl.federation.strategies.registry import SERVER_LR, STRATEGIES
 
 if TYPE_CHECKING:
     from skinfl.federation.local import LocalResult
@@ -43,3 +44,8 @@ class FedAvg(Strategy):
         self, server: ServerState, total: UpdateSum, layout: StateLayout, hospitals: int
     ) -> ServerState:
         return self.step(server, total, layout, total.mean_change)
+
+
+STRATEGIES.register(
+    "fedavg", "the example-weighted mean of the hospitals' changes", FedAvg, options=(SERVER_LR,)
+)

@@ -14,6 +14,8 @@ import numpy as np
 from skinfl.federation.state import AUXILIARY, ServerState, StateArray
 from skinfl.federation.strategies.base import UpdateSum
 from skinfl.federation.strategies.fedavg import FedAvg
+from skinfl.federation.strategies.registry import SERVER_LR, STRATEGIES
+from skinfl.registry import Option
 
 if TYPE_CHECKING:
     from skinfl.federation.update import StateLayout
@@ -38,3 +40,14 @@ class FedAvgM(FedAvg):
     ) -> ServerState:
         v = self.server_momentum * server["v"].astype(np.float64) + total.mean_change
         return self.step(server, total, layout, v).replace(v=v)
+
+
+STRATEGIES.register(
+    "fedavgm",
+    "the mean of the changes, with momentum at the server",
+    FedAvgM,
+    options=(
+        SERVER_LR,
+        Option("server_momentum", float, 0.9, "momentum of FedAvgM's server", low=0.0, high=0.999),
+    ),
+)

@@ -8,12 +8,14 @@ minimum towards its own.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Optional, Tuple
+from typing import TYPE_CHECKING, Any, ClassVar, Optional, Tuple
 
 import numpy as np
 
+from skinfl.errors import SettingsError
 from skinfl.federation.state import ServerState
 from skinfl.federation.strategies.base import Strategy, UpdateSum, pack
+from skinfl.federation.strategies.registry import SERVER_LR, STRATEGIES
 
 if TYPE_CHECKING:
     from skinfl.federation.local import LocalResult
@@ -60,3 +62,25 @@ class FedNova(Strategy):
     ) -> ServerState:
         effective_length = total.counts[1] / total.counts[0]
         return self.step(server, total, layout, effective_length * total.mean_change)
+
+
+def _needs_sgd(settings: Any) -> None:
+    if settings.optimiser != "sgd":
+        raise SettingsError(
+            f"FedNova normalises by the length of SGD's path, which {settings.optimiser} does not have: "
+            "use --optimiser sgd, or another strategy"
+        )
+
+
+@STRATEGIES.register(
+    "fednova",
+    "changes divided by the length of each hospital's path",
+    options=(SERVER_LR,),
+    uses=("momentum", "local_epochs", "batch_size", "unit"),
+    rules=(_needs_sgd,),
+)
+def build(*, server_lr: float, momentum: float, local_epochs: int, batch_size: int, unit: int) -> FedNova:
+    """Return FedNova; path lengths are measured in those of a hospital of ``unit`` images."""
+    return FedNova(
+        server_lr=server_lr, momentum=momentum, unit_length=max(1.0, local_epochs * unit / batch_size)
+    )

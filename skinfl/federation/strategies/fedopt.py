@@ -14,9 +14,21 @@ import numpy as np
 from skinfl.federation.state import AUXILIARY, ServerState, StateArray
 from skinfl.federation.strategies.base import UpdateSum
 from skinfl.federation.strategies.fedavg import FedAvg
+from skinfl.federation.strategies.registry import SERVER_LR
+from skinfl.registry import Option
 
 if TYPE_CHECKING:
     from skinfl.federation.update import StateLayout
+
+#: the options of both
+OPTIONS = (
+    SERVER_LR,
+    Option("beta1", float, 0.9, "decay of the server's first moment", low=0.0, high=0.999),
+    Option("beta2", float, 0.99, "decay of the server's second moment", low=0.0, high=0.9999),
+    Option("tau", float, 1e-3, "size of a mean change below which the server's steps get shorter", low=1e-9),
+)
+#: a parameter moves by about this much a round, however large the mean change is
+DEFAULTS = {"server_lr": 0.03}
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,8 @@ import numpy as np
 from skinfl.federation.state import ServerState
 from skinfl.federation.strategies.base import Correction
 from skinfl.federation.strategies.fedavg import FedAvg
+from skinfl.federation.strategies.registry import SERVER_LR, STRATEGIES
+from skinfl.registry import Option
 
 
 @dataclass(frozen=True)
@@ -25,3 +27,11 @@ class FedProx(FedAvg):
 
     def correction(self, server: ServerState, control: Optional[np.ndarray]) -> Correction:
         return Correction(proximal=self.mu)
+
+
+STRATEGIES.register(
+    "fedprox",
+    "FedAvg with a pull towards the model that was sent",
+    FedProx,
+    options=(SERVER_LR, Option("mu", float, 0.01, "weight of FedProx's proximal term", low=0.0)),
+)

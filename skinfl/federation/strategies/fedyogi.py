@@ -10,7 +10,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from skinfl.federation.strategies.fedopt import FedOpt
+from skinfl.federation.strategies.fedopt import DEFAULTS, OPTIONS, FedOpt
+from skinfl.federation.strategies.registry import STRATEGIES
 
 
 @dataclass(frozen=True)
@@ -21,3 +22,12 @@ class FedYogi(FedOpt):
 
     def second_moment(self, v: np.ndarray, squared: np.ndarray) -> np.ndarray:
         return v - (1 - self.beta2) * squared * np.sign(v - squared)
+
+
+STRATEGIES.register(
+    "fedyogi",
+    "Yogi at the server, whose second moment falls slower than Adam's",
+    FedYogi,
+    options=OPTIONS,
+    defaults=DEFAULTS,
+)

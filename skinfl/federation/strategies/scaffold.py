@@ -7,12 +7,15 @@ Algorithm 1 and equations (3) to (5).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Optional, Tuple
+from typing import TYPE_CHECKING, Any, ClassVar, Optional, Tuple
 
 import numpy as np
 
+from skinfl.errors import SettingsError
 from skinfl.federation.state import AUXILIARY, ServerState, StateArray
 from skinfl.federation.strategies.base import Correction, Strategy, UpdateSum, pack
+from skinfl.federation.strategies.registry import SERVER_LR, STRATEGIES
+from skinfl.registry import Option
 
 if TYPE_CHECKING:
     from skinfl.federation.local import LocalResult
@@ -66,3 +69,27 @@ class Scaffold(Strategy):
     ) -> ServerState:
         control = server["control"] + total.control / hospitals
         return self.step(server, total, layout, total.mean_change).replace(control=control)
+
+
+def _needs_plain_sgd(settings: Any) -> None:
+    if settings.optimiser != "sgd" or settings.momentum:
+        raise SettingsError(
+            "SCAFFOLD's control variates assume plain SGD steps: use --optimiser sgd and --momentum 0, "
+            "or another strategy"
+        )
+
+
+@STRATEGIES.register(
+    "scaffold",
+    "control variates take out the drift towards a hospital's own minimum",
+    options=(
+        SERVER_LR,
+        Option("scaffold_option", int, 2, "SCAFFOLD's control update: 1 (extra pass) or 2", choices=(1, 2)),
+    ),
+    uses=("lr",),
+    defaults={"momentum": 0.0},
+    rules=(_needs_plain_sgd,),
+)
+def build(*, server_lr: float, scaffold_option: int, lr: float) -> Scaffold:
+    """Return SCAFFOLD for hospitals that step with ``lr``."""
+    return Scaffold(server_lr=server_lr, lr=lr, option=scaffold_option)

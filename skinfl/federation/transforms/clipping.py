@@ -14,9 +14,18 @@ import numpy as np
 
 from skinfl.errors import ProtectionError, SettingsError
 from skinfl.federation.transforms.base import Figures, HospitalContext, ServerContext, UpdateTransform
+from skinfl.federation.transforms.registry import TRANSFORMS
 from skinfl.protection.layout import Layout, Segment
+from skinfl.registry import Option
 
 
+@TRANSFORMS.register(
+    "clipping",
+    "the change of a hospital's model held to an L2 norm",
+    options=(
+        Option("clip_norm", float, 1.0, "largest L2 norm of a hospital's change of the model", low=1e-8),
+    ),
+)
 @dataclass
 class NormClipping(UpdateTransform):
     """Scales the change of a hospital's trained parameters down to an L2 norm of at most ``clip_norm``.

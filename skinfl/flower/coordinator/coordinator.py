@@ -6,7 +6,6 @@ transport and listens.
 
 from __future__ import annotations
 
-import dataclasses
 import secrets
 from pathlib import Path
 from typing import Any, Callable, Dict, Optional, Sequence, Tuple
@@ -14,7 +13,14 @@ from typing import Any, Callable, Dict, Optional, Sequence, Tuple
 import torch
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from skinfl.assembly import Assembly, initial_model, initial_state, schedule_of, transforms_of
+from skinfl.assembly import (
+    Assembly,
+    initial_state,
+    model_options,
+    network_of,
+    schedule_of,
+    transforms_of,
+)
 from skinfl.data import load
 from skinfl.data.dataset import LesionDataset
 from skinfl.errors import CheckpointError, SettingsError, TrainingError
@@ -22,8 +28,6 @@ from skinfl.federation.checkpoint import Checkpoint, save_checkpoint
 from skinfl.federation.events import Listener, RoundFinished
 from skinfl.federation.records import write_records
 from skinfl.federation.rounds import Federation
-from skinfl.federation.strategies import build_strategy
-from skinfl.federation.update import StateLayout, has_batchnorm
 from skinfl.files import write_json, write_text
 from skinfl.flower.coordinator.gathering import Joined, gather, take_roles
 from skinfl.flower.coordinator.messaging import Messaging
@@ -112,10 +116,7 @@ class Coordinator:
         settings = self._settings
         torch.set_num_threads(settings.threads)
         blank = joined.blank()
-        model = initial_model(settings, blank)
-        local_batchnorm = settings.batchnorm == "local" and has_batchnorm(model)
-        layout = StateLayout(model, share_statistics=not local_batchnorm)
-        strategy = build_strategy(settings, self._options.unit)
+        model, layout, strategy, local_batchnorm = network_of(settings, blank, self._options.unit)
         transforms = transforms_of(settings)
         expected = transforms.layout(strategy.contribution_layout(layout)).digest
         if expected != joined.answers[joined.members.hospitals[0]]["layout"]:
@@ -157,7 +158,7 @@ class Coordinator:
 
     def _save(self, assembly: Assembly) -> None:
         state = assembly.federation.state
-        save_checkpoint(self._out / CHECKPOINT, Checkpoint(state, {}, dataclasses.asdict(self._settings)))
+        save_checkpoint(self._out / CHECKPOINT, Checkpoint(state, {}, self._settings.asdict()))
         write_records(self._out / ROUNDS, state.records)
 
     def _finish(self, assembly: Assembly, joined: Joined) -> Dict[str, Any]:
@@ -180,6 +181,7 @@ class Coordinator:
             classes=len(blank.classes),
             class_names=blank.classes,
             doconv=self._settings.doconv,
+            options=model_options(self._settings),
             normalisation_mean=state.prepared.normalisation.mean,
             normalisation_std=state.prepared.normalisation.std,
         )

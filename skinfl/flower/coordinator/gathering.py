@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any, Callable, Dict, List, NamedTuple, Sequence, Tuple
 
 import numpy as np
@@ -67,11 +66,14 @@ def gather(
                 f"{options.minimum_hospitals} are needed: start the others, or lower minimum-hospitals"
             )
         parties = keys.assign_parties(protection, names, options.party_hospitals)
-        # how many rounds there will be is nobody's business, and may change on resuming
-        told = {**dataclasses.asdict(settings), "data": "", "rounds": 1, "hospitals": len(names)}
+        # how many rounds there will be is nobody's business, and may change on resuming; what concerns
+        # virtual workers and the coordinator's own files is nobody's either
+        told = settings.replace(
+            hospitals=len(names), rounds=1, data="", partition=None, metadata=None, plugins=()
+        )
         fields = {
             "run": run,
-            "settings": told,
+            "settings": told.asdict(),
             "hospitals": list(names),
             "parties": parties,
             "coordinator_key": keys.public_of(private),

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, Mapping, Tuple
 
+from skinfl import plugins
 from skinfl.errors import SettingsError, nearest
-from skinfl.settings import Settings, from_mapping, read_toml
+from skinfl.settings import Settings, from_mapping, options, read_toml
 
 _SECONDS = ("connect_timeout", "round_timeout", "sum_timeout", "return_timeout")
 #: settings of virtual workers, which hospitals with machines and data of their own have no use for
-_VIRTUAL_ONLY = ("workers", "dropout", "protocol")
+VIRTUAL_ONLY = ("workers", "dropout", "protocol", "plugins")
+#: what a Flower run takes where 'skinfl train' has another default
+FLOWER_DEFAULTS = {"data": "synthetic", "protection": "smpc", "parties": "hospitals"}
 
 
 @dataclass(frozen=True)
@@ -57,22 +60,26 @@ def read_run_config(run_config: Mapping[str, Any]) -> Tuple[Settings, Options]:
     values = {key.replace("-", "_"): value for key, value in run_config.items()}
     config = values.pop("config", "")
     names = [f.name for f in dataclasses.fields(Options)]
-    options: Dict[str, Any] = {name: values.pop(name) for name in names if name in values}
-    known = {f.name for f in dataclasses.fields(Settings)}
+    own: Dict[str, Any] = {name: values.pop(name) for name in names if name in values}
+    known = options().keys()
     for key in values:
         if key not in known:
             raise SettingsError(f"unknown run-config key {key!r}: {nearest(key, known | set(names))}")
     settings: Dict[str, Any] = {key: value for key, value in values.items() if value != ""}
     if config:
         settings.update(read_toml(Path(str(config))))
-    if "party_hospitals" in options:
-        listed = str(options["party_hospitals"]).split(",")
-        options["party_hospitals"] = tuple(name.strip() for name in listed if name.strip())
+    if "party_hospitals" in own:
+        listed = str(own["party_hospitals"]).split(",")
+        own["party_hospitals"] = tuple(name.strip() for name in listed if name.strip())
     for name in _SECONDS:
-        if name in options:
-            options[name] = float(options[name])
+        if name in own:
+            own[name] = float(own[name])
+    # what a coordinator runs is named where it was started, never by whoever submits a run
+    missing = [plugin for plugin in settings.pop("plugins", []) if plugin not in plugins.loaded()]
+    if missing:
+        raise SettingsError(f"the plugin {missing[0]} is not loaded: start with it in {plugins.VARIABLE}")
     found = from_mapping(settings)
-    for name in _VIRTUAL_ONLY:
+    for name in VIRTUAL_ONLY:
         if getattr(found, name) != getattr(Settings(), name):
             raise SettingsError(f"{name} is for virtual workers: leave it out of a Flower run")
-    return found, Options(**options)
+    return found, Options(**own)

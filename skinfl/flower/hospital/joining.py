@@ -10,12 +10,12 @@ from typing import Any, Dict, Tuple
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from skinfl.assembly import initial_model, transforms_of
+from skinfl.assembly import network_of, transforms_of
 from skinfl.data.dataset import LesionDataset
 from skinfl.errors import ProtectionError
 from skinfl.federation.hospital import STATISTICS_ROUND, statistics_layout
-from skinfl.federation.strategies import Strategy, build_strategy
-from skinfl.federation.update import StateLayout, has_batchnorm
+from skinfl.federation.strategies import Strategy
+from skinfl.federation.update import StateLayout
 from skinfl.flower import keys, protocol
 from skinfl.flower.hospital.membership import check_others, keying_of, pack_keys
 from skinfl.flower.hospital.store import Answer, RunStore
@@ -81,15 +81,13 @@ def network(
     folder: HospitalFolder, settings: Settings, dataset: LesionDataset, unit: int
 ) -> Tuple[StateLayout, Strategy]:
     """Return layout and strategy; refuse a model that is larger than the folder allows."""
-    model = initial_model(settings, dataset)
-    local_batchnorm = settings.batchnorm == "local" and has_batchnorm(model)
-    layout = StateLayout(model, share_statistics=not local_batchnorm)
-    if layout.size > folder.maximum_parameters:
+    found = network_of(settings, dataset, unit)
+    if found.layout.size > folder.maximum_parameters:
         raise ProtectionError(
             f"{folder.name} trains models of at most {folder.maximum_parameters} values, "
-            f"{settings.model} has {layout.size}"
+            f"{settings.model} has {found.layout.size}"
         )
-    return layout, build_strategy(settings, unit)
+    return found.layout, found.strategy
 
 
 def _check_members(folder: HospitalFolder, settings: Settings, members: keys.Members) -> None:

@@ -24,12 +24,12 @@ from skinfl.settings import Settings, to_toml
 
 #: with more hospitals than this, three of them add up shares instead of all
 MOST_PARTIES = 10
-_FEW_PARTIES = "3"
+_FEW_PARTIES = 3
 
 
 def flower_settings(settings: Settings) -> Settings:
     """Return the settings with what Flower's runs default to: hospitals add up the shares themselves."""
-    if settings.protection != "smpc" or settings.parties is not None:
+    if settings.protection != "smpc" or "parties" in settings.given:
         return settings
     return settings.replace(parties="hospitals" if settings.hospitals <= MOST_PARTIES else _FEW_PARTIES)
 

@@ -28,7 +28,7 @@ def largest_part(material: FederatedData) -> int:
 def prepare_simulation(settings: Settings, federation: Path, hospitals: int) -> Settings:
     """Make the federation of a simulated run unless it is there; return settings that fit it."""
     # the paper's partition is of five hospitals
-    partition = None if settings.partition == "paper" else settings.partition
+    partition = None if settings.partition == "paper" else settings.given.get("partition")
     settings = settings.replace(hospitals=hospitals, partition=partition)
     if not (federation / "coordinator" / COORDINATOR_FILE).is_file():
         make_federation(load_federated_data(settings), federation)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Dict, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, NamedTuple, Optional, Sequence, Tuple, Union
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
@@ -83,6 +83,10 @@ class He(Protection):
                 raise SettingsError("bits, rounding_seed and error_feedback need he_scheme bfv")
             self.clip = check_clip(DEFAULT_CLIP if clip is None else clip)
             self.rounding = check_rounding(rounding or "nearest", ("truncate", "nearest"))
+
+    def check(self, hospitals: int) -> None:
+        """Refuse parameters that are not secure or have no room for the sum."""
+        self._build(hospitals)
 
     def setup(self, hospitals: Sequence[str]) -> Roles:
         """Make all keys in this process and hand each role its own."""
@@ -199,3 +203,14 @@ class He(Protection):
         return _Plan(
             Session(self.name, fingerprint, hospitals, MINIMUM_SENDERS), directory, encoding, packing
         )
+
+
+def build(*, he_scheme: str = "ckks-layers", simulation_seed: Optional[int] = None, **options: Any) -> He:
+    """Return the protection from options as settings name them.
+
+    ``simulation_seed`` is given where one process plays all roles: BFV's stochastic rounding is then drawn
+    from it, so that the run can be repeated.
+    """
+    if simulation_seed is not None and he_scheme == "bfv":
+        options["rounding_seed"] = simulation_seed
+    return He(scheme=he_scheme, **options)

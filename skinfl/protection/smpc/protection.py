@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Dict, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, NamedTuple, Optional, Sequence, Tuple, Union
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
@@ -84,6 +84,11 @@ class Smpc(Protection):
             return f"uniform random shares; an update only if {t} of the hospitals collude"
         t = self._threshold_of(self.parties)
         return f"uniform random shares; an update only if {t} of {self.parties} parties collude"
+
+    def check(self, hospitals: int) -> None:
+        """Refuse a precision that could overflow, and a threshold beyond the hospitals."""
+        self.precision_for(hospitals)
+        self._threshold_of(hospitals if self.parties == "hospitals" else self.parties)
 
     def setup(self, hospitals: Sequence[str]) -> Roles:
         """Make all keys in this process and hand each role its own."""
@@ -191,3 +196,8 @@ class Smpc(Protection):
         fingerprint = wire.fingerprint(self.fingerprint, hospitals, parties, precision, directory.fingerprint)
         session = Session(self.name, fingerprint, hospitals, MINIMUM_SENDERS)
         return _Plan(session, encoder, self.arithmetic, parties, self._threshold_of(len(parties)))
+
+
+def build(*, smpc_scheme: str = "additive", **options: Any) -> Smpc:
+    """Return the protection from options as settings name them."""
+    return Smpc(scheme=smpc_scheme, **options)

@@ -1,0 +1,29 @@
+"""The optimisers of local training: what each defaults to; :mod:`skinfl.federation.local` steps with them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from skinfl.registry import Registry
+
+OPTIMISERS = Registry("optimiser", group="Training", help="optimiser at the hospital", default="sgd")
+
+
+def _sgd_lr(settings: Any) -> float:
+    return 0.03 if settings.momentum else 0.1
+
+
+OPTIMISERS.register(
+    "sgd",
+    "stochastic gradient descent, with momentum if wanted",
+    "torch.optim:SGD",
+    uses=("params", "lr", "momentum", "weight_decay"),
+    defaults={"lr": _sgd_lr, "momentum": 0.9},
+)
+OPTIMISERS.register(
+    "adam",
+    "Adam (Kingma and Ba, 2015)",
+    "torch.optim:Adam",
+    uses=("params", "lr", "weight_decay"),
+    defaults={"lr": 0.002, "momentum": 0.0},
+)

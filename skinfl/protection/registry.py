@@ -1,0 +1,54 @@
+"""The registry of protections, and the options that several share. Each registers itself where it is."""
+
+from __future__ import annotations
+
+from typing import Any, Union
+
+from skinfl.errors import SettingsError
+from skinfl.registry import Option, Registry
+
+PROTECTIONS = Registry(
+    "protection", group="Protection", help="how updates are protected", default="plaintext"
+)
+
+_MOST_PARTIES = 1000
+
+
+def _parties(value: Any) -> Union[int, str]:
+    number = int(value) if isinstance(value, str) and value.isdigit() else value
+    whole = isinstance(number, int) and not isinstance(number, bool)
+    if number == "hospitals" or (whole and 2 <= number <= _MOST_PARTIES):
+        return number  # type: ignore[no-any-return]
+    raise SettingsError(
+        f"parties = {value!r}: give a number, 2 to {_MOST_PARTIES}, or 'hospitals'; "
+        "one party alone sees everything"
+    )
+
+
+PARTIES = Option("parties", str, 3, "number of aggregating parties, or 'hospitals'", parse=_parties)
+PRECISION = Option(
+    "precision",
+    int,
+    None,
+    "fractional bits of the fixed-point encoding",
+    low=4,
+    high=48,
+    derived="22, or fewer where that many could overflow; for sympc and pysyft 16",
+)
+CLIP = Option(
+    "clip",
+    float,
+    64.0,
+    "largest absolute value that is sent unchanged",
+    low=1e-6,
+    high=1e9,
+    derived="64, with bfv agreed from round to round",
+)
+ROUNDING = Option(
+    "rounding",
+    str,
+    "nearest",
+    "fixed-point rounding (SyMPC truncates), or stochastic (bfv)",
+    choices=("truncate", "nearest", "stochastic"),
+    derived="nearest, with bfv stochastic",
+)
