@@ -86,7 +86,8 @@ def train_and_report(invocation: Invocation) -> None:
     )
     _warn_of_missing_updates([outcome.result])
     _say(f"report: {outcome.out / 'report.html'}")
-    _say_how_to_go_on(settings, folder.path)
+    if outcome.result["rounds_with_update"]:
+        _say_how_to_go_on(settings, folder.path)
 
 
 def compare_and_report(invocation: Invocation, protections: Optional[str]) -> None:
@@ -296,7 +297,7 @@ def execute(command: typer.Typer) -> None:
     except OSError as error:
         if error.filename is not None or error.errno not in _NO_OUTPUT:
             raise
-        fail(f"the output cannot be written ({error.strerror}): send it elsewhere, what was done is kept")
+        fail(f"the output cannot be written ({error.strerror}): send it elsewhere, finished rounds are kept")
     raise SystemExit(status if isinstance(status, int) else 0)
 
 
