@@ -69,14 +69,15 @@ def load_for(arguments: Sequence[str]) -> List[str]:
         if flag not in (FLAG, "--resume", "--config"):
             rest.append(argument)
             continue
-        if not equals:
-            value = waiting.pop(0) if waiting else ""
+        taken = not equals and bool(waiting)
+        if taken:
+            value = waiting.pop(0)
         if flag == FLAG:
             if not value:
                 raise SettingsError(f"{FLAG} needs a Python file or a module's name")
             asked.append(value)
             continue
-        rest += [argument] if equals else [argument, *([value] if value else [])]
+        rest += [argument, value] if taken else [argument]
         file = Path(os.path.expanduser(value))
         recorded += _recorded(file / "config.toml" if flag == "--resume" else file)
     if asked:  # one that was moved is named anew

@@ -203,6 +203,11 @@ class Registry:
         del self._entries[self[name].name]
 
     @property
+    def names(self) -> Tuple[str, ...]:
+        """The registered names, in the order of registration."""
+        return tuple(self._entries)
+
+    @property
     def selector(self) -> Option:
         """The setting that chooses: its choices are the registered names."""
         if self.several:

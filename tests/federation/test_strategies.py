@@ -189,7 +189,7 @@ def test_a_sum_without_weight_is_refused():
         FedAvg().unpack(np.zeros(2), LAYOUT)
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("name", STRATEGIES.names)
 def test_strategies_are_built_from_settings(name):
     settings = Settings(strategy=name, lr=0.03, mu=0.2, server_lr=0.7, batch_size=10, local_epochs=2)
     strategy = build_strategy(name, settings.asdict(), unit=128)
@@ -199,9 +199,9 @@ def test_strategies_are_built_from_settings(name):
     assert getattr(strategy, "lr", 0.03) == 0.03
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("name", STRATEGIES.names)
 def test_the_default_server_step_is_the_strategy_s_own(name):
-    strategy = build_strategy(Settings(strategy=name), unit=128)
+    strategy = build_strategy(name, Settings(strategy=name).asdict(), unit=128)
     assert strategy.server_lr == type(strategy).server_lr
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import runpy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
@@ -58,7 +57,7 @@ def at_server(layout, round=1, senders=HOSPITALS):
 
 def contributions(name):
     """Return a strategy's layout and three hospitals' contributions, changes of norms 0.8 to 1.8."""
-    strategy = build_strategy(Settings(strategy=name), 100)
+    strategy = build_strategy(name, Settings(strategy=name).asdict(), 100)
     server = strategy.init(np.zeros(MODEL.size, np.float32), MODEL)
     rng = np.random.default_rng(4)
     vectors = {}
@@ -157,7 +156,7 @@ def test_an_impossible_bound_is_refused(norm):
 # every strategy under every protection
 
 
-@pytest.mark.parametrize("strategy", sorted(STRATEGIES))
+@pytest.mark.parametrize("strategy", STRATEGIES.names)
 @pytest.mark.parametrize("protection", PROTECTIONS)
 def test_the_opened_sum_is_the_sum_of_clipped_contributions(strategy, protection):
     layout, vectors = contributions(strategy)
@@ -180,7 +179,7 @@ def test_the_opened_sum_is_the_sum_of_clipped_contributions(strategy, protection
         assert figures == {"clipping": {"clipped_hospitals": clipped}}
 
 
-@pytest.mark.parametrize("strategy", sorted(STRATEGIES))
+@pytest.mark.parametrize("strategy", STRATEGIES.names)
 def test_secret_sharing_and_encryption_give_the_same_bits(strategy):
     layout, vectors = contributions(strategy)
     totals = [
@@ -339,9 +338,9 @@ def test_lists_come_from_settings_each_time_anew():
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"transforms": "cliping"}, "unknown transform 'cliping': did you mean 'clipping'"),
+        ({"transforms": "cliping"}, "unknown transforms 'cliping': did you mean 'clipping'"),
         ({"transforms": "clipping,clipping"}, "names 'clipping' twice"),
-        ({"transforms": "clipping", "clip_norm": float("inf")}, "clip_norm = inf: give a positive number"),
+        ({"transforms": "clipping", "clip_norm": float("inf")}, "clip_norm = inf: must be a finite number"),
         ({"clip_norm": 0.0}, "clip_norm = 0.0: must be at least"),
     ],
 )
@@ -350,7 +349,7 @@ def test_impossible_settings_are_refused_before_anything_runs(changes, reason):
         Settings(**changes)
 
 
-@pytest.mark.parametrize("name", sorted(TRANSFORMS))
+@pytest.mark.parametrize("name", TRANSFORMS.names)
 def test_every_transform_has_its_registered_name_and_can_be_built(name):
     (transform,) = build_pipeline(name, {}).transforms
     assert transform.name == name
@@ -378,7 +377,7 @@ def play(**changes):
     return assembly, records
 
 
-@pytest.mark.parametrize("strategy", sorted(STRATEGIES))
+@pytest.mark.parametrize("strategy", STRATEGIES.names)
 def test_federations_with_clipping_give_one_model_under_all_protections(toy, strategy):
     pytest.importorskip("tenseal")
     models = {}
@@ -410,27 +409,15 @@ def test_a_bound_that_nobody_reaches_changes_nothing(toy):
     assert [r.transforms["clipping"]["clipped_hospitals"] for r in with_transform] == [0.0, 0.0]
 
 
-def test_what_a_transform_keeps_is_in_the_hospitals_state(toy, monkeypatch):
-    monkeypatch.setitem(TRANSFORMS, "halves", Halves)
-    assembly, _ = play(rounds=1, transforms="halves")
+def test_what_a_transform_keeps_is_in_the_hospitals_state(toy):
+    TRANSFORMS.register("halves", "for a test", Halves)
+    try:
+        assembly, _ = play(rounds=1, transforms="halves")
+    finally:
+        TRANSFORMS.unregister("halves")
     agent = assembly.transport._agents["hospital-1"]
     state = agent.state()
     kept = state["transforms/halves/kept"]
     assert np.count_nonzero(kept) > 0
     agent.load_state({**state, "transforms/halves/kept": kept * 2})
     assert np.array_equal(agent.state()["transforms/halves/kept"], kept * 2)
-
-
-def test_the_example_in_the_documentation_runs(toy, monkeypatch, tmp_path):
-    section = (ROOT / "docs" / "extending.md").read_text("utf-8").partition("## A new update transform")[2]
-    example = section.partition("```python\n")[2].partition("```")[0]
-    assert len(example.splitlines()) < 40
-    registry = dict(TRANSFORMS)
-    monkeypatch.setattr("skinfl.federation.transforms.TRANSFORMS", registry)
-    (tmp_path / "example.py").write_text(example, "utf-8")
-    runpy.run_path(str(tmp_path / "example.py"))
-    assert set(registry) - set(TRANSFORMS) == {"random-mask"}
-    for protection in ("plaintext", "smpc"):
-        assembly, records = play(protection=protection, transforms="clipping,random-mask", clip_norm=0.1)
-        assert all(r.transforms["random-mask"]["values"] < assembly.layout.size / 3 for r in records)
-        assert all(r.max_abs_difference_from_plaintext_sum < 1e-6 for r in records)
