@@ -1,3 +1,64 @@
-"""Federated learning of skin-lesion classifiers under secret sharing and homomorphic encryption."""
+"""Hospitals train one skin-lesion classifier together without showing each other anything.
+
+::
+
+    import skinfl
+
+    result = skinfl.train(data="synthetic", protection="smpc", rounds=3)
+    result.metrics["balanced_accuracy"], result.history, result.per_class
+    result.model.predict("lesion.jpg")
+
+What is public here is loaded when it is first asked for, so that ``import skinfl`` takes no time.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Dict, List
+
+if TYPE_CHECKING:
+    from skinfl.api import compare, load_data, load_result, train
+    from skinfl.classifier import LesionClassifier
+    from skinfl.data.dataset import LesionDataset
+    from skinfl.errors import SkinflError
+    from skinfl.results import ComparisonResult, TrainingResult
+    from skinfl.settings import Settings
 
 __version__ = "0.1.0"
+__all__ = [
+    "ComparisonResult",
+    "LesionClassifier",
+    "LesionDataset",
+    "Settings",
+    "SkinflError",
+    "TrainingResult",
+    "compare",
+    "load_data",
+    "load_result",
+    "train",
+]
+
+_MODULES: Dict[str, str] = {
+    "ComparisonResult": "skinfl.results",
+    "LesionClassifier": "skinfl.classifier",
+    "LesionDataset": "skinfl.data.dataset",
+    "Settings": "skinfl.settings",
+    "SkinflError": "skinfl.errors",
+    "TrainingResult": "skinfl.results",
+    "compare": "skinfl.api",
+    "load_data": "skinfl.api",
+    "load_result": "skinfl.api",
+    "train": "skinfl.api",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'skinfl' has no attribute {name!r}")
+    value = getattr(import_module(_MODULES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> List[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,140 @@
+"""skinfl from Python: load data, train, compare; what the command line does, with results to go on with.
+
+Options are those of :class:`skinfl.Settings`, by the same names as the command line's flags; a path may be
+a str. Errors are :class:`skinfl.SkinflError` with one line that says what to mend.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import Any, Dict, Optional, Sequence, Tuple, Union
+
+from skinfl.assembly import FederatedData, check, load_federated_data, share_out
+from skinfl.data import load
+from skinfl.data.dataset import LesionDataset
+from skinfl.display import display_for, loading_display
+from skinfl.errors import SettingsError
+from skinfl.federation.events import Listener
+from skinfl.paths import PathLike, path
+from skinfl.results import ComparisonResult, TrainingResult
+from skinfl.run import KIND as TRAINING
+from skinfl.run import run
+from skinfl.run_folder import COMPARISON, RunFolder, claim, claim_new
+from skinfl.settings import Settings
+from skinfl.studies.compare import KIND as COMPARING
+from skinfl.studies.compare import chosen
+from skinfl.studies.compare import compare as run_comparison
+
+
+def load_data(
+    source: PathLike = "synthetic", *, image_size: int = 28, progress: bool = True, **options: Any
+) -> LesionDataset:
+    """Read a data set as its publisher ships it, or draw the synthetic one.
+
+    Parameters
+    ----------
+    source: ``"synthetic"``, or a folder or file; see :func:`skinfl.data.load`.
+    image_size: pixels a side that the images are resized to.
+    progress: whether to show a bar.
+    options: ``cache_dir`` and ``metadata``, as for :func:`skinfl.data.load`.
+
+    Raises :class:`~skinfl.errors.DataError` that names the file and the remedy.
+    """
+    with loading_display(progress) as show:
+        return load(source, image_size=image_size, progress=show, **options)
+
+
+def train(
+    settings: Optional[Settings] = None,
+    *,
+    data: Union[PathLike, LesionDataset, None] = None,
+    out: Optional[PathLike] = None,
+    resume: bool = False,
+    progress: bool = True,
+    listeners: Sequence[Listener] = (),
+    **options: Any,
+) -> TrainingResult:
+    """Train one network across hospitals in this process.
+
+    Parameters
+    ----------
+    settings: what to start from; None means the defaults.
+    data: a data set as :func:`load_data` returns it, or its source.
+    out: folder to write to; the default is ``runs/<time>-train`` in the working directory.
+    resume: go on with the run in ``out`` where it was interrupted, bit for bit.
+    progress: whether to show a bar and a line for each round.
+    listeners: called with each event of the run, see :mod:`skinfl.federation.events`.
+    options: changes to ``settings``, e.g. ``protection="smpc", rounds=3``.
+
+    Returns a :class:`~skinfl.results.TrainingResult`. Raises a :class:`~skinfl.errors.SkinflError`
+    for whatever a user can mend; finished rounds are kept in ``out``.
+    """
+    wanted = _settings(settings, data, options)
+    check(wanted)
+    with _claim(out, TRAINING, resume) as folder:
+        federated = _federated(wanted, data, progress)
+        with display_for(wanted.protection, progress) as display:
+            run(wanted, federated, folder, listeners=[*display, *listeners])
+        return TrainingResult(folder.path)
+
+
+def compare(
+    settings: Optional[Settings] = None,
+    *,
+    protections: Optional[Sequence[str]] = None,
+    data: Union[PathLike, LesionDataset, None] = None,
+    out: Optional[PathLike] = None,
+    resume: bool = False,
+    progress: bool = True,
+    **options: Any,
+) -> ComparisonResult:
+    """Train under plaintext and each of ``protections`` with the same seeds; otherwise as :func:`train`.
+
+    ``protections`` None means secret sharing and homomorphic encryption, or on resuming those the
+    comparison was begun with.
+    """
+    wanted = _settings(settings, data, options)
+    with ExitStack() as displays, _claim(out, COMPARING, resume) as folder:
+        for name in ("plaintext", *chosen(protections, folder)):
+            check(wanted.replace(protection=name))  # all of them before any is trained
+        federated = _federated(wanted, data, progress)
+
+        def listeners(protection: str) -> Tuple[Listener, ...]:
+            displays.close()
+            return displays.enter_context(display_for(protection, progress))
+
+        run_comparison(wanted, federated, folder, protections=protections, listeners=listeners)
+        return ComparisonResult(folder.path)
+
+
+def load_result(folder: PathLike) -> Union[TrainingResult, ComparisonResult]:
+    """Return what :func:`train` or :func:`compare` returned, from the folder that it left.
+
+    Raises a :class:`~skinfl.errors.SkinflError` where there is no finished run.
+    """
+    place = path(folder)
+    return ComparisonResult(place) if (place / COMPARISON).exists() else TrainingResult(place)
+
+
+def _settings(
+    settings: Optional[Settings], data: Union[PathLike, LesionDataset, None], options: Dict[str, Any]
+) -> Settings:
+    named = {} if data is None or isinstance(data, LesionDataset) else {"data": str(data)}
+    return (settings or Settings()).replace(**named, **options)
+
+
+def _claim(out: Optional[PathLike], kind: str, resume: bool) -> RunFolder:
+    if out is None:
+        if resume:
+            raise SettingsError("resume=True needs out: the folder of the run to go on with")
+        return claim_new(kind, kind)
+    return claim(out, kind, resume=resume)
+
+
+def _federated(
+    settings: Settings, data: Union[PathLike, LesionDataset, None], progress: bool
+) -> FederatedData:
+    if isinstance(data, LesionDataset):
+        return share_out(settings, data)
+    with loading_display(progress) as show:
+        return load_federated_data(settings, show)
