@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import toy_dataset
 from PIL import Image
+from samples import toy_dataset
 
 import skinfl
 

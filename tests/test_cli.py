@@ -336,8 +336,8 @@ def test_rounds_without_an_update_are_said_at_the_end(toy, monkeypatch, capsys, 
 def run_real(*arguments, **environment):
     """Run the command line in a process of its own, on the toy data."""
     script = (
-        "import sys; sys.path.insert(0, sys.argv.pop(1)); import conftest, skinfl.assembly as a\n"
-        "a.load = lambda source, **options: conftest.toy_dataset()\n"
+        "import sys; sys.path.insert(0, sys.argv.pop(1)); import samples, skinfl.assembly as a\n"
+        "a.load = lambda source, **options: samples.toy_dataset()\n"
         "from skinfl.cli import main; main()"
     )
     command = [sys.executable, "-c", script, str(ROOT / "tests"), *map(str, arguments)]

@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from samples import ROOT
 
 from skinfl import plugins
 from skinfl.assembly import assemble, load_federated_data

@@ -205,8 +205,8 @@ def test_comparison_runs_all_and_measures_the_difference(toy, tmp_path):
 def test_a_run_killed_in_round_2_and_resumed_gives_the_same_figures(tmp_path):
     """A real process, killed without warning; resumed through the command line."""
     script = (
-        "import sys, runpy; sys.path.insert(0, sys.argv.pop(1)); import conftest, skinfl.assembly as a\n"
-        "a.load = lambda source, **options: conftest.toy_dataset(420)\n"
+        "import sys, runpy; sys.path.insert(0, sys.argv.pop(1)); import samples, skinfl.assembly as a\n"
+        "a.load = lambda source, **options: samples.toy_dataset(420)\n"
         "from skinfl.cli import main; main()"
     )
     flags = ["--data", "toy", "--hospitals", "3", "--partition", "iid", "--batch-size", "4"]
