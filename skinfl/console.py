@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any, Iterator, Optional, Tuple
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from skinfl.federation.events import (
     Event,
@@ -28,13 +28,7 @@ class RunDisplay:
     def __init__(self, console: Console, title: str):
         self._console = console
         self._title = title
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TimeElapsedColumn(),
-            console=console,
-            transient=True,
-        )
+        self._bar = _bar(console)
         self._task: Optional[TaskID] = None
 
     def __call__(self, event: Event) -> None:
@@ -80,12 +74,24 @@ def round_line(title: str, record: RoundRecord) -> str:
     return "  ".join(parts)
 
 
+def _bar(console: Console) -> Progress:
+    """Return a bar with time spent and time left, for terminals: in a file it would leave empty lines."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+
+
 @contextmanager
 def loading(console: Console) -> Iterator[Any]:
     """Give a callback ``(done, total, what)`` that shows a bar while data is read or drawn."""
-    bar = Progress(
-        TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=console, transient=True
-    )
+    bar = _bar(console)
     tasks = {}
 
     def update(done: int, total: int, what: str) -> None:

@@ -16,6 +16,7 @@ import pandas as pd
 from skinfl.classifier import LesionClassifier
 from skinfl.errors import SkinflError
 from skinfl.federation.records import RoundRecord, read_records
+from skinfl.report import wording
 from skinfl.run_folder import COMPARISON, CONFIG, FIGURES, MODEL, RESULT, ROUNDS
 from skinfl.settings import Settings, read_toml
 
@@ -82,7 +83,8 @@ class TrainingResult:
 
     def _repr_html_(self) -> str:
         scores = pd.DataFrame({"value": self._scores()})
-        return _page(self.title, [scores, self.per_class], list(self.figures.values()))
+        notes = wording.data_notes(self.result)
+        return _page(self.title, notes, [scores, self.per_class], list(self.figures.values()))
 
     def _scores(self) -> Dict[str, float]:
         return {name: value for name, value in self.metrics.items() if value is not None}
@@ -129,7 +131,8 @@ class ComparisonResult:
         return f"<ComparisonResult {self.title}; {self.folder}>"
 
     def _repr_html_(self) -> str:
-        return _page(self.title, [self.table], list(self.figures.values()))
+        notes = [note for run in self.runs.values() for note in wording.data_notes(run.result)]
+        return _page(self.title, list(dict.fromkeys(notes)), [self.table], list(self.figures.values()))
 
 
 def _read_json(path: Path) -> Dict[str, Any]:
@@ -172,14 +175,22 @@ def _column(run: TrainingResult) -> Dict[str, Optional[float]]:
     return {**run.metrics, "bytes up per hospital and round": up, "seconds per round": seconds}
 
 
+def _shown(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
 def _by_protection(frames: Dict[str, pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(frames, names=["protection"])
 
 
-def _page(title: str, frames: List[pd.DataFrame], pictures: List[Path]) -> str:
-    """Return what a notebook shows: tables, then figures, embedded so that the notebook keeps them."""
+def _page(title: str, notes: List[str], frames: List[pd.DataFrame], pictures: List[Path]) -> str:
+    """Return what a notebook shows: what must be known of the data, tables, then figures.
+
+    Figures are embedded, so that the notebook keeps them.
+    """
     parts = [f"<p><b>{html.escape(title)}</b></p>"]
-    parts += [frame.to_html(float_format=lambda v: f"{v:.4g}", na_rep="", border=0) for frame in frames]
+    parts += [f"<p>{html.escape(note)}</p>" for note in notes]
+    parts += [frame.to_html(float_format=_shown, na_rep="", border=0) for frame in frames]
     for path in pictures:
         data = base64.b64encode(path.read_bytes()).decode()
         name = html.escape(path.stem.replace("_", " "))

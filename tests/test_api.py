@@ -80,6 +80,13 @@ def test_a_notebook_shows_tables_and_figures(result):
     assert "smpc" in repr(result)
 
 
+def test_a_notebook_is_told_what_the_report_says_of_the_data(tmp_path):
+    dataset = toy_dataset()
+    dataset.synthetic = True
+    untrained = skinfl.train(data=dataset, dropout=0.95, out=tmp_path / "r", **{**SMALL, "rounds": 1})
+    assert "untrained network" in untrained._repr_html_() and "drawn" in untrained._repr_html_()
+
+
 def test_a_result_is_read_again_from_its_folder(result):
     again = skinfl.load_result(str(result.folder))
     assert again.metrics == result.metrics
