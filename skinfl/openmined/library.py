@@ -232,6 +232,10 @@ class LibraryProtection(Protection):
         links = {party: Channel(keyring.opener, public) for party, public in directory.parties.items()}
         return Roles(sides, aggregators, LibraryOpener(session, encoder, library, links))
 
+    def error_bound(self, hospitals: int, largest: float) -> float:
+        """Return a step of the grid for each hospital, as values are cut towards zero."""
+        return hospitals * 2.0**-self.precision
+
     @property
     def fingerprint(self) -> str:
         """A digest of all parameters."""
