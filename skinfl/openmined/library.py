@@ -206,7 +206,7 @@ class LibraryProtection(Protection):
 
     def check(self, hospitals: int) -> None:
         """Refuse a precision that could overflow."""
-        self._encoding_for(hospitals)
+        self._encoder_for(hospitals)
 
     def setup(self, hospitals: Sequence[str]) -> Roles:
         """Make all keys in this process, start the library, and hand each role its own keys."""
