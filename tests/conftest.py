@@ -9,7 +9,11 @@ import pytest
 import torch
 from samples import ROOT, toy_dataset
 
+from skinfl import plugins
 from skinfl.data.dataset import LesionDataset
+
+# Tests are collected from the registries: what a file of one's own registers is compared with the rest.
+plugins.load_for([])
 
 # Small tensors: a second thread would only wait for the first.
 torch.set_num_threads(1)

@@ -6,13 +6,14 @@ import re
 
 import numpy as np
 import pytest
+from comparison import built, protections, settings_of
+from protection_helpers import hold_to_bound, vectors
 from samples import ROOT
 
 from skinfl import plugins
 from skinfl.assembly import assemble, load_federated_data
 from skinfl.catalogue import REGISTRIES
 from skinfl.data import all_readers, load, readers
-from skinfl.settings import Settings
 
 TOY = {"data": "toy", "hospitals": 3, "partition": "iid", "image_size": 12, "rounds": 2, "local_epochs": 1}
 #: by heading: the kind of thing, its name in the example, and what else to set for a run
@@ -49,13 +50,15 @@ def test_an_example_is_short_and_starts_with_a_docstring(heading):
 
 
 @pytest.mark.parametrize("heading", SECTIONS)
-@pytest.mark.parametrize("protection", ["plaintext", "smpc"])
-def test_an_example_trains(toy, tmp_path, forgotten, heading, protection):
+@pytest.mark.parametrize("choice", protections(all_variants=False))
+def test_an_example_trains(toy, tmp_path, forgotten, heading, choice):
     file = tmp_path / "example.py"
     file.write_text(example(heading), "utf-8")
     plugins.load(str(file))
     kind, name, options = SECTIONS[heading]
-    settings = Settings(**{**TOY, "protection": protection, kind: name, **options})
+    if kind == "protection":
+        choice = (name, {})
+    settings = settings_of(choice, **{**TOY, kind: name, **options})
     assembly = assemble(settings, load_federated_data(settings))
     start = assembly.federation.state.server.model.copy()
     for _ in assembly.federation.run():
@@ -82,3 +85,10 @@ def test_the_example_of_a_reader_reads(tmp_path, monkeypatch):
     assert dataset.name == "clinic" and len(dataset) == 8
     assert [c.malignant for c in dataset.class_info] == [False, True]
     assert len(set(dataset.patient_ids)) == 2
+
+
+def test_the_example_of_a_protection_keeps_to_the_bound_it_declares(tmp_path, forgotten):
+    file = tmp_path / "example.py"
+    file.write_text(example("A new protection"), "utf-8")
+    plugins.load(str(file))
+    hold_to_bound(built(("fewerbits", {})), vectors(3))

@@ -206,7 +206,7 @@ class LibraryProtection(Protection):
 
     def check(self, hospitals: int) -> None:
         """Refuse a precision that could overflow."""
-        self._encoding_for(hospitals)
+        self._encoder_for(hospitals)
 
     def setup(self, hospitals: Sequence[str]) -> Roles:
         """Make all keys in this process, start the library, and hand each role its own keys."""
@@ -231,6 +231,10 @@ class LibraryProtection(Protection):
             aggregators[party] = LibraryParty(party, session, encoder, library, links, opener)
         links = {party: Channel(keyring.opener, public) for party, public in directory.parties.items()}
         return Roles(sides, aggregators, LibraryOpener(session, encoder, library, links))
+
+    def error_bound(self, hospitals: int, largest: float) -> float:
+        """Return a step of the grid for each hospital, as values are cut towards zero."""
+        return hospitals * 2.0**-self.precision
 
     @property
     def fingerprint(self) -> str:

@@ -20,6 +20,7 @@ from typing import Callable, Dict, Mapping, NamedTuple, Optional, Sequence, Tupl
 
 import numpy as np
 
+from skinfl.protection.fixedpoint import DEFAULT_PRECISION, FixedPoint
 from skinfl.protection.layout import Layout
 
 
@@ -144,6 +145,15 @@ class Protection(ABC):
 
         Raises what :meth:`setup` raises.
         """
+
+    def error_bound(self, hospitals: int, largest: float) -> float:
+        """Return how far a value of an opened sum may be off at most.
+
+        The sum is one of so many hospitals' float32 vectors, whose values have magnitudes of at most
+        ``largest`` and are not clipped. A scheme that is coarser than 22 fractional bits, rounded to the
+        nearest, says so here: tests hold every registered scheme to its bound.
+        """
+        return hospitals * FixedPoint(DEFAULT_PRECISION, rounding="nearest").error
 
     @property
     @abstractmethod

@@ -20,13 +20,11 @@ import numpy as np
 from skinfl.errors import ProtectionError
 from skinfl.protection.base import Exchange
 from skinfl.protection.digits import CountDigits
-from skinfl.protection.fixedpoint import FixedPoint
+from skinfl.protection.fixedpoint import DEFAULT_PRECISION, FixedPoint
 from skinfl.protection.layout import Layout
 
 #: values processed at a time, so that memory stays flat and the work stays in the cache
 BLOCK = 1 << 16
-#: precision taken where none is asked for and the capacity allows it: an error of at most 1.2e-7
-DEFAULT_PRECISION = 22
 #: below this a derived precision would be too coarse to train with
 MINIMUM_PRECISION = 10
 

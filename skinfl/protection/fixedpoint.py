@@ -15,6 +15,8 @@ import numpy as np
 from skinfl.errors import SettingsError, nearest
 
 ROUNDINGS = {"truncate": np.trunc, "nearest": np.rint}
+#: precision taken where none is asked for and the capacity allows it: an error of at most 1.2e-7
+DEFAULT_PRECISION = 22
 
 
 class FixedPoint:
@@ -31,6 +33,12 @@ class FixedPoint:
         self.base = base
         self.scale = base**precision
         self.rounding = rounding
+
+    @property
+    def error(self) -> float:
+        """The largest error of one value."""
+        step = float(self.base) ** -self.precision
+        return step / 2 if self.rounding == "nearest" else step
 
     def encode(
         self,

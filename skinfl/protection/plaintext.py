@@ -84,6 +84,10 @@ class Plaintext(Protection):
         sides = {name: PlaintextHospital(name, session) for name in names}
         return Roles(sides, {AGGREGATOR: aggregator}, PlaintextOpener(session))
 
+    def error_bound(self, hospitals: int, largest: float) -> float:
+        """Return what float64 rounds away in so many additions."""
+        return hospitals**2 * largest * 2.0**-53
+
     @property
     def fingerprint(self) -> str:
         """A digest of the scheme's name."""

@@ -27,7 +27,6 @@ from skinfl.protection import wire
 from skinfl.protection.base import Exchange
 from skinfl.protection.digits import COUNT_LIMIT, COUNT_PRECISION, CountDigits, Digits
 from skinfl.protection.encoder import (
-    DEFAULT_PRECISION,
     Decoded,
     Encoder,
     Tally,
@@ -36,7 +35,7 @@ from skinfl.protection.encoder import (
     in_blocks,
     separate_counts,
 )
-from skinfl.protection.fixedpoint import FixedPoint
+from skinfl.protection.fixedpoint import DEFAULT_PRECISION, FixedPoint
 from skinfl.protection.layout import Layout
 from skinfl.protection.smpc.prg import Stream, new_seed
 
@@ -69,6 +68,16 @@ class QuantisedEncoding:
         precision = min(DEFAULT_PRECISION, math.floor(math.log2(base**digits / (2 * WIDE_CLIP))))
         self.wide = FixedPoint(precision, rounding="nearest")
         self.wide_digits = Digits(base, int(WIDE_CLIP) << precision)
+
+    def error(self, largest: float, rounding: str) -> float:
+        """Return how far one value may be off at most, in a round of any kind.
+
+        No value of this round or the one before is larger than ``largest``, and none is clipped.
+        """
+        clip = HEADROOM * largest + 2.0**-COUNT_PRECISION if self.clip is None else self.clip
+        step = max(clip, MINIMUM_CLIP) / self.half
+        error = step / 2 if rounding == "nearest" else step
+        return error if self.clip is not None else max(error, self.wide.error)
 
     def segments(self, layout: Layout) -> List[slice]:
         """Return where the segments of ordinary values lie; each has a range of its own."""

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skinfl.data.partitions import PAPER_SHARES, _cut, partition
+from skinfl.data.partitions import PAPER_SHARES, PARTITIONS, _cut, partition
 from skinfl.data.splits import train_test_split
 from skinfl.errors import DataError
 
@@ -18,7 +18,7 @@ def shares(dataset, parts):
     return np.array([len(indices) for indices in parts.values()]) / len(dataset)
 
 
-@pytest.mark.parametrize("scheme", ["paper", "iid", "dirichlet", "site"])
+@pytest.mark.parametrize("scheme", PARTITIONS.names)
 def test_each_photograph_is_at_one_hospital_and_each_lesion_too(many, scheme):
     parts = partition(many, scheme=scheme, seed=4)
     assert sorted(np.concatenate(list(parts.values()))) == list(range(600))
@@ -173,7 +173,7 @@ def test_too_many_hospitals_are_told_how_many_are_possible(make):
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("scheme", ["paper", "iid", "dirichlet", "site"])
+@pytest.mark.parametrize("scheme", PARTITIONS.names)
 def test_ham10000_is_handed_out_whole(real_ham10000, scheme):
     dataset = real_ham10000
     split = train_test_split(dataset)

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+from comparison import TWO_ROUNDS, built, grid_of, missing, on_grid, protections
 from torch import nn
 
 from skinfl.assembly import assemble, load_federated_data, transforms_of
@@ -25,7 +26,7 @@ from skinfl.federation.transforms import (
     build_pipeline,
 )
 from skinfl.federation.update import StateLayout
-from skinfl.protection import build_protection
+from skinfl.protection import PROTECTIONS, build_protection
 from skinfl.protection.base import Exchange
 from skinfl.protection.layout import Layout, Segment
 from skinfl.seeds import derive
@@ -34,14 +35,6 @@ from skinfl.settings import Settings
 ROOT = Path(__file__).resolve().parents[2]
 #: 9 trained parameters (with BatchNorm's scale and shift), 6 of its statistics
 MODEL = StateLayout(nn.Sequential(nn.Conv2d(1, 3, 1, bias=False), nn.BatchNorm2d(3)))
-PROTECTIONS = {
-    "plaintext": ("plaintext", {}),
-    "additive": ("smpc", {}),
-    "shamir": ("smpc", {"smpc_scheme": "shamir", "ring": 64}),
-    "ckks-layers": ("he", {}),
-    "ckks-vector": ("he", {"he_scheme": "ckks-vector"}),
-    "bfv": ("he", {"he_scheme": "bfv", "rounding": "nearest"}),
-}
 HOSPITALS = ("hospital-1", "hospital-2", "hospital-3")
 
 
@@ -89,13 +82,6 @@ def send(protection, make, layout, vectors, round=1, roles=None):
             side.set_ranges(opened.ranges)
     total, figures = make().at_server(opened.total, at_server(layout, round, opened.senders))
     return total, figures, roles
-
-
-def protection_named(name):
-    scheme, options = PROTECTIONS[name]
-    if scheme == "he":
-        pytest.importorskip("tenseal")
-    return build_protection(scheme, **options)
 
 
 # clipping, by hand
@@ -157,8 +143,8 @@ def test_an_impossible_bound_is_refused(norm):
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES.names)
-@pytest.mark.parametrize("protection", PROTECTIONS)
-def test_the_opened_sum_is_the_sum_of_clipped_contributions(strategy, protection):
+@pytest.mark.parametrize("choice", protections())
+def test_the_opened_sum_is_the_sum_of_clipped_contributions(strategy, choice):
     layout, vectors = contributions(strategy)
     expected = np.zeros(layout.size)
     clipped = 0
@@ -170,11 +156,12 @@ def test_the_opened_sum_is_the_sum_of_clipped_contributions(strategy, protection
         own[: MODEL.n_parameters] *= factor
         expected += own
     assert clipped >= 1
-    roles, scheme = None, protection_named(protection)
+    roles, scheme = None, built(choice)
     for number in (1, 2):  # bfv quantises from the second round on
         total, figures, roles = send(scheme, clipping, layout, vectors, number, roles)
-        # half a step of each hospital's encoding, and the float32 that a clipped value is sent as
-        tolerance = 3 * 2.0**-15 * 8 if protection == "bfv" else 3 * (2.0**-23 + 2.0**-25)
+        # the protection's own error, and that of the float32 that a clipped value is sent as
+        largest = max(float(np.abs(vector).max()) for vector in vectors.values())
+        tolerance = scheme.error_bound(3, largest) + 3 * 2.0**-25
         assert np.abs(total - expected).max() <= tolerance
         assert figures == {"clipping": {"clipped_hospitals": clipped}}
 
@@ -182,11 +169,8 @@ def test_the_opened_sum_is_the_sum_of_clipped_contributions(strategy, protection
 @pytest.mark.parametrize("strategy", STRATEGIES.names)
 def test_secret_sharing_and_encryption_give_the_same_bits(strategy):
     layout, vectors = contributions(strategy)
-    totals = [
-        send(protection_named(name), clipping, layout, vectors)[0].tolist()
-        for name in ("additive", "shamir", "ckks-layers", "ckks-vector")
-    ]
-    assert totals[0] == totals[1] == totals[2] == totals[3]
+    totals = [send(each, clipping, layout, vectors)[0].tolist() for each in on_grid(3)]
+    assert len(totals) > 3 and all(total == totals[0] for total in totals)
 
 
 # a list of transforms
@@ -379,17 +363,19 @@ def play(**changes):
 
 @pytest.mark.parametrize("strategy", STRATEGIES.names)
 def test_federations_with_clipping_give_one_model_under_all_protections(toy, strategy):
-    pytest.importorskip("tenseal")
     models = {}
-    for protection in ("plaintext", "smpc", "he"):
+    for entry in sorted(PROTECTIONS, key=lambda entry: entry.name != "plaintext"):
+        if missing(entry):
+            continue
         assembly, records = play(
-            strategy=strategy, protection=protection, transforms="clipping", clip_norm=0.01
+            strategy=strategy, protection=entry.name, transforms="clipping", clip_norm=0.01
         )
-        models[protection] = assembly.federation.state.server.model
+        model, bound = assembly.federation.state.server.model, assembly.protection.error_bound(3, 1.0)
+        models.setdefault("plaintext", model)
         assert [r.transforms for r in records] == [{"clipping": {"clipped_hospitals": 3.0}}] * 2
-        assert all(r.max_abs_difference_from_plaintext_sum < 1e-6 for r in records)
-    assert np.array_equal(models["smpc"], models["he"])
-    assert np.abs(models["smpc"] - models["plaintext"]).max() < 2e-6
+        assert all(r.max_abs_difference_from_plaintext_sum <= bound for r in records)
+        assert np.abs(model - models["plaintext"]).max() <= TWO_ROUNDS * bound
+        assert np.array_equal(model, models.setdefault(grid_of(assembly.protection, 3), model))
 
 
 def test_clipping_bounds_how_far_a_round_moves_the_model(toy):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Dict, NamedTuple, Optional, Sequence
 
 import numpy as np
+from comparison import assert_close
 
 from skinfl.protection.base import Exchange, Opened, Protected, Protection, Roles
 from skinfl.protection.layout import Layout, Segment
@@ -51,3 +52,16 @@ def run_round(
     opened = roles.opener.open(combined, exchange)
     plain = np.sum([values[name].astype(np.float64) for name in senders], axis=0)
     return Round(opened, protected, combined, plain)
+
+
+def hold_to_bound(protection: Protection, values: Dict[str, np.ndarray], layout: Layout = LAYOUT) -> None:
+    """Open three sums, as ranges are agreed from round to round; each is the plain one but for the bound."""
+    roles = protection.setup(list(values))
+    for number in (1, 2, 3):
+        result = run_round(protection, values, layout=layout, number=number, roles=roles)
+        assert not any(each.clipped for each in result.protected.values())
+        assert result.opened.senders == tuple(values)
+        assert_close(protection, result.opened.total, result.plain, list(values.values()))
+        if result.opened.ranges is not None:
+            for side in roles.hospitals.values():
+                side.set_ranges(result.opened.ranges)

@@ -2,30 +2,24 @@
 
 import numpy as np
 import pytest
+from comparison import assert_close, built, protections
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from protection_helpers import hospitals, vectors
 
 from skinfl.errors import MessageError, ProtectionError, SkinflError
-from skinfl.protection import build_protection
 from skinfl.protection.base import Exchange
 from skinfl.protection.layout import Layout, Segment
 
 SMALL = Layout([Segment("w", 5), Segment("n", 1, "count")])
-SCHEMES = [
-    ("plaintext", {}),
-    ("smpc", {}),
-    ("smpc", {"smpc_scheme": "shamir"}),
-    ("he", {"he_scheme": "ckks-vector"}),
-    ("he", {"he_scheme": "bfv", "clip": 1.0, "rounding": "nearest"}),
-]
 
 
 class Federation:
     """A federation of three hospitals with genuine messages of two rounds to tamper with."""
 
-    def __init__(self, name, options):
-        self.roles = build_protection(name, **options).setup(hospitals(3))
+    def __init__(self, protection):
+        self.protection = protection
+        self.roles = protection.setup(hospitals(3))
         self.values = vectors(3, SMALL)
         self.round = 0
         self.old = self.messages()
@@ -55,13 +49,13 @@ class Federation:
         return combined, senders
 
     def expect(self, total, senders):
-        plain = np.sum([self.values[name].astype(np.float64) for name in senders], axis=0)
-        assert np.abs(total - plain).max() < 1e-3
+        vectors = [self.values[name] for name in senders]
+        assert_close(self.protection, total, np.sum(vectors, axis=0, dtype=np.float64), vectors)
 
 
-@pytest.fixture(scope="module", params=SCHEMES, ids=lambda p: "-".join([p[0], *map(str, p[1].values())][:2]))
+@pytest.fixture(scope="module", params=protections())
 def federation(request):
-    return Federation(*request.param)
+    return Federation(built(request.param))
 
 
 def tamper(data, message, others):

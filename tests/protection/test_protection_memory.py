@@ -4,9 +4,9 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from comparison import built, protections
 from protection_helpers import hospitals
 
-from skinfl.protection import build_protection
 from skinfl.protection.base import Exchange
 from skinfl.protection.layout import Layout, Segment
 
@@ -14,20 +14,11 @@ SIZE = 1_500_000
 FIXED = 6_000_000  # blocks, scratch space and Python's own, whatever the vector's length
 
 
-@pytest.mark.parametrize(
-    ("name", "options"),
-    [
-        ("plaintext", {}),
-        ("smpc", {}),
-        ("smpc", {"ring": 64}),
-        ("smpc", {"smpc_scheme": "shamir"}),
-        ("he", {"he_scheme": "bfv"}),
-        ("he", {"he_scheme": "ckks-vector"}),
-    ],
-)
-def test_peak_is_the_message_and_a_constant(name, options):
+# a library that shares in its own way takes what it takes
+@pytest.mark.parametrize("choice", protections(but=["sympc", "pysyft"]))
+def test_peak_is_the_message_and_a_constant(choice):
     layout = Layout([Segment("w", SIZE), Segment("n", 1, "count")])
-    side = build_protection(name, **options).setup(hospitals(2)).hospitals["hospital-1"]
+    side = built(choice).setup(hospitals(2)).hospitals["hospital-1"]
     side.set_ranges(np.array([1.0]))
     vector = np.zeros(layout.size, np.float32)
     tracemalloc.start()

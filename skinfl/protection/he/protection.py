@@ -11,6 +11,7 @@ from skinfl.errors import ProtectionError, SettingsError, nearest
 from skinfl.protection import keys, wire
 from skinfl.protection.base import AggregatorSide, HospitalSide, OpenerSide, Protection, Roles
 from skinfl.protection.encoder import Encoder, FixedPointEncoder
+from skinfl.protection.fixedpoint import FixedPoint
 from skinfl.protection.he import bfv, ckks
 from skinfl.protection.he.roles import HeAggregator, HeHospital, HeOpener, Packing
 from skinfl.protection.he.seal import dump, sealapi
@@ -146,6 +147,16 @@ class He(Protection):
         keys.check_own(OPENER, private, plan.directory.opener)
         link = Channel(private, plan.directory.parties[AGGREGATOR])
         return HeOpener(plan.session, plan.packing, secret, link)
+
+    def error_bound(self, hospitals: int, largest: float) -> float:
+        """Return CKKS's error on the grid, or BFV's of quantisation, twice that with error feedback.
+
+        With error feedback the sum carries what the last round cut off, and lacks what this one does.
+        """
+        if self.scheme != "bfv":
+            return hospitals * FixedPoint(self.precision_for(hospitals), rounding=self.rounding).error
+        error = hospitals * QuantisedEncoding(self.bits, self.clip).error(largest, self.rounding)
+        return 2 * error if self.error_feedback else error
 
     @property
     def fingerprint(self) -> str:

@@ -10,6 +10,7 @@ from skinfl.errors import ProtectionError, SettingsError, nearest
 from skinfl.protection import keys, wire
 from skinfl.protection.base import AggregatorSide, HospitalSide, OpenerSide, Protection, Roles
 from skinfl.protection.encoder import FixedPointEncoder, fit_precision
+from skinfl.protection.fixedpoint import FixedPoint
 from skinfl.protection.keys import Directory
 from skinfl.protection.options import check_clip, check_precision, check_rounding
 from skinfl.protection.roles import MINIMUM_SENDERS, OPENER, Session, check_hospitals
@@ -137,6 +138,10 @@ class Smpc(Protection):
         if self.scheme == "additive":
             return AdditiveOpener(plan.session, plan.encoder, plan.arithmetic, links)
         return ShamirOpener(plan.session, plan.encoder, plan.arithmetic, plan.threshold, links)
+
+    def error_bound(self, hospitals: int, largest: float) -> float:
+        """Return a step of the grid for each hospital, half of one where values go to the nearest."""
+        return hospitals * FixedPoint(self.precision_for(hospitals), rounding=self.rounding).error
 
     @property
     def fingerprint(self) -> str:
