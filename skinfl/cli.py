@@ -1,4 +1,4 @@
-"""The command line: ``skinfl train``, ``compare``, ``baseline``, ``data`` and what extras add.
+"""The command line: ``skinfl train``, ``compare``, ``data`` and what extras add.
 
 Exit status: 0 done; 2 something the user can mend, in one line; 130 interrupted, the run can be resumed.
 """

@@ -78,8 +78,8 @@ class BrokenPackage(SkinflError):
         else:
             reason = (str(error).splitlines() or ["no message"])[0]
             text = (
-                f"the package {package} is installed and cannot be loaded ({type(error).__name__}: {reason}): "
-                "install it anew, in a version that goes with the others (docs/environments.md)"
+                f"the package {package} is installed and cannot be loaded ({type(error).__name__}: "
+                f"{reason}): install it anew, in a version that goes with the others (docs/environments.md)"
             )
         super().__init__(text)
 

@@ -23,6 +23,8 @@ def path(text: PathLike) -> Path:
     to be the ``parser`` of typer's parameters, whose help shows its name. Raises
     :class:`~skinfl.errors.SettingsError` where there is no path in it.
     """
+    if not isinstance(text, (str, os.PathLike)):
+        raise SettingsError(f"{text!r} is no path: give a text or a pathlib.Path")
     if not str(text).strip():
         raise SettingsError("a path is empty: name a file or folder, '.' is where you are")
     # not Path.expanduser: to it './~', the way to name a file '~', is no different

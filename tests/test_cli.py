@@ -391,9 +391,8 @@ def test_a_package_that_breaks_while_it_is_loaded_is_one_line(tmp_path, package,
         [sys.executable, "-m", "skinfl", *flags],
         env={**os.environ, "PYTHONPATH": path},
         cwd=str(tmp_path),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        universal_newlines=True,
+        capture_output=True,
+        text=True,
     )
     assert run.returncode == 2, run.stderr
     assert run.stderr.startswith(f"error: the package {package} is installed and cannot be loaded (")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,6 +24,14 @@ def test_a_missing_folder(tmp_path):
         DataError, match=r"nowhere does not exist: give a folder that 'skinfl data list' shows"
     ):
         load(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    "address", ["https://example.org/HAM10000.zip", "https:/example.org/x", "s3://bucket/x"]
+)
+def test_an_address_is_told_that_nothing_is_downloaded(address):
+    with pytest.raises(DataError, match="nothing is downloaded, get it first"):
+        load(Path(address))  # as the command line gives it
 
 
 def test_an_empty_folder(tmp_path):
