@@ -12,7 +12,7 @@ from golden import HAM_HEADER, HAM_ROWS, write_csv, write_image
 
 from skinfl.data import images, load
 from skinfl.data.detect import detect
-from skinfl.errors import DataError
+from skinfl.errors import DataError, SettingsError
 
 
 def pixel_table(folder):
@@ -141,6 +141,18 @@ def test_a_cache_that_cannot_be_written_is_no_failure(ham, tmp_path, caplog):
     (tmp_path / "file").write_text("a file where the cache's folder should be")
     assert len(load(ham, cache_dir=tmp_path / "file" / "cache")) == 4
     assert "not kept for the next run" in caplog.text
+
+
+def test_a_user_without_a_home_keeps_no_cache_and_gets_no_folder_named_tilde(ham, tmp_path, monkeypatch):
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    monkeypatch.delenv("SKINFL_CACHE", raising=False)
+    monkeypatch.setattr("os.path.expanduser", lambda text: text)  # what it does for a number without a name
+    assert len(load(ham)) == 4
+    assert list(work.iterdir()) == []
+    with pytest.raises(SettingsError, match="has no home here"):
+        load(ham, cache_dir="~/cache")
 
 
 def test_nothing_half_written_stays_when_the_disk_is_full(ham, cache, monkeypatch):
