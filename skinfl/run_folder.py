@@ -153,7 +153,8 @@ def read_about(path: Path) -> Dict[str, Any]:
     """Return the content of a run's ``run.json``."""
     try:
         about = json.loads((path / ABOUT).read_text("utf-8"))
-        if not (isinstance(about["kind"], str) and isinstance(about["options"], dict)):
+        kinds = {"kind": str, "options": dict, "data": (str, type(None))}
+        if not all(isinstance(about[key], kind) for key, kind in kinds.items()):
             raise TypeError
         return about
     except FileNotFoundError:

@@ -165,7 +165,13 @@ def test_a_run_that_cannot_be_gone_on_with_in_its_place_may_be_copied(tmp_path):
         claim(tmp_path, "train", resume=True)
 
 
-@pytest.mark.parametrize("content", ["", "{}", "[]", '{"kind": 3, "options": {}}', "\xff\x00"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("", "{}", "[]", "\xff\x00", '{"kind": 3, "options": {}, "data": null}'),
+        '{"kind": "train", "options": {}, "data": 3}',
+    ],
+)
 def test_a_damaged_description_is_refused(tmp_path, content):
     (tmp_path / ABOUT).write_text(content, "latin-1")
     with pytest.raises(CheckpointError, match="is damaged"):

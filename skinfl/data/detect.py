@@ -62,7 +62,8 @@ def detect(
     path = folders.expanded(source)
     table = None if metadata is None else folders.expanded(metadata)
     if table is not None and not folders.is_file(table):
-        raise DataError(f"{table} is missing: give the publisher's metadata table, or leave it out")
+        what = "no file" if folders.is_folder(table) else "missing"
+        raise DataError(f"{table} is {what}: give the publisher's metadata table, or leave it out")
     if not folders.is_file(path) and not folders.is_folder(path):
         download = "nothing is downloaded, get it first and " if _ADDRESS.match(str(source)) else ""
         raise DataError(f"{source} does not exist: {download}{_MEND}")

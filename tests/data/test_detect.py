@@ -26,6 +26,11 @@ def test_a_missing_folder(tmp_path):
         load(tmp_path / "nowhere")
 
 
+def test_a_folder_given_as_the_metadata_table_is_not_called_missing(ham):
+    with pytest.raises(DataError, match=r"ham is no file: give the publisher's metadata table"):
+        load(ham, metadata=ham)
+
+
 @pytest.mark.parametrize(
     "address", ["https://example.org/HAM10000.zip", "https:/example.org/x", "s3://bucket/x"]
 )
