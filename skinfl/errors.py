@@ -84,6 +84,21 @@ class BrokenPackage(SkinflError):
         super().__init__(text)
 
 
+def check_name(text: str) -> str:
+    """Return a path as it is; refuse one that no file can record, which UTF-8 has no bytes for.
+
+    Python stands strange bytes of a name for lone surrogates: all beyond ASCII in the locale "C" of old
+    systems and bare containers, and names from old disks anywhere.
+    """
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise SettingsError(
+            f"the path {text!r} is no text in this locale: set PYTHONUTF8=1 or LC_ALL=C.UTF-8, or rename it"
+        ) from None
+    return text
+
+
 def is_missing(package: str, error: BaseException) -> bool:
     """Say whether ``error`` means that ``package`` is not there; one that breaks on import is."""
     return isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] == package

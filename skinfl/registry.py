@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Sequence, Tuple, Type, Union
 
-from skinfl.errors import SettingsError, nearest
+from skinfl.errors import SettingsError, check_name, nearest
 
 #: a callable, or where to find it: ``"package.module:attribute"``
 Lazy = Union[str, Callable[..., Any]]
@@ -101,7 +101,7 @@ class Option:
                 return float(value)
             raise SettingsError(f"{self.name} = {value!r}: must be a finite number ({self.help})")
         if kind is Path and isinstance(value, (str, os.PathLike)):
-            return os.path.expanduser(str(value))
+            return os.path.expanduser(check_name(str(value)))
         if kind is tuple and isinstance(value, (list, tuple)) and all(isinstance(v, str) for v in value):
             return tuple(value)
         if isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):

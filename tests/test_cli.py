@@ -293,6 +293,16 @@ def test_no_flag_for_a_path_takes_it_unexpanded():
                 assert parser(parameter) is path, (command.name, parameter.name)
 
 
+@pytest.mark.parametrize("flag", ["--out", "--data", "--metadata", "--resume"])
+def test_a_name_that_no_file_can_record_is_one_line_before_anything_is_done(
+    monkeypatch, capsys, tmp_path, flag
+):
+    monkeypatch.chdir(tmp_path)
+    assert skinfl(monkeypatch, "train", f"{flag}=S\udcfcd") == 2  # a name in Latin-1, as Python gives it
+    assert "is no text in this locale: set PYTHONUTF8=1" in error_line(capsys)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     "out, message", [("", "a path is empty"), ("x" * 300, "too long"), ("~nobody-here/x", "no home here")]
 )

@@ -66,7 +66,7 @@ def detect(
         raise DataError(f"{table} is {what}: give the publisher's metadata table, or leave it out")
     if not folders.is_file(path) and not folders.is_folder(path):
         download = "nothing is downloaded, get it first and " if _ADDRESS.match(str(source)) else ""
-        raise DataError(f"{source} does not exist: {download}{_MEND}")
+        raise DataError(f"{source} {folders.absence(path)}: {download}{_MEND}")
     if folders.is_folder(path) and not folders.entries(path):
         raise DataError(f"{path} is empty: {_MEND}")
     candidates = recognised(path, table)

@@ -39,6 +39,14 @@ def test_an_address_is_told_that_nothing_is_downloaded(address):
         load(Path(address))  # as the command line gives it
 
 
+def test_what_is_there_and_is_no_data_is_not_said_to_be_missing(tmp_path):
+    (tmp_path / "link").symlink_to("gone")
+    with pytest.raises(DataError, match="link is a link to gone, which is not there"):
+        load(tmp_path / "link")
+    with pytest.raises(DataError, match="/dev/null is neither a file nor a folder"):
+        load("/dev/null")
+
+
 def test_an_empty_folder(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"empty is empty: give a folder that 'skinfl data list' shows"):
