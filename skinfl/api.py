@@ -19,8 +19,8 @@ from skinfl.paths import PathLike, path
 from skinfl.results import ComparisonResult, TrainingResult
 from skinfl.run import KIND as TRAINING
 from skinfl.run import run
-from skinfl.run_folder import COMPARISON, RunFolder, claim, claim_new
-from skinfl.settings import Settings
+from skinfl.run_folder import COMPARISON, CONFIG, RunFolder, claim, claim_new, data_of, read_about
+from skinfl.settings import Settings, read_toml
 from skinfl.studies.compare import KIND as COMPARING
 from skinfl.studies.compare import chosen
 from skinfl.studies.compare import compare as run_comparison
@@ -58,7 +58,7 @@ def train(
 
     Parameters
     ----------
-    settings: what to start from; None means the defaults.
+    settings: what to start from; None means the defaults, on resuming the settings of the run.
     data: a data set as :func:`load_data` returns it, or its source.
     out: folder to write to; the default is ``runs/<time>-train`` in the working directory.
     resume: go on with the run in ``out`` where it was interrupted, bit for bit.
@@ -69,10 +69,12 @@ def train(
     Returns a :class:`~skinfl.results.TrainingResult`. Raises a :class:`~skinfl.errors.SkinflError`
     for whatever a user can mend; finished rounds are kept in ``out``.
     """
-    wanted = _settings(settings, data, options)
+    if not isinstance(listeners, (list, tuple)) or not all(map(callable, listeners)):
+        raise SettingsError("listeners: give a list of what is called with each event")
+    wanted = _settings(settings, data, options, out if resume else None)
     check(wanted)
     with _claim(out, TRAINING, resume) as folder:
-        federated = _federated(wanted, data, progress)
+        federated = _federated(wanted, data, folder, progress)
         with display_for(wanted.protection, progress) as display:
             run(wanted, federated, folder, listeners=[*display, *listeners])
         return TrainingResult(folder.path)
@@ -93,11 +95,11 @@ def compare(
     ``protections`` None means secret sharing and homomorphic encryption, or on resuming those the
     comparison was begun with.
     """
-    wanted = _settings(settings, data, options)
+    wanted = _settings(settings, data, options, out if resume else None)
     with ExitStack() as displays, _claim(out, COMPARING, resume) as folder:
         for name in ("plaintext", *chosen(protections, folder)):
             check(wanted.replace(protection=name))  # all of them before any is trained
-        federated = _federated(wanted, data, progress)
+        federated = _federated(wanted, data, folder, progress)
 
         def listeners(protection: str) -> Tuple[Listener, ...]:
             displays.close()
@@ -117,10 +119,29 @@ def load_result(folder: PathLike) -> Union[TrainingResult, ComparisonResult]:
 
 
 def _settings(
-    settings: Optional[Settings], data: Union[PathLike, LesionDataset, None], options: Dict[str, Any]
+    settings: Optional[Settings],
+    data: Union[PathLike, LesionDataset, None],
+    options: Dict[str, Any],
+    begun: Optional[PathLike],
 ) -> Settings:
-    named = {} if data is None or isinstance(data, LesionDataset) else {"data": str(data)}
-    return (settings or Settings()).replace(**named, **options)
+    if settings is not None and not isinstance(settings, Settings):
+        raise SettingsError(
+            f"settings = {settings!r}: expected skinfl.Settings; name data with data=, options by their names"
+        )
+    if settings is None and begun is not None:
+        read_about(path(begun))  # says so where it is no run's folder
+        settings = Settings(**read_toml(path(begun) / CONFIG))
+    base = settings or Settings()
+    if not isinstance(data, LesionDataset):
+        return base.replace(**({} if data is None else {"data": data}), **options)
+    size = data.image_shape[1]
+    asked = options.pop("image_size", base.given.get("image_size"))
+    if asked not in (None, size):
+        raise SettingsError(
+            f"image_size = {asked}, and the images of the data set have {size} pixels a side: "
+            f"load it with image_size={asked}, or leave that out"
+        )
+    return base.replace(image_size=size, **options)
 
 
 def _claim(out: Optional[PathLike], kind: str, resume: bool) -> RunFolder:
@@ -132,9 +153,11 @@ def _claim(out: Optional[PathLike], kind: str, resume: bool) -> RunFolder:
 
 
 def _federated(
-    settings: Settings, data: Union[PathLike, LesionDataset, None], progress: bool
+    settings: Settings, data: Union[PathLike, LesionDataset, None], folder: RunFolder, progress: bool
 ) -> FederatedData:
     if isinstance(data, LesionDataset):
         return share_out(settings, data)
+    if folder.resumed and data is None:
+        settings = settings.replace(data=data_of(folder, settings.data))
     with loading_display(progress) as show:
         return load_federated_data(settings, show)

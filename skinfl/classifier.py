@@ -10,9 +10,10 @@ import torch
 from PIL import Image
 from torch import nn
 
-from skinfl.data.images import open_image
+from skinfl.data.images import SMALLEST, open_image, photograph
 from skinfl.errors import DataError
 from skinfl.models.store import StoredModel, load_model
+from skinfl.paths import path as user_path
 
 #: what :meth:`LesionClassifier.predict` takes
 Picture = Union[str, Path, Image.Image, np.ndarray]
@@ -67,16 +68,22 @@ class LesionClassifier(nn.Module):
 
     def _pixels(self, picture: Picture) -> np.ndarray:
         if isinstance(picture, (str, Path)):
-            image = open_image(Path(picture).expanduser())
+            image = open_image(user_path(picture))
+        elif isinstance(picture, Image.Image):
+            image = photograph(picture, "the picture")
         elif isinstance(picture, np.ndarray):
-            if picture.dtype != np.uint8 or picture.ndim not in (2, 3):
+            if picture.dtype != np.uint8 or not (picture.ndim == 2 or picture.shape[2:] == (3,)):
                 raise DataError(
                     f"an array of shape {picture.shape} and type {picture.dtype} is no picture: "
                     "give uint8 of shape (height, width) or (height, width, 3)"
                 )
-            image = Image.fromarray(picture).convert("RGB")
+            if min(picture.shape[:2]) < SMALLEST:  # Pillow has no image without pixels
+                raise DataError(f"an array of shape {picture.shape} is too small for a photograph")
+            image = photograph(Image.fromarray(picture), "the picture")
         else:
-            image = picture.convert("RGB")
+            raise DataError(
+                f"{type(picture).__name__} is no picture: give a file's path, a PIL image or a numpy array"
+            )
         resized = image.resize((self.image_size, self.image_size), Image.BILINEAR)
         pixels = np.array(resized.convert("L") if self.channels == 1 else resized)
         return pixels.reshape(self.image_size, self.image_size, self.channels)

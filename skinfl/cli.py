@@ -1,4 +1,4 @@
-"""The command line: ``skinfl train``, ``compare``, ``baseline``, ``data`` and what extras add.
+"""The command line: ``skinfl train``, ``compare``, ``data`` and what extras add.
 
 Exit status: 0 done; 2 something the user can mend, in one line; 130 interrupted, the run can be resumed.
 """
@@ -15,7 +15,7 @@ from rich.console import Console
 
 from skinfl import __version__, data_commands, plugins
 from skinfl.console import RunDisplay, fail, loading, prepare_streams, settle_streams
-from skinfl.errors import SkinflError
+from skinfl.errors import SkinflError, broken_package
 from skinfl.flags import Invocation, settings_command
 from skinfl.inference import commands as inference_commands
 from skinfl.paths import PathLike, command_line, path, program
@@ -294,8 +294,11 @@ def execute(command: typer.Typer) -> None:
         fail(f"{error.format_message()} (--help lists what there is)")
     except SkinflError as error:
         fail(error)
-    except OSError as error:
-        if error.filename is not None or error.errno not in _NO_OUTPUT:
+    except Exception as error:
+        broken = broken_package(error)
+        if broken is not None:
+            fail(broken)
+        if not isinstance(error, OSError) or error.filename is not None or error.errno not in _NO_OUTPUT:
             raise
         fail(f"the output cannot be written ({error.strerror}): send it elsewhere, finished rounds are kept")
     raise SystemExit(status if isinstance(status, int) else 0)

@@ -7,7 +7,7 @@ Anything else is a defect of the package and keeps its traceback.
 from __future__ import annotations
 
 import difflib
-from typing import Iterable
+from typing import Iterable, Optional
 
 
 class SkinflError(Exception):
@@ -67,6 +67,58 @@ class MissingExtra(SkinflError):
 
     def __init__(self, package: str, extra: str, purpose: str):
         super().__init__(f"{purpose} needs the package {package}: pip install 'skinfl[{extra}]'")
+
+
+class BrokenPackage(SkinflError):
+    """A package that this one needs is missing or cannot be loaded; the message says what it died of."""
+
+    def __init__(self, package: str, error: BaseException):
+        if is_missing(package, error):
+            text = f"the package {package} is missing: pip install {package}"
+        else:
+            reason = (str(error).splitlines() or ["no message"])[0]
+            text = (
+                f"the package {package} is installed and cannot be loaded ({type(error).__name__}: "
+                f"{reason}): install it anew, in a version that goes with the others (docs/environments.md)"
+            )
+        super().__init__(text)
+
+
+def check_name(text: str) -> str:
+    """Return a path as it is; refuse one that no file can record, which UTF-8 has no bytes for.
+
+    Python stands strange bytes of a name for lone surrogates: all beyond ASCII in the locale "C" of old
+    systems and bare containers, and names from old disks anywhere.
+    """
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise SettingsError(
+            f"the path {text!r} is no text in this locale: set PYTHONUTF8=1 or LC_ALL=C.UTF-8, or rename it"
+        ) from None
+    return text
+
+
+def is_missing(package: str, error: BaseException) -> bool:
+    """Say whether ``error`` means that ``package`` is not there; one that breaks on import is."""
+    return isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] == package
+
+
+def broken_package(error: BaseException) -> Optional[BrokenPackage]:
+    """Return what to say of an error that arose while somebody else's package was imported.
+
+    None for any other. A package that was built for another release of its neighbours, or lacks a library
+    of the system, dies of whatever its first lines do: ImportError, OSError, AttributeError, RuntimeError.
+    """
+    package, trace = "", error.__traceback__
+    while trace is not None and not package:
+        if trace.tb_frame.f_code.co_name == "<module>":
+            name = str(trace.tb_frame.f_globals.get("__name__")).partition(".")[0]
+            package = "" if name in ("skinfl", "__main__") else name
+        trace = trace.tb_next
+    if not package and isinstance(error, ImportError):
+        package = (error.name or "").partition(".")[0]
+    return BrokenPackage(package, error) if package not in ("", "skinfl") else None
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import List, Sequence, Union
 
-from skinfl.errors import SettingsError
+from skinfl.errors import SettingsError, check_name
 
 PathLike = Union[str, "os.PathLike[str]"]
 
@@ -23,8 +23,11 @@ def path(text: PathLike) -> Path:
     to be the ``parser`` of typer's parameters, whose help shows its name. Raises
     :class:`~skinfl.errors.SettingsError` where there is no path in it.
     """
+    if not isinstance(text, (str, os.PathLike)):
+        raise SettingsError(f"{text!r} is no path: give a text or a pathlib.Path")
     if not str(text).strip():
         raise SettingsError("a path is empty: name a file or folder, '.' is where you are")
+    check_name(str(text))
     # not Path.expanduser: to it './~', the way to name a file '~', is no different
     expanded = Path(os.path.expanduser(str(text)))
     if str(text).startswith("~") and str(expanded).startswith("~"):

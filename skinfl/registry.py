@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import importlib
 import math
+import numbers
 import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Sequence, Tuple, Type, Union
 
-from skinfl.errors import SettingsError, nearest
+from skinfl.errors import SettingsError, check_name, nearest
 
 #: a callable, or where to find it: ``"package.module:attribute"``
 Lazy = Union[str, Callable[..., Any]]
@@ -93,12 +94,14 @@ class Option:
 
     def _typed(self, value: Any) -> Any:
         kind = self.type
-        if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        if kind is int and isinstance(value, numbers.Integral) and not isinstance(value, bool):
+            return int(value)  # numpy's, too, which counters in notebooks often are
+        if kind is float and isinstance(value, numbers.Real) and not isinstance(value, bool):
             if math.isfinite(value):
                 return float(value)
             raise SettingsError(f"{self.name} = {value!r}: must be a finite number ({self.help})")
-        if kind is Path and isinstance(value, (str, Path)):
-            return os.path.expanduser(str(value))
+        if kind is Path and isinstance(value, (str, os.PathLike)):
+            return os.path.expanduser(check_name(str(value)))
         if kind is tuple and isinstance(value, (list, tuple)) and all(isinstance(v, str) for v in value):
             return tuple(value)
         if isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):

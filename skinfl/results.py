@@ -8,8 +8,9 @@ from __future__ import annotations
 import base64
 import html
 import json
+import os
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Sequence
 
 import pandas as pd
 
@@ -49,8 +50,8 @@ class TrainingResult:
     """
 
     def __init__(self, folder: Path):
-        self.folder = Path(folder)
-        self.result: Dict[str, Any] = _read_json(self.folder / RESULT)
+        self.folder = Path(os.path.abspath(str(folder)))  # a notebook may change its place
+        self.result: Dict[str, Any] = _read_json(self.folder / RESULT, ("data", "final", "rounds", "seconds"))
         final: Dict[str, Any] = self.result["final"] or {}
         self.metrics: Dict[str, Optional[float]] = {name: final.get(name) for name in SCALARS}
         self.history = _history(read_records(self.folder / ROUNDS))
@@ -105,8 +106,8 @@ class ComparisonResult:
     """
 
     def __init__(self, folder: Path):
-        self.folder = Path(folder)
-        comparison = _read_json(self.folder / COMPARISON)
+        self.folder = Path(os.path.abspath(str(folder)))  # a notebook may change its place
+        comparison = _read_json(self.folder / COMPARISON, ("differences", "runs"))
         names = [run["protection"] for run in comparison["runs"]]
         self.differences: Dict[str, float] = comparison["differences"]
         self.runs: Dict[str, TrainingResult] = {name: TrainingResult(self.folder / name) for name in names}
@@ -135,9 +136,12 @@ class ComparisonResult:
         return _page(self.title, list(dict.fromkeys(notes)), [self.table], list(self.figures.values()))
 
 
-def _read_json(path: Path) -> Dict[str, Any]:
+def _read_json(path: Path, parts: Sequence[str]) -> Dict[str, Any]:
     try:
-        return json.loads(path.read_text("utf-8"))
+        found = json.loads(path.read_text("utf-8"))
+        if not isinstance(found, dict) or not all(part in found for part in parts):
+            raise ValueError
+        return found
     except OSError as error:
         raise SkinflError(
             f"{path} cannot be read ({error.strerror}): name the folder of a finished run"

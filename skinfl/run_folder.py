@@ -33,6 +33,8 @@ REPORT = "report.html"
 COMPARISON = "compare.json"
 ABOUT = "run.json"
 LOCK = ".lock"
+#: how often a folder that is taken away is made again; where no file can be made it looks the same
+_TRIES = 1000
 #: what makes a folder one that must not be written into by another run
 _RESULTS = (
     *(RESULT, MODEL, FIGURES, REPORT, COMPARISON),
@@ -76,7 +78,7 @@ class RunFolder:
         self.resumed = resumed
         self.about: Dict[str, Any] = read_about(path) if resumed else {}
         self._made: List[Path] = [] if resumed else _make(path)
-        self._lock = _lock(path)
+        self._lock = _lock(path, resumed)
 
     def begin(self, settings: Settings, **options: Any) -> None:
         """Write down what the run is; ``options`` are what a resume needs beside its settings."""
@@ -151,7 +153,8 @@ def read_about(path: Path) -> Dict[str, Any]:
     """Return the content of a run's ``run.json``."""
     try:
         about = json.loads((path / ABOUT).read_text("utf-8"))
-        if not (isinstance(about["kind"], str) and isinstance(about["options"], dict)):
+        kinds = {"kind": str, "options": dict, "data": (str, type(None))}
+        if not all(isinstance(about[key], kind) for key, kind in kinds.items()):
             raise TypeError
         return about
     except FileNotFoundError:
@@ -250,17 +253,20 @@ def _make(path: Path) -> List[Path]:
     return [Path(os.path.abspath(str(folder))) for folder in missing]
 
 
-def _lock(path: Path) -> int:
+def _lock(path: Path, resumed: bool) -> int:
     """Lock the folder for this process; return the descriptor that holds the lock."""
     file = str(path / LOCK)
+    tries = 0
     while True:
+        tries += 1
         try:
             path.mkdir(parents=True, exist_ok=True)  # a start that failed may just have taken it away
             descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
-        except FileNotFoundError:
-            continue
         except OSError as error:
-            raise _unwritable(path, error) from None
+            if isinstance(error, FileNotFoundError) and tries < _TRIES:
+                continue
+            place = Path(file) if os.path.lexists(file) else path
+            raise _unwritable(place, error, resumed=resumed) from None
         try:
             _try_lock(descriptor)
         except BlockingIOError:
@@ -276,5 +282,11 @@ def _lock(path: Path) -> int:
         os.close(descriptor)  # it was taken away before it was locked
 
 
-def _unwritable(path: Path, error: OSError) -> SkinflError:
-    return SkinflError(f"cannot write {path}: {error.strerror or error}; name another folder with --out")
+def _unwritable(path: Path, error: OSError, *, resumed: bool = False) -> SkinflError:
+    reason = error.strerror or str(error)
+    if isinstance(error, FileExistsError):
+        path, reason = Path(error.filename or path), "it is no folder"
+    if path.is_symlink() and not path.exists():
+        reason = "it is a link to nothing"
+    mend = "make it writable, or resume a copy of the folder" if resumed else "name another folder with --out"
+    return SkinflError(f"cannot write {path}: {reason}; {mend}")

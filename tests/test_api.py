@@ -67,10 +67,25 @@ def test_the_model_takes_images_in_every_form(result, tmp_path):
     )
 
 
-@pytest.mark.parametrize("picture", [np.zeros((4, 4)), np.zeros((2, 2, 2, 2), np.uint8), "nowhere.jpg"])
+@pytest.mark.parametrize(
+    "picture",
+    [
+        *(np.zeros((40, 40)), np.zeros((2, 2, 2, 2), np.uint8), np.zeros((40, 40, 2), np.uint8)),
+        *(np.zeros((0, 0), np.uint8), np.zeros((1, 9, 3), np.uint8), Image.new("RGB", (1, 1))),
+        *("nowhere.jpg", "", ".", b"lesion.jpg", None, 3),
+    ],
+)
 def test_what_is_no_picture_is_refused(result, picture):
     with pytest.raises(skinfl.SkinflError):
         result.model.predict(picture)
+
+
+def test_sixteen_bits_are_scaled_however_the_picture_comes(result, tmp_path):
+    levels = np.linspace(0, 65535, 400).reshape(20, 20).astype(np.uint16)
+    Image.fromarray(levels).save(str(tmp_path / "grey16.png"))
+    eight = result.model.predict(np.rint(levels / 257).astype(np.uint8))
+    assert result.model.predict(Image.fromarray(levels)) == eight
+    assert result.model.predict(tmp_path / "grey16.png") == eight
 
 
 def test_a_notebook_shows_tables_and_figures(result):
@@ -87,6 +102,13 @@ def test_a_notebook_is_told_what_the_report_says_of_the_data(tmp_path):
     assert "untrained network" in untrained._repr_html_() and "drawn" in untrained._repr_html_()
 
 
+@pytest.mark.parametrize("content", ["{}", "[]", "", '{"final": 1}', "\0"])
+def test_a_damaged_result_is_named(tmp_path, content):
+    (tmp_path / "result.json").write_text(content)
+    with pytest.raises(skinfl.SkinflError, match=r"result.json is damaged"):
+        skinfl.load_result(tmp_path)
+
+
 def test_a_result_is_read_again_from_its_folder(result):
     again = skinfl.load_result(str(result.folder))
     assert again.metrics == result.metrics
@@ -99,6 +121,25 @@ def test_a_finished_run_goes_on(result):
     )
     assert list(more.history.index) == [1, 2, 3]
     pd.testing.assert_frame_equal(more.history.iloc[:2], result.history)
+
+
+def test_a_run_goes_on_with_its_own_settings_and_data(toy, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first = skinfl.train(data="toy", out="r", strategy="scaffold", **{**SMALL, "rounds": 1})
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    more = skinfl.train(out="../r", resume=True, rounds=2, progress=False)
+    assert more.settings == first.settings.replace(rounds=2)
+    with pytest.raises(skinfl.SkinflError, match="holds a run already"):
+        skinfl.train(data="toy", out="../r", **SMALL)  # a cell that is run twice
+    with pytest.raises(skinfl.SkinflError, match="holds no run"):
+        skinfl.train(out="..", resume=True, progress=False)
+
+
+def test_a_loaded_data_set_says_its_size(tmp_path):
+    options = {name: value for name, value in SMALL.items() if name != "image_size"}
+    result = skinfl.train(data=toy_dataset(), out=tmp_path / "r", **options)
+    assert result.settings.image_size == 12
 
 
 def test_protections_are_compared(tmp_path):
@@ -125,6 +166,17 @@ def test_settings_are_taken_and_changed(toy, tmp_path):
         ({"protection": "smpc", "parties": 1}, "one party alone sees everything"),
         ({"resume": True}, "needs out"),
         ({"model": "resnet"}, "resnet18"),
+        ({"image_size": 32}, "have 12 pixels a side"),
+        ({"settings": {"rounds": 3}}, "expected skinfl.Settings"),
+        ({"settings": "data"}, "expected skinfl.Settings"),
+        ({"listeners": print}, "give a list"),
+        ({"listeners": None}, "give a list"),
+        ({"out": 3}, "3 is no path"),
+        ({"out": ["a"]}, "is no path"),
+        ({"out": ""}, "a path is empty"),
+        ({"rounds": 1.5}, "expected int"),
+        ({"rounds": True}, "expected int"),
+        ({"lr": "0.1"}, "expected float"),
     ],
 )
 def test_a_wrong_call_leaves_nothing(tmp_path, monkeypatch, options, message):
@@ -132,6 +184,37 @@ def test_a_wrong_call_leaves_nothing(tmp_path, monkeypatch, options, message):
     with pytest.raises(skinfl.SkinflError, match=message):
         skinfl.train(data=toy_dataset(), **options)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "data", [3, b"data", ["data"], {}, np.zeros((3, 3)), "nowhere", "", "~nobody-here/x"]
+)
+def test_what_is_no_data_leaves_nothing(tmp_path, monkeypatch, data):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(skinfl.SkinflError) as error:
+        skinfl.train(data=data, progress=False)
+    assert len(str(error.value).splitlines()) == 1 or isinstance(data, np.ndarray)
+    with pytest.raises(skinfl.SkinflError):
+        skinfl.load_data(data, progress=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("size", ["28", 28.0, 0, -1, 10**9, None])
+def test_an_impossible_size_is_named(size):
+    with pytest.raises(skinfl.SkinflError, match=r"image size .* is impossible"):
+        skinfl.load_data("synthetic", image_size=size, progress=False)
+
+
+def test_protections_in_one_text_are_explained(tmp_path):
+    with pytest.raises(skinfl.SkinflError, match="give a list of names"):
+        skinfl.compare(data=toy_dataset(), protections="smpc", out=tmp_path / "c", **SMALL)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_numpys_numbers_are_numbers():
+    settings = skinfl.Settings(rounds=np.int64(3), alpha=np.float32(0.5), partition="dirichlet")
+    assert type(settings.rounds) is int and type(settings.alpha) is float
+    assert settings == skinfl.Settings(rounds=3, alpha=0.5, partition="dirichlet")
 
 
 def test_a_folder_without_a_finished_run_is_named(tmp_path):

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from skinfl import cli
+from skinfl.errors import broken_package
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = ["--data", "toy", "--hospitals", "3", "--rounds", "1", "--batch-size", "8", "--image-size", "12"]
@@ -292,6 +293,16 @@ def test_no_flag_for_a_path_takes_it_unexpanded():
                 assert parser(parameter) is path, (command.name, parameter.name)
 
 
+@pytest.mark.parametrize("flag", ["--out", "--data", "--metadata", "--resume"])
+def test_a_name_that_no_file_can_record_is_one_line_before_anything_is_done(
+    monkeypatch, capsys, tmp_path, flag
+):
+    monkeypatch.chdir(tmp_path)
+    assert skinfl(monkeypatch, "train", f"{flag}=S\udcfcd") == 2  # a name in Latin-1, as Python gives it
+    assert "is no text in this locale: set PYTHONUTF8=1" in error_line(capsys)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     "out, message", [("", "a path is empty"), ("x" * 300, "too long"), ("~nobody-here/x", "no home here")]
 )
@@ -370,6 +381,47 @@ def test_the_package_can_be_run(module):
     command = [sys.executable, "-m", module, "--version"]
     done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True)
     assert (done.returncode, done.stdout[:9]) == (0, b"skinfl 0.")
+
+
+@pytest.mark.parametrize(
+    "package, breaks, flags",
+    [
+        ("numpy", 'raise ImportError("libopenblas.so.0: cannot open shared object file")', ["--version"]),
+        ("torch", 'raise OSError("[WinError 126] c10.dll")', ["train"]),
+        ("pandas", "import no_such_neighbour", ["data", "check", "."]),
+        ("tenseal", "[].bool8", ["train", "--protection", "he"]),
+        ("torchvision", 'raise RuntimeError("no operator nms")', ["train", "--model", "resnet18"]),
+    ],
+)
+def test_a_package_that_breaks_while_it_is_loaded_is_one_line(tmp_path, package, breaks, flags):
+    (tmp_path / f"{package}.py").write_text(f"{breaks}\n")
+    (tmp_path / "HAM10000_metadata.csv").write_text("lesion_id,image_id,dx,dx_type,age,sex,localization\n")
+    path = os.pathsep.join([str(tmp_path), str(ROOT)])
+    run = subprocess.run(
+        [sys.executable, "-m", "skinfl", *flags],
+        env={**os.environ, "PYTHONPATH": path},
+        cwd=str(tmp_path),
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 2, run.stderr
+    assert run.stderr.startswith(f"error: the package {package} is installed and cannot be loaded (")
+    assert run.stderr.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_defect_of_the_package_keeps_its_traceback():
+    with pytest.raises(ImportError) as found:
+        from skinfl.errors import no_such_name  # noqa: F401
+    assert broken_package(found.value) is None
+    with pytest.raises(AttributeError) as found:
+        [].bool8  # noqa: B018
+    assert broken_package(found.value) is None
+    with pytest.raises(ImportError) as found:
+        import no_such_package  # noqa: F401
+    assert str(broken_package(found.value)) == (
+        "the package no_such_package is missing: pip install no_such_package"
+    )
 
 
 def test_help_needs_no_torch():

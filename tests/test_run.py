@@ -182,6 +182,12 @@ def test_a_missing_checkpoint_is_named(tmp_path):
         load_checkpoint(tmp_path / CHECKPOINT)
 
 
+def test_a_checkpoint_that_cannot_be_read_is_not_called_missing(tmp_path):
+    (tmp_path / CHECKPOINT).mkdir()
+    with pytest.raises(CheckpointError, match=r"cannot be read \(.*directory\): allow"):
+        load_checkpoint(tmp_path / CHECKPOINT)
+
+
 def test_a_place_that_cannot_be_written_is_refused_before_training(toy, tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(SkinflError, match="cannot write"):

@@ -130,7 +130,48 @@ def test_a_file_that_a_run_would_write_over_keeps_it_out(tmp_path, name):
     assert [p.name for p in tmp_path.iterdir()] == [name]
 
 
-@pytest.mark.parametrize("content", ["", "{}", "[]", '{"kind": 3, "options": {}}', "\xff\x00"])
+@pytest.mark.parametrize(
+    "what", ["lock links to nothing", "lock is a folder", "links to nothing", "is a file"]
+)
+def test_a_folder_that_cannot_be_locked_is_named_at_once(tmp_path, what):
+    out = tmp_path / "run"
+    if what.startswith("lock"):
+        out.mkdir()
+    place = out / LOCK if what.startswith("lock") else out
+    if "nothing" in what:
+        place.symlink_to(tmp_path / "no" / "where")
+    elif "folder" in what:
+        place.mkdir()
+    else:
+        place.write_text("")
+    reason = "link to nothing" if "nothing" in what else "no folder" if "file" in what else "directory"
+    with pytest.raises(SkinflError, match=f"cannot write {place}: .*{reason}; name another folder"):
+        claim(out, "train")
+    assert os.path.lexists(str(place))
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs /proc, where no file can be made")
+def test_a_folder_in_which_no_file_can_be_made_is_refused():
+    with pytest.raises(SkinflError, match="cannot write /proc"):
+        claim("/proc", "train")
+
+
+def test_a_run_that_cannot_be_gone_on_with_in_its_place_may_be_copied(tmp_path):
+    with claim(tmp_path, "train") as folder:
+        folder.begin(Settings())
+        finish_a_round(tmp_path)
+    (tmp_path / LOCK).mkdir()  # stands for rights that are missing, which root does not miss
+    with pytest.raises(SkinflError, match=f"{LOCK}: .*; make it writable, or resume a copy"):
+        claim(tmp_path, "train", resume=True)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("", "{}", "[]", "\xff\x00", '{"kind": 3, "options": {}, "data": null}'),
+        '{"kind": "train", "options": {}, "data": 3}',
+    ],
+)
 def test_a_damaged_description_is_refused(tmp_path, content):
     (tmp_path / ABOUT).write_text(content, "latin-1")
     with pytest.raises(CheckpointError, match="is damaged"):

@@ -14,6 +14,7 @@ import numpy as np
 from skinfl.data import folders
 from skinfl.errors import WriteError
 from skinfl.files import whole_file
+from skinfl.paths import path as user_path
 
 _LOG = logging.getLogger(__name__)
 #: raised whenever an image file gives other pixels, so that no old ones are taken
@@ -21,8 +22,16 @@ _FORMAT = 2
 
 
 def cache_folder(cache_dir: Optional[Union[str, Path]] = None) -> Path:
-    """Return ``cache_dir``, else what ``$SKINFL_CACHE`` names, else ``~/.cache/skinfl``."""
-    return folders.expanded(cache_dir or os.environ.get("SKINFL_CACHE") or "~/.cache/skinfl")
+    """Return ``cache_dir``, else what ``$SKINFL_CACHE`` names, else ``~/.cache/skinfl``.
+
+    A user who has no home, as one of a number only in a container, keeps nothing: the folder is one that
+    cannot be made. Raises :class:`~skinfl.errors.SettingsError` for a folder that is named and impossible.
+    """
+    named = cache_dir or os.environ.get("SKINFL_CACHE")
+    if named:
+        return user_path(named)
+    home = os.path.expanduser("~")
+    return Path(os.devnull if home == "~" else home) / ".cache" / "skinfl"
 
 
 def cache_file(folder: Path, paths: Sequence[Path], image_size: int) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import List, Optional, Union
 
@@ -12,6 +13,8 @@ from skinfl.data.readers import TRACES, Found, Reader, all_readers
 from skinfl.data.sources import Progress, remark
 from skinfl.errors import DataError
 
+#: a path that was an address has one slash less
+_ADDRESS = re.compile("(https?|ftps?|s3|gs):/")
 _MEND = "give a folder that 'skinfl data list' shows"
 
 
@@ -59,10 +62,11 @@ def detect(
     path = folders.expanded(source)
     table = None if metadata is None else folders.expanded(metadata)
     if table is not None and not folders.is_file(table):
-        raise DataError(f"{table} is missing: give the publisher's metadata table, or leave it out")
+        what = "no file" if folders.is_folder(table) else "missing"
+        raise DataError(f"{table} is {what}: give the publisher's metadata table, or leave it out")
     if not folders.is_file(path) and not folders.is_folder(path):
-        download = "nothing is downloaded, get it first and " if "://" in str(source) else ""
-        raise DataError(f"{source} does not exist: {download}{_MEND}")
+        download = "nothing is downloaded, get it first and " if _ADDRESS.match(str(source)) else ""
+        raise DataError(f"{source} {folders.absence(path)}: {download}{_MEND}")
     if folders.is_folder(path) and not folders.entries(path):
         raise DataError(f"{path} is empty: {_MEND}")
     candidates = recognised(path, table)

@@ -80,6 +80,15 @@ def stat(path: Path) -> os.stat_result:
         ) from None
 
 
+def absence(path: Path) -> str:
+    """Return in words why ``path`` is neither a file nor a folder to read."""
+    if os.path.exists(str(path)):
+        return "is neither a file nor a folder"
+    if os.path.islink(str(path)):
+        return f"is a link to {os.readlink(str(path))}, which is not there"
+    return "does not exist"
+
+
 def expanded(path: Union[str, Path]) -> Path:
     """Return ``path`` with ``~`` replaced by the home folder, where there is one."""
     return Path(os.path.expanduser(str(path)))

@@ -19,6 +19,8 @@ from skinfl.errors import DataError
 EXTENSIONS = (".jpg", ".jpeg", ".png")
 #: a side of fewer pixels is a fault and no photograph; the least size that networks here were trained at is 8
 SMALLEST = 8
+#: more than published photographs have; what is asked for is one array for all images
+LARGEST = 4096
 
 _ORIENTATION = 0x0112
 #: how Exif's orientations are undone, by Pillow's numbers, which all of its versions share
@@ -81,9 +83,9 @@ def open_image(path: Path) -> Image.Image:
     try:
         with Image.open(str(path)) as image:
             image.load()
-            picture = _eight_bits(image)
-            if picture is not None:
-                picture = _upright(image, picture.convert("RGB"))
+            return photograph(image, path)
+    except DataError:
+        raise
     # Decoders answer a damaged file with errors of all kinds.
     except Exception as error:
         if isinstance(error, OSError) and error.errno is not None:
@@ -92,17 +94,42 @@ def open_image(path: Path) -> Image.Image:
         if isinstance(error, UnidentifiedImageError):
             # Pillow's own words only repeat the path.
             reason = "of no known format"
+            other = _other_format(path)
+            if other:
+                raise DataError(f"{path} is {other}") from None
         raise DataError(
             f"{path} is cut short or no image ({reason}): copy it again from its publisher"
         ) from None
-    if picture is None:
-        raise DataError(f"{path} has more than 16 bits a pixel: save it with 8 or 16")
-    if min(picture.size) < SMALLEST:
+
+
+def _other_format(path: Path) -> str:
+    """Return what a file is that Pillow cannot read and what to do with it; empty where it is unknown."""
+    with open(str(path), "rb") as file:
+        head = file.read(256)
+    if not head:
+        return "empty: copy it again from its publisher"
+    if head[128:132] == b"DICM":
+        return "a DICOM file, which is not read: export the photograph in it as PNG or JPEG"
+    if head[4:8] == b"ftyp":
+        return "a HEIC or AVIF image or a film, which are not read: export the photograph as JPEG or PNG"
+    if head.startswith(b"version https://git-lfs"):
+        return "a pointer of Git LFS and not the image itself: get it with git lfs pull"
+    if head.lstrip()[:9].lower().startswith((b"<!doctype", b"<html")):
+        return "a web page, perhaps of a download that needs a login: get the image itself"
+    return ""
+
+
+def photograph(image: Image.Image, name: object) -> Image.Image:
+    """Return an image, however it came, as :func:`open_image` does; messages call it ``name``."""
+    if min(image.size) < SMALLEST:
         raise DataError(
-            f"{path} is {picture.size[0]}x{picture.size[1]} pixels, too small for a photograph: "
+            f"{name} is {image.size[0]}x{image.size[1]} pixels, too small for a photograph: "
             f"{SMALLEST}x{SMALLEST} is the least"
         )
-    return picture
+    picture = _eight_bits(image)
+    if picture is None:
+        raise DataError(f"{name} has more than 16 bits a pixel: save it with 8 or 16")
+    return _upright(image, picture.convert("RGB"))
 
 
 def _eight_bits(image: Image.Image) -> Optional[Image.Image]:
@@ -203,6 +230,8 @@ def resize(images: np.ndarray, image_size: Optional[int]) -> np.ndarray:
 
 
 def check_size(image_size: int) -> None:
-    """Refuse a size that is no positive number of pixels."""
-    if image_size < 1:
-        raise DataError(f"image size {image_size} is impossible: give a positive number of pixels, e.g. 28")
+    """Refuse a size that is no positive number of pixels, or more than a photograph has."""
+    if not isinstance(image_size, (int, np.integer)) or not 1 <= image_size <= LARGEST:
+        raise DataError(
+            f"image size {image_size!r} is impossible: give a number of pixels from 1 to {LARGEST}, e.g. 28"
+        )

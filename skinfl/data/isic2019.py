@@ -119,7 +119,7 @@ def _label(truth: tables.Table, row: int) -> int:
 
 def _is_one(value: str) -> bool:
     try:
-        return float(value) == 1.0
+        return float(value.replace(",", ".")) == 1.0  # Excel writes the comma where the country does
     except ValueError:
         return False
 

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import codecs
 import csv
+import errno
 import io
+import os
 import re
+import stat
 from collections import Counter
 from pathlib import Path
 from typing import Dict, List, NamedTuple, Sequence, Tuple
@@ -53,7 +56,7 @@ def read_table(path: Path, required: Sequence[str], page: str) -> Table:
     """
     again = f"get it again from {page}"
     try:
-        text = decode(path.read_bytes())
+        text = decode(_regular(path).read_bytes())
     except FileNotFoundError:
         raise DataError(f"{path} is missing: get it from {page}") from None
     except OSError as error:
@@ -81,6 +84,13 @@ def read_table(path: Path, required: Sequence[str], page: str) -> Table:
         raise DataError(f"{path} has no rows: {again}")
     columns = {name: [row[i] for row in rows[1:]] for i, name in enumerate(names) if name}
     return Table(path, columns, [line + skipped for line in lines[1:]])
+
+
+def _regular(path: Path) -> Path:
+    # A pipe or a device would keep the reader waiting for ever.
+    if not stat.S_ISREG(os.stat(str(path)).st_mode):
+        raise OSError(errno.EINVAL, "it is no file")
+    return path
 
 
 def decode(content: bytes) -> str:
@@ -111,7 +121,7 @@ def decode(content: bytes) -> str:
 def header(path: Path) -> List[str]:
     """Return the names of a table's columns, or nothing where the file is no table or cannot be read."""
     try:
-        with open(str(path), "rb") as file:
+        with open(str(_regular(path)), "rb") as file:
             head = file.read(_HEAD)
         # A character of UTF-8 or UTF-16 may be cut at the end.
         text = decode(head if len(head) < _HEAD else head[: head.rfind(b"\n") + 1] or head[:-4])
@@ -126,7 +136,7 @@ def header(path: Path) -> List[str]:
 def words(path: Path) -> List[str]:
     """Return all that stands between separators in a table; nothing where it cannot be read."""
     try:
-        return re.split(r'[,;\t\n"]', decode(path.read_bytes()))
+        return re.split(r'[,;\t\n"]', decode(_regular(path).read_bytes()))
     except (OSError, ValueError):
         return []
 

@@ -73,10 +73,12 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """
     try:
         content = Path(path).read_bytes()
-    except OSError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise CheckpointError(
             f"no checkpoint at {path} ({error.strerror}): name a run's folder that holds one, or start anew"
         ) from None
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read ({error.strerror}): allow it to be read") from None
     first, _, body = content.partition(b"\n")
     try:
         line = json.loads(first.decode())

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import List, Optional
 
 from skinfl.console import fail
-from skinfl.errors import MissingExtra, SettingsError, SkinflError
+from skinfl.errors import MissingExtra, SettingsError, SkinflError, is_missing
 from skinfl.flower.provisioning.folders import HospitalFolder, read_hospital
 
 
@@ -22,7 +22,9 @@ def bundle_digest(app: Path) -> str:
     os.environ.update(FLWR_TELEMETRY_ENABLED="0", FLWR_DISABLE_UPDATE_CHECK="1")
     try:
         from flwr.cli.build import build_fab_from_disk
-    except ImportError:
+    except ImportError as error:
+        if not is_missing("flwr", error):
+            raise
         raise MissingExtra("flwr", "flower", "approving code") from None
     if not (app / "pyproject.toml").is_file():
         raise SettingsError(f"{app} has no pyproject.toml: name the checkout of the app with --app")

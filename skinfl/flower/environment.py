@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Dict, Mapping
 
-from skinfl.errors import MissingExtra, SettingsError
+from skinfl.errors import MissingExtra, SettingsError, is_missing
 from skinfl.flower.provisioning.folders import COORDINATOR_FILE
 
 #: names the coordinator's folder to the server app
@@ -67,7 +67,9 @@ def prepare(home: Path) -> None:
     home.mkdir(parents=True, exist_ok=True)
     try:
         import flwr  # noqa: F401
-    except ImportError:
+    except ImportError as error:
+        if not is_missing("flwr", error):
+            raise
         raise MissingExtra("flwr", "flower", "a hospital on a machine of its own") from None
 
 

@@ -7,7 +7,7 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Union
 import numpy as np
 
 from skinfl.assembly import FederatedData, protection_of
-from skinfl.errors import CheckpointError
+from skinfl.errors import CheckpointError, SettingsError
 from skinfl.federation.events import Listener
 from skinfl.files import write_json
 from skinfl.paths import PathLike
@@ -48,6 +48,8 @@ def compare(
 
 def chosen(protections: Optional[Sequence[str]], folder: RunFolder) -> List[str]:
     """Return what is compared with plaintext; a comparison is resumed with what it was begun with."""
+    if isinstance(protections, str):
+        raise SettingsError(f"protections = {protections!r}: give a list of names, as [{protections!r}]")
     begun = folder.about.get("options", {}).get("protections")
     asked = [p for p in dict.fromkeys(protections or ()) if p != REFERENCE]
     if begun is None:

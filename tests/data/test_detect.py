@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from golden import HAM_HEADER, HAM_ROWS, write_csv, write_image
 
 from skinfl.data import images, load
 from skinfl.data.detect import detect
-from skinfl.errors import DataError
+from skinfl.errors import DataError, SettingsError
 
 
 def pixel_table(folder):
@@ -23,6 +24,27 @@ def test_a_missing_folder(tmp_path):
         DataError, match=r"nowhere does not exist: give a folder that 'skinfl data list' shows"
     ):
         load(tmp_path / "nowhere")
+
+
+def test_a_folder_given_as_the_metadata_table_is_not_called_missing(ham):
+    with pytest.raises(DataError, match=r"ham is no file: give the publisher's metadata table"):
+        load(ham, metadata=ham)
+
+
+@pytest.mark.parametrize(
+    "address", ["https://example.org/HAM10000.zip", "https:/example.org/x", "s3://bucket/x"]
+)
+def test_an_address_is_told_that_nothing_is_downloaded(address):
+    with pytest.raises(DataError, match="nothing is downloaded, get it first"):
+        load(Path(address))  # as the command line gives it
+
+
+def test_what_is_there_and_is_no_data_is_not_said_to_be_missing(tmp_path):
+    (tmp_path / "link").symlink_to("gone")
+    with pytest.raises(DataError, match="link is a link to gone, which is not there"):
+        load(tmp_path / "link")
+    with pytest.raises(DataError, match="/dev/null is neither a file nor a folder"):
+        load("/dev/null")
 
 
 def test_an_empty_folder(tmp_path):
@@ -132,6 +154,18 @@ def test_a_cache_that_cannot_be_written_is_no_failure(ham, tmp_path, caplog):
     (tmp_path / "file").write_text("a file where the cache's folder should be")
     assert len(load(ham, cache_dir=tmp_path / "file" / "cache")) == 4
     assert "not kept for the next run" in caplog.text
+
+
+def test_a_user_without_a_home_keeps_no_cache_and_gets_no_folder_named_tilde(ham, tmp_path, monkeypatch):
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    monkeypatch.delenv("SKINFL_CACHE", raising=False)
+    monkeypatch.setattr("os.path.expanduser", lambda text: text)  # what it does for a number without a name
+    assert len(load(ham)) == 4
+    assert list(work.iterdir()) == []
+    with pytest.raises(SettingsError, match="has no home here"):
+        load(ham, cache_dir="~/cache")
 
 
 def test_nothing_half_written_stays_when_the_disk_is_full(ham, cache, monkeypatch):

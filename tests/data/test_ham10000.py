@@ -161,5 +161,5 @@ def test_a_damaged_image_is_named(ham, content):
     path = ham / "HAM10000_images_part_2" / "ISIC_2.jpg"
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) * 2 // 3] if content is None else content)
-    with pytest.raises(DataError, match=r"ISIC_2\.jpg is cut short or no image"):
+    with pytest.raises(DataError, match=r"ISIC_2\.jpg is (cut short or no image|empty)"):
         load(ham)

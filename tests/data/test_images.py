@@ -141,8 +141,8 @@ def replace(ham, how):
         ),
         (lambda file: file.mkdir(), r"ISIC_1\.jpg is no file"),
         (lambda file: os.mkfifo(str(file)), r"ISIC_1\.jpg is no file"),
-        (lambda file: file.write_bytes(b""), r"ISIC_1\.jpg is cut short or no image"),
-        (lambda file: file.write_bytes(b"version https://git-lfs"), r"ISIC_1\.jpg is cut short or no image"),
+        (lambda file: file.write_bytes(b""), r"ISIC_1\.jpg is empty"),
+        (lambda file: file.write_bytes(b"version https://git-lfs"), r"ISIC_1\.jpg is a pointer of Git LFS"),
     ],
 )
 def test_what_bears_an_images_name_and_is_none(ham, how, message):
@@ -170,3 +170,21 @@ def test_an_image_that_may_not_be_read(ham, monkeypatch):
         DataError, match=r"ISIC_0\.jpg cannot be read \(Permission denied\): allow it to be read"
     ):
         load(ham)
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (b"", "is empty: copy it again"),
+        (bytes(128) + b"DICM" + bytes(40), "is a DICOM file, .* export the photograph"),
+        (b"\0\0\0\x18ftypheic" + bytes(40), "is a HEIC .* export the photograph as JPEG"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "get it with git lfs pull"),
+        (b"\n<!DOCTYPE html><title>403</title>", "is a web page"),
+        (b"GIMP", "of no known format"),
+    ],
+)
+def test_what_is_sent_instead_of_an_image_is_named(tmp_path, content, message):
+    (tmp_path / "lesion.jpg").write_bytes(content)
+    with pytest.raises(DataError, match=message) as error:
+        open_image(tmp_path / "lesion.jpg")
+    assert len(str(error.value).splitlines()) == 1

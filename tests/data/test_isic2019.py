@@ -53,6 +53,13 @@ def test_flambys_split_table_says_the_centre(isic):
         load(isic)
 
 
+def test_a_decimal_comma_of_a_spreadsheet_marks_a_class_as_well(isic):
+    file = isic / "ISIC_2019_Training_GroundTruth.csv"
+    before = load(isic).labels.tolist()
+    file.write_text(file.read_text().replace(",", ";").replace(".", ","))
+    assert load(isic).labels.tolist() == before
+
+
 def truth(isic, change):
     rows = [[name, *(float(label == c) for c in ISIC_CLASSES)] for name, label, _, _ in ISIC_ROWS]
     change(rows)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from skinfl.data import load, tables
@@ -144,3 +146,13 @@ def test_a_metadata_table_saved_by_excel_on_windows(ham, encoding):
     path.write_bytes(path.read_text().replace(",", ";").replace("\n", "\r\n").encode(encoding))
     after = load(ham)
     assert after.digest() == before.digest() and after.sites[0] == "rosendahl"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+def test_a_pipe_or_a_folder_in_a_tables_place_is_refused_at_once(tmp_path):
+    os.mkfifo(str(tmp_path / "pipe.csv"))
+    (tmp_path / "folder.csv").mkdir()
+    for name in ("pipe.csv", "folder.csv"):
+        with pytest.raises(DataError, match=rf"{name} cannot be read \(it is no file\)"):
+            tables.read_table(tmp_path / name, ["image"], "https://example.org")
+        assert tables.header(tmp_path / name) == [] and tables.words(tmp_path / name) == []

@@ -11,7 +11,7 @@ from urllib.request import getproxies, proxy_bypass
 
 import numpy as np
 
-from skinfl.errors import MessageError, MissingExtra, SkinflError
+from skinfl.errors import MessageError, MissingExtra, SkinflError, is_missing
 from skinfl.inference.clinic.client import BatchClient, LatencyClient
 from skinfl.inference.info import ModelInfo, from_json
 from skinfl.inference.messages import MEDIA_TYPE, pack, unpack
@@ -38,6 +38,8 @@ class RemoteModel:
         try:
             import httpx
         except ImportError as error:
+            if not is_missing("httpx", error):
+                raise
             raise MissingExtra("httpx", "serve", "diagnosis by a server") from error
         self._httpx = httpx
         self._url = url.rstrip("/")

@@ -25,7 +25,7 @@ from contextlib import asynccontextmanager
 from typing import Any, AsyncIterator, Dict, List, Optional, Sequence, Tuple
 
 from skinfl import __version__
-from skinfl.errors import MissingExtra, SettingsError
+from skinfl.errors import MissingExtra, SettingsError, is_missing
 from skinfl.inference.circuit.prepare import Served
 from skinfl.inference.info import to_json
 from skinfl.inference.messages import MEDIA_TYPE, Refused, pack, unpack
@@ -36,6 +36,8 @@ try:
     from fastapi import FastAPI, Request, Response
     from fastapi.responses import JSONResponse, PlainTextResponse
 except ImportError as error:
+    if not is_missing("fastapi", error):
+        raise
     raise MissingExtra("fastapi", "serve", "serving encrypted diagnosis") from error
 
 #: bytes of a message beside its ciphertexts
@@ -294,6 +296,8 @@ def listen(
     try:
         import uvicorn
     except ImportError as error:
+        if not is_missing("uvicorn", error):
+            raise
         raise MissingExtra("uvicorn", "serve", "serving encrypted diagnosis") from error
     certificate, key = tls or (None, None)
     host, port = listeners[0].getsockname()[:2]

@@ -13,12 +13,14 @@ import tempfile
 import threading
 from typing import Any, BinaryIO, Sequence, Tuple
 
-from skinfl.errors import ProtectionError
+from skinfl.errors import ProtectionError, is_missing
 from skinfl.protection.he.standard import check_security
 
 try:
     from tenseal import sealapi
-except ImportError as error:  # pragma: no cover - needs an installation without TenSEAL
+except ImportError as error:
+    if not is_missing("tenseal", error):
+        raise
     raise ProtectionError("homomorphic encryption needs TenSEAL: pip install tenseal") from error
 
 #: bound on a fresh ciphertext's error, per coefficient: SEAL's centred binomial distribution has 42 coins
