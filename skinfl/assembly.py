@@ -22,7 +22,7 @@ from skinfl.federation.local import LocalPlan
 from skinfl.federation.rounds import LEAST_SENDERS, Federation, RunState, Schedule
 from skinfl.federation.strategies import Strategy, build_strategy
 from skinfl.federation.transforms import Pipeline, build_pipeline
-from skinfl.federation.transport import LocalTransport
+from skinfl.federation.transport import LocalTransport, Transport
 from skinfl.federation.update import StateLayout, has_batchnorm
 from skinfl.models.registry import MODELS
 from skinfl.protection.base import Protection
@@ -63,7 +63,7 @@ class Assembly(NamedTuple):
     """A federation and what reports say about it."""
 
     federation: Federation
-    transport: LocalTransport
+    transport: Transport
     model: nn.Module
     layout: StateLayout
     protection: Protection

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from skinfl.data.images import open_image
+from skinfl.data.images import open_image, to_square
 from skinfl.errors import DataError
 from skinfl.models.store import StoredModel, load_model
 
@@ -77,6 +77,6 @@ class LesionClassifier(nn.Module):
             image = Image.fromarray(picture).convert("RGB")
         else:
             image = picture.convert("RGB")
-        resized = image.resize((self.image_size, self.image_size), Image.BILINEAR)
+        resized = to_square(image, self.image_size)
         pixels = np.array(resized.convert("L") if self.channels == 1 else resized)
         return pixels.reshape(self.image_size, self.image_size, self.channels)

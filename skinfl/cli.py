@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from skinfl.assembly import FederatedData
 
 #: the base of all usage errors; newer versions of typer raise those of a click of their own
-_UsageError = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
+_UsageError: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
 # torch and what builds on it are imported where a command needs them, so that --help is quick.
 _HELP = {"help_option_names": ["-h", "--help"]}
 app = typer.Typer(pretty_exceptions_enable=False, context_settings=_HELP)
@@ -240,12 +240,12 @@ def compare(invocation: Invocation, protections: Optional[str] = PROTECTIONS) ->
 )
 @settings_command("split", groups=("Data", "Hospitals"))
 def split(
-    invocation: Invocation,
+    settings: Settings,
     figure: Optional[Path] = typer.Option(None, parser=path, help="PNG file to draw who holds what into"),
     force: bool = typer.Option(False, "--force", help="replace the figure if it is there"),
 ) -> None:
     """Show who holds what after the split, with its leakage check."""
-    data_commands.show_split(invocation.settings, figure, force)
+    data_commands.show_split(settings, figure, force)
 
 
 app.add_typer(data_commands.app, name="data")

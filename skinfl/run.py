@@ -10,6 +10,7 @@ import numpy as np
 
 from skinfl import __version__
 from skinfl.assembly import Assembly, FederatedData, assemble, model_options
+from skinfl.data.dataset import LesionDataset
 from skinfl.errors import CheckpointError
 from skinfl.federation.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from skinfl.federation.events import Event, Listener, RoundFinished
@@ -120,24 +121,31 @@ def _finish(settings: Settings, material: FederatedData, assembly: Assembly, out
     state = assembly.federation.state
     result = summarise(settings, material, assembly, out.name)
     write_json(out / RESULT, result)
+    write_model(out / MODEL, settings, material.dataset, assembly)
+    figures = plots.draw_run(out / FIGURES, result, state.records)
+    html.write_report(out, result, state.records, figures)
+    return Outcome(result, state.server.model, out)
+
+
+def write_model(file: Path, settings: Settings, dataset: LesionDataset, assembly: Assembly) -> None:
+    """Write the network as the last round left it; of ``dataset``, image shape and classes are needed."""
+    state = assembly.federation.state
     assembly.layout.write(assembly.model, state.server.model)
-    channels, size, _ = material.dataset.image_shape
+    channels, size, _ = dataset.image_shape
+    normalisation = state.begun.normalisation
     save_model(
-        out / MODEL,
+        file,
         assembly.model,
         name=settings.model,
         in_channels=channels,
         image_size=size,
-        classes=len(material.dataset.classes),
-        class_names=material.dataset.classes,
+        classes=len(dataset.classes),
+        class_names=dataset.classes,
         doconv=settings.doconv,
         options=model_options(settings),
-        normalisation_mean=state.prepared.normalisation.mean,
-        normalisation_std=state.prepared.normalisation.std,
+        normalisation_mean=normalisation.mean,
+        normalisation_std=normalisation.std,
     )
-    figures = plots.draw_run(out / FIGURES, result, state.records)
-    html.write_report(out, result, state.records, figures)
-    return Outcome(result, state.server.model, out)
 
 
 def summarise(settings: Settings, material: FederatedData, assembly: Assembly, name: str) -> Dict[str, Any]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from contextlib import nullcontext, suppress
 from pathlib import Path
@@ -46,13 +47,7 @@ _COMMANDS = {
     "flower": "experiments/run_flower.py",
 }
 
-try:
-    import fcntl
-
-    def _try_lock(descriptor: int) -> None:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-except ImportError:  # pragma: no cover  (Windows)
+if sys.platform == "win32":  # pragma: no cover
     import msvcrt
 
     def _try_lock(descriptor: int) -> None:
@@ -60,6 +55,12 @@ except ImportError:  # pragma: no cover  (Windows)
             msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
         except OSError as error:
             raise BlockingIOError(*error.args) from None
+
+else:
+    import fcntl
+
+    def _try_lock(descriptor: int) -> None:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 class RunFolder:

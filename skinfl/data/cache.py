@@ -7,20 +7,21 @@ import logging
 import os
 import zipfile
 from pathlib import Path
-from typing import Optional, Sequence, Union
+from typing import Optional, Sequence
 
 import numpy as np
 
 from skinfl.data import folders
 from skinfl.errors import WriteError
 from skinfl.files import whole_file
+from skinfl.paths import PathLike
 
 _LOG = logging.getLogger(__name__)
 #: raised whenever an image file gives other pixels, so that no old ones are taken
 _FORMAT = 2
 
 
-def cache_folder(cache_dir: Optional[Union[str, Path]] = None) -> Path:
+def cache_folder(cache_dir: Optional[PathLike] = None) -> Path:
     """Return ``cache_dir``, else what ``$SKINFL_CACHE`` names, else ``~/.cache/skinfl``."""
     return folders.expanded(cache_dir or os.environ.get("SKINFL_CACHE") or "~/.cache/skinfl")
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import importlib
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple, TypeVar, Union
+from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple, TypeVar
 
 from skinfl.data.dataset import LesionDataset
 from skinfl.data.index import Complain, Index, refuse
 from skinfl.data.sources import Progress, Source
 from skinfl.errors import DataError
+from skinfl.paths import PathLike
 
 #: imported when the registry is first asked, in this order; a reader elsewhere registers when it is imported
 _BUILT_IN = ("isic2019", "ham10000", "pad_ufes", "synthetic", "hmnist", "medmnist")
@@ -77,7 +78,7 @@ class Reader(ABC):
         self,
         found: Found,
         image_size: Optional[int],
-        cache_dir: Optional[Union[str, Path]] = None,
+        cache_dir: Optional[PathLike] = None,
         progress: Progress = None,
     ) -> LesionDataset:
         """Read it, images resized to a square of ``image_size`` pixels.
@@ -93,7 +94,7 @@ class Reader(ABC):
     def make(
         self,
         image_size: int,
-        cache_dir: Optional[Union[str, Path]] = None,
+        cache_dir: Optional[PathLike] = None,
         progress: Progress = None,
     ) -> LesionDataset:
         """Return the data set that ``word`` stands for."""

@@ -42,7 +42,7 @@ LEAST_SENDERS = 2
 
 
 class Prepared(NamedTuple):
-    """What the hospitals agree on before training, from protected sums."""
+    """What all hospitals train with, derived from protected sums before the first round."""
 
     normalisation: Normalisation
     class_weights: Optional[np.ndarray]
@@ -58,6 +58,13 @@ class RunState(NamedTuple):
     accepted: Dict[str, int]
     records: Tuple[RoundRecord, ...]
     ranges: Optional[np.ndarray] = None
+
+    @property
+    def begun(self) -> Prepared:
+        """What was prepared. Raises TrainingError where nothing was, before the first round."""
+        if self.prepared is None:
+            raise TrainingError("no round was begun yet: normalisation and class weights are not known")
+        return self.prepared
 
 
 class Schedule(NamedTuple):
@@ -221,8 +228,8 @@ class Federation:
             p.run,
             round,
             p.server.sent(),
-            p.prepared.normalisation,
-            p.prepared.class_weights,
+            p.begun.normalisation,
+            p.begun.class_weights,
             accepted,
             p.ranges,
         )
@@ -248,7 +255,7 @@ class Federation:
         common = evaluate(
             self._model,
             self._test,
-            self.state.prepared.normalisation,
+            self.state.begun.normalisation,
             batch_statistics=self._local_batchnorm,
         )
         return common, at_hospitals

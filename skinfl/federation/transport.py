@@ -141,7 +141,7 @@ def combine_at_parties(
                 received[party].add(hospital)
             except MessageError as error:
                 refused.setdefault(hospital, error.reason)
-    senders = common_senders(received.values(), messages)
+    senders = common_senders(received.values(), list(messages))
     if len(senders) < least:
         return Combined({}, senders, refused)
     combined = {party: side.combine(senders, exchange) for party, side in parties.items()}

@@ -18,6 +18,7 @@ from skinfl.federation.evaluation import evaluate
 from skinfl.federation.local import train
 from skinfl.federation.rounds import class_weights
 from skinfl.federation.update import StateLayout
+from skinfl.metrics import SCALARS
 from skinfl.settings import Settings
 
 
@@ -43,10 +44,8 @@ def local_only(settings: Settings, material: FederatedData, progress: Progress =
         name: _train_alone(settings, material.train_of(name), test, name, progress)
         for name in material.partition
     }
-    keys = ("loss", "accuracy", "balanced_accuracy", "macro_f1", "auc", "ece")
-    keys += ("melanoma_sensitivity_at_90_specificity",)
     metrics: Dict[str, Any] = {}
-    for key in keys:
+    for key in SCALARS:
         found = [m[key] for m in by_hospital.values() if m[key] is not None]
         metrics[key] = float(np.mean(found)) if found else None
     return Baseline("local-only", metrics, by_hospital)

@@ -46,7 +46,8 @@ def run_through(
 
 def _federated(settings: Settings, material: FederatedData, progress: Progress) -> float:
     assembly = run_through(settings, material, f"federated ({settings.strategy})", progress)
-    return assembly.federation.state.records[-1].metrics["balanced_accuracy"]
+    last = assembly.federation.state.records[-1].metrics or {}  # the last round is always evaluated
+    return float(last["balanced_accuracy"])
 
 
 def scale_table(rows: List[Dict[str, Any]]) -> Table:

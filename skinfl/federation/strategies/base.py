@@ -48,13 +48,14 @@ class UpdateSum(NamedTuple):
 
     ``parameters``: shape ``(layout.n_parameters,)``, ``sum(w_k * change of the parameters)``;
     ``statistics``: shape ``(layout.n_statistics,)``, the same of BatchNorm's statistics;
-    ``control``: shape ``(layout.n_parameters,)``, the sum of control changes, or None;
+    ``control``: shape ``(layout.n_parameters,)``, the sum of the control variates' changes; ``(0,)`` for a
+    strategy without one;
     ``counts``: shape ``(len(strategy.counts),)``, the weight ``sum(w_k)`` first.
     """
 
     parameters: np.ndarray
     statistics: np.ndarray
-    control: Optional[np.ndarray]
+    control: np.ndarray
     counts: np.ndarray
 
     @property
@@ -159,7 +160,7 @@ class Strategy(ABC):
         parameters, statistics, control, counts = np.split(total, ends)
         if not counts[0] > 0:
             raise TrainingError("the opened sum has no weight in it: no hospital contributed")
-        return UpdateSum(parameters, statistics, control if self.has_control else None, counts)
+        return UpdateSum(parameters, statistics, control, counts)
 
 
 def pack(model: np.ndarray, control: Optional[np.ndarray], counts: Tuple[float, ...]) -> np.ndarray:

@@ -160,7 +160,7 @@ def read_ciphertexts(sender: str, body: bytearray, packing: Packing, expected: i
     view, position = memoryview(body), 0
     while position < len(view):
         length = int.from_bytes(view[position : position + _LENGTH], "big")
-        piece = view[position + _LENGTH : position + _LENGTH + length]
+        piece = bytes(view[position + _LENGTH : position + _LENGTH + length])
         position += _LENGTH + length
         if position > len(view) or len(found) == expected:
             raise MessageError(sender, f"it doesn't hold {expected} whole ciphertexts")
