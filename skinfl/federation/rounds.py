@@ -149,7 +149,7 @@ class Federation:
         yield RoundStarted(round, asked)
         exchange = Exchange(self.state.run, round, self._transforms.layout(self._contribution))
         seconds = {"train": 0.0, "protect": 0.0}
-        fitted: Dict[str, ClientUpdate] = {}
+        updates: Dict[str, ClientUpdate] = {}
         left_out: Dict[str, str] = {}
         for name, answer in self._transport.train({name: self._task(name, round) for name in asked}):
             if isinstance(answer, SkinflError):
@@ -157,19 +157,19 @@ class Federation:
             elif name in vanishing:
                 left_out[name] = "vanished before it sent (simulated)"
             else:
-                fitted[name] = answer
+                updates[name] = answer
                 for phase in seconds:
                     seconds[phase] += answer.seconds[phase]
                 size = sum(map(len, answer.messages.values()))
                 took = sum(answer.seconds.values())
                 yield HospitalTrained(round, name, answer.loss, size, answer.clipped, took)
-        if not fitted and not vanishing:
+        if not updates and not vanishing:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in left_out.items())
             raise TrainingError(f"round {round}: no hospital's update arrived ({reasons})")
 
         started = time.perf_counter()
         combined = self._transport.combine(
-            {name: f.messages for name, f in fitted.items()}, exchange, LEAST_SENDERS
+            {name: f.messages for name, f in updates.items()}, exchange, LEAST_SENDERS
         )
         seconds["combine"] = time.perf_counter() - started
         left_out.update(combined.refused)
@@ -207,12 +207,12 @@ class Federation:
             round=round,
             trained=tuple(senders),
             left_out=left_out,
-            train_loss={name: f.loss for name, f in fitted.items()},
-            clipped={name: f.clipped for name, f in fitted.items()},
+            train_loss={name: f.loss for name, f in updates.items()},
+            clipped={name: f.clipped for name, f in updates.items()},
             transforms=figures,
             metrics=metrics,
             hospital_metrics=hospital_metrics,
-            bytes_up={name: sum(map(len, f.messages.values())) for name, f in fitted.items()},
+            bytes_up={name: sum(map(len, f.messages.values())) for name, f in updates.items()},
             bytes_down=self._bytes_down(asked, combined.messages),
             seconds=Seconds(**seconds),
             max_abs_difference_from_plaintext_sum=difference,

@@ -30,19 +30,19 @@ class Baseline(NamedTuple):
     by_hospital: Dict[str, Dict[str, Any]]
 
 
-def centralised(settings: Settings, material: FederatedData, progress: Progress = None) -> Baseline:
+def centralised(settings: Settings, federated: FederatedData, progress: Progress = None) -> Baseline:
     """Train on all hospitals' training images in one place."""
-    pooled = material.dataset.subset(material.split.train)
-    metrics = _train_alone(settings, pooled, material.test, "centralised", progress)
+    pooled = federated.dataset.subset(federated.split.train)
+    metrics = _train_alone(settings, pooled, federated.test, "centralised", progress)
     return Baseline("centralised", metrics, {})
 
 
-def local_only(settings: Settings, material: FederatedData, progress: Progress = None) -> Baseline:
+def local_only(settings: Settings, federated: FederatedData, progress: Progress = None) -> Baseline:
     """Train a network at each hospital on its own images; ``metrics`` are the mean over hospitals."""
-    test = material.test
+    test = federated.test
     by_hospital = {
-        name: _train_alone(settings, material.train_of(name), test, name, progress)
-        for name in material.partition
+        name: _train_alone(settings, federated.train_of(name), test, name, progress)
+        for name in federated.partition
     }
     metrics: Dict[str, Any] = {}
     for key in SCALARS:

@@ -160,7 +160,7 @@ class Coordinator:
         write_records(self._out / ROUNDS, state.records)
 
     def _finish(self, assembly: Assembly, joined: Joined) -> Dict[str, Any]:
-        result = summarise(self._settings, joined.material(), assembly, self._out.name)
+        result = summarise(self._settings, joined.federated(), assembly, self._out.name)
         # the coordinator is not told what hospitals hold
         result["data"] = {"name": None, "images": None, "synthetic": None, "leaked_lesions": None}
         result["data"]["classes"] = joined.first["classes"]
