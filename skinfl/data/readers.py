@@ -81,7 +81,7 @@ class Reader(ABC):
         cache_dir: Optional[PathLike] = None,
         progress: Progress = None,
     ) -> LesionDataset:
-        """Read it, images resized to a square of ``image_size`` pixels.
+        """Read it: images uint8, shape (n, image_size, image_size, channels), labels int64, shape (n,).
 
         ``image_size`` None leaves the images of a set without :meth:`index` as they are; a check asks for
         that. Raises :class:`~skinfl.errors.DataError` that names the file and says how to mend it.
@@ -97,7 +97,10 @@ class Reader(ABC):
         cache_dir: Optional[PathLike] = None,
         progress: Progress = None,
     ) -> LesionDataset:
-        """Return the data set that ``word`` stands for."""
+        """Return the data set that ``word`` stands for, made where it is not in ``cache_dir`` already.
+
+        Images are squares of ``image_size`` pixels. Raises :class:`~skinfl.errors.DataError`.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no word")
 
 

@@ -1,11 +1,10 @@
-"""Checks of the options that several schemes share."""
+"""Checks of the options that several schemes share. The registry imports it: no numpy."""
 
 from __future__ import annotations
 
 import math
+import struct
 from typing import Any, Optional, Sequence, Tuple, Union, overload
-
-import numpy as np
 
 from skinfl.errors import SettingsError, nearest
 
@@ -53,7 +52,8 @@ def check_clip(clip: float) -> float:
     number = isinstance(clip, (int, float)) and not isinstance(clip, bool)
     if not (number and math.isfinite(clip) and 1e-9 <= clip <= 1e9):
         raise SettingsError(f"clip = {clip!r}: give a positive number, 1e-9 to 1e9")
-    return float(np.float32(clip))
+    (rounded,) = struct.unpack("<f", struct.pack("<f", clip))
+    return float(rounded)
 
 
 def check_rounding(rounding: str, valid: Sequence[str]) -> str:

@@ -99,7 +99,10 @@ class Strategy(ABC):
         return ServerState(declared, arrays)
 
     def contribution_layout(self, layout: StateLayout) -> Layout:
-        """Return the layout of the vectors that are summed; both ends compare its digest."""
+        """Return the layout of the vectors that are summed; both ends compare its digest.
+
+        Model first (parameters, then statistics), the control variate's change if there is one, counts last.
+        """
         segments = layout.segments("model/")
         if self.has_control:
             segments += layout.segments("control/", statistics=False)
@@ -134,7 +137,10 @@ class Strategy(ABC):
     def apply(
         self, server: ServerState, total: UpdateSum, layout: StateLayout, hospitals: int
     ) -> ServerState:
-        """Return the next state. ``hospitals`` counts all of the federation, asked or not."""
+        """Return the next state, of the same arrays as ``server``.
+
+        ``server`` holds all arrays, sent or not. ``hospitals`` counts all of the federation, asked or not.
+        """
 
     def step(
         self, server: ServerState, total: UpdateSum, layout: StateLayout, change: np.ndarray
