@@ -39,6 +39,9 @@ lint: $(VENV)/.installed
 	# which way imports point: [tool.importlinter] in pyproject.toml; it is made for newer Pythons only
 	if [ -x $(VENV)/bin/lint-imports ]; then $(VENV)/bin/lint-imports --no-cache; \
 	    else echo "NOT RUN: lint-imports, which needs Python 3.10 or newer"; fi
+	# the package's types, and a user's own strictly: [tool.mypy] in pyproject.toml
+	if [ -x $(VENV)/bin/mypy ]; then $(VENV)/bin/mypy && $(VENV)/bin/mypy --strict tests/typing_example.py; \
+	    else echo "NOT RUN: mypy, which needs Python 3.10 or newer"; fi
 
 clean:
-	rm -rf $(VENV) $(VENV)-flower build *.egg-info .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-flower build *.egg-info .pytest_cache .ruff_cache .import_linter_cache .mypy_cache .hypothesis

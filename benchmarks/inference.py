@@ -35,7 +35,7 @@ from skinfl.errors import SkinflError
 from skinfl.files import write_json
 from skinfl.inference.circuit.network import Collapsed
 from skinfl.inference.circuit.prepare import prepare, probe_bounds
-from skinfl.inference.evaluation import agreement, images_to_test, measure_batch, measure_latency
+from skinfl.inference.evaluation import deviation, images_to_test, measure_batch, measure_latency
 from skinfl.models import SkinNet, StoredModel, load_model
 from skinfl.seeds import numpy_rng
 from skinfl.settings import Settings
@@ -63,10 +63,10 @@ def grey(dataset: LesionDataset) -> LesionDataset:
     )
 
 
-def trained(material: FederatedData, epochs: int) -> StoredModel:
+def trained(federated: FederatedData, epochs: int) -> StoredModel:
     """Train the paper's network with Adam on all training images in one place."""
     torch.set_num_threads(1)  # on so small a network a second one only waits for the first
-    train = material.dataset.subset(material.split.train)
+    train = federated.dataset.subset(federated.split.train)
     channels, size, _ = train.image_shape
     normalisation = normalisation_from_sums(pixel_sums(train.images))
     torch.manual_seed(0)
@@ -133,7 +133,7 @@ def tutorial_way(network: Collapsed, images: np.ndarray) -> Dict[str, Any]:
         "images": len(images),
         "server_ms_median": 1e3 * float(np.median(times)),
         "upload_bytes": len(upload),
-        **agreement(np.array(found), network.logits(images)),
+        **deviation(np.array(found), network.logits(images)),
         "skinfl_server_ms_median": own["server_ms_median"],
         "skinfl_upload_bytes": own["upload_bytes"],
         "skinfl_rel_logit_error_max": own["rel_logit_error_max"],
@@ -191,20 +191,20 @@ def main() -> None:
     arguments = parser.parse_args()
 
     say(f"data: {arguments.data}")
-    material = load_federated_data(Settings(data=arguments.data))
+    federated = load_federated_data(Settings(data=arguments.data))
     if arguments.grey:
-        material = material._replace(dataset=grey(material.dataset))
+        federated = federated._replace(dataset=grey(federated.dataset))
     say("network")
-    stored = load_model(arguments.model) if arguments.model else trained(material, arguments.epochs)
+    stored = load_model(arguments.model) if arguments.model else trained(federated, arguments.epochs)
     network = prepare(stored).network
     bounds = probe_bounds(network, stored.mean, stored.std)
 
     def normalised(count: int) -> np.ndarray:
-        test = images_to_test(stored, material.test, count)
+        test = images_to_test(stored, federated.test, count)
         images = to_batch(test.images, Normalisation(stored.mean, stored.std)).numpy().astype(np.float64)
         return images[np.arange(count) % len(images)]
 
-    result: Dict[str, Any] = {"data": material.dataset.name, "channels": stored.in_channels}
+    result: Dict[str, Any] = {"data": federated.dataset.name, "channels": stored.in_channels}
     say(f"{arguments.images} images one by one")
     result["latency"] = measure_latency(network, bounds, normalised(arguments.images)).figures
     curve = []

@@ -25,12 +25,12 @@ def main(
     from skinfl.flower.local.experiment import flower_settings, run_experiment
 
     settings = flower_settings(invocation.settings)
-    material = load_federated_data(settings)
+    federated = load_federated_data(settings)
     invocation.folder.begin(settings)
     try:
         result = run_experiment(
             settings,
-            material,
+            federated,
             invocation.out,
             CHECKOUT,
             simulation=simulation,

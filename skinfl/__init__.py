@@ -13,8 +13,9 @@ What is public here is loaded when it is first asked for, so that ``import skinf
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any, Dict, List
+from typing import TYPE_CHECKING
+
+from skinfl.lazy import exports
 
 if TYPE_CHECKING:
     from skinfl.api import compare, load_data, load_result, train
@@ -38,27 +39,18 @@ __all__ = [
     "train",
 ]
 
-_MODULES: Dict[str, str] = {
-    "ComparisonResult": "skinfl.results",
-    "LesionClassifier": "skinfl.classifier",
-    "LesionDataset": "skinfl.data.dataset",
-    "Settings": "skinfl.settings",
-    "SkinflError": "skinfl.errors",
-    "TrainingResult": "skinfl.results",
-    "compare": "skinfl.api",
-    "load_data": "skinfl.api",
-    "load_result": "skinfl.api",
-    "train": "skinfl.api",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module 'skinfl' has no attribute {name!r}")
-    value = getattr(import_module(_MODULES[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> List[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = exports(
+    __name__,
+    {
+        "ComparisonResult": "skinfl.results",
+        "LesionClassifier": "skinfl.classifier",
+        "LesionDataset": "skinfl.data.dataset",
+        "Settings": "skinfl.settings",
+        "SkinflError": "skinfl.errors",
+        "TrainingResult": "skinfl.results",
+        "compare": "skinfl.api",
+        "load_data": "skinfl.api",
+        "load_result": "skinfl.api",
+        "train": "skinfl.api",
+    },
+)

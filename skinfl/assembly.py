@@ -22,7 +22,7 @@ from skinfl.federation.local import LocalPlan
 from skinfl.federation.rounds import LEAST_SENDERS, Federation, RunState, Schedule
 from skinfl.federation.strategies import Strategy, build_strategy
 from skinfl.federation.transforms import Pipeline, build_pipeline
-from skinfl.federation.transport import LocalTransport
+from skinfl.federation.transport import LocalTransport, Transport
 from skinfl.federation.update import StateLayout, has_batchnorm
 from skinfl.models.registry import MODELS
 from skinfl.protection.base import Protection
@@ -63,7 +63,7 @@ class Assembly(NamedTuple):
     """A federation and what reports say about it."""
 
     federation: Federation
-    transport: LocalTransport
+    transport: Transport
     model: nn.Module
     layout: StateLayout
     protection: Protection
@@ -200,15 +200,15 @@ def unit_images(largest: int) -> int:
 
 
 def assemble(
-    settings: Settings, material: FederatedData, checkpoint: Optional[Checkpoint] = None
+    settings: Settings, federated: FederatedData, checkpoint: Optional[Checkpoint] = None
 ) -> Assembly:
     """Put hospitals on workers, set up the protection and return the federation.
 
     With ``checkpoint`` it goes on where that was written.
     """
-    train_sets = {name: material.train_of(name) for name in material.partition}
+    train_sets = {name: federated.train_of(name) for name in federated.partition}
     unit = unit_images(max(len(d) for d in train_sets.values()))
-    model, layout, strategy, local_batchnorm = network_of(settings, material.dataset, unit)
+    model, layout, strategy, local_batchnorm = network_of(settings, federated.dataset, unit)
     # one process plays all roles here, so that a run can be repeated: what is rounded at random as well
     protection = protection_of(settings, simulation_seed=seeds.derive(settings.seed, "rounding"))
     workers = build_network(settings.workers)
@@ -230,8 +230,8 @@ def assemble(
             transforms=transforms_of(settings),
             audit=audit,
         )
-        _host(workers.worker(name), agents[name], train_set, material.test_of(name))
-    tag = "#" + material.dataset.name
+        _host(workers.worker(name), agents[name], train_set, federated.test_of(name))
+    tag = "#" + federated.dataset.name
     train_pointers = {name: found[0] for name, found in workers.search(tag, "#train").items()}
     test_pointers = {name: found[0] for name, found in workers.search(tag, "#test").items()}
     transport = LocalTransport(train_pointers, test_pointers, agents, roles)
@@ -249,10 +249,10 @@ def assemble(
         model,
         schedule_of(settings),
         state=state,
-        channels=material.dataset.image_shape[0],
-        classes=len(material.dataset.classes),
+        channels=federated.dataset.image_shape[0],
+        classes=len(federated.dataset.classes),
         transforms=transforms_of(settings),
-        test=material.test,
+        test=federated.test,
         unsynchronised_batchnorm=local_batchnorm,
         audit=audit,
     )

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from skinfl.data.images import SMALLEST, open_image, photograph
+from skinfl.data.images import SMALLEST, open_image, photograph, to_square
 from skinfl.errors import DataError
 from skinfl.models.store import StoredModel, load_model
 from skinfl.paths import path as user_path
@@ -84,6 +84,6 @@ class LesionClassifier(nn.Module):
             raise DataError(
                 f"{type(picture).__name__} is no picture: give a file's path, a PIL image or a numpy array"
             )
-        resized = image.resize((self.image_size, self.image_size), Image.BILINEAR)
+        resized = to_square(image, self.image_size)
         pixels = np.array(resized.convert("L") if self.channels == 1 else resized)
         return pixels.reshape(self.image_size, self.image_size, self.channels)

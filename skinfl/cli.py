@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from skinfl.assembly import FederatedData
 
 #: the base of all usage errors; newer versions of typer raise those of a click of their own
-_UsageError = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
+_UsageError: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
 # torch and what builds on it are imported where a command needs them, so that --help is quick.
 _HELP = {"help_option_names": ["-h", "--help"]}
 app = typer.Typer(pretty_exceptions_enable=False, context_settings=_HELP)
@@ -39,13 +39,13 @@ def _say(text: str) -> None:
     _console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-def _material(settings: Settings) -> FederatedData:
+def _load_federated(settings: Settings) -> FederatedData:
     from skinfl.assembly import load_federated_data
 
     _use_threads(settings)
     with loading(_console) as progress:
-        material = load_federated_data(settings, progress)
-    dataset, split = material.dataset, material.split
+        federated = load_federated_data(settings, progress)
+    dataset, split = federated.dataset, federated.split
     note = " (synthetic: drawn, not photographed)" if dataset.synthetic else ""
     _say(
         f"data: {dataset.name}{note}, {len(dataset)} images, {len(split.train)} to train and "
@@ -53,7 +53,7 @@ def _material(settings: Settings) -> FederatedData:
     )
     if split.protocol != "grouped":
         _console.print(f"split: {split.protocol!r}, which lets lesions leak from training into the test set")
-    return material
+    return federated
 
 
 def _use_threads(settings: Settings) -> None:
@@ -73,10 +73,10 @@ def train_and_report(invocation: Invocation) -> None:
     settings, folder = invocation.settings, invocation.folder
     if folder.resumed:
         load_matching(folder.path / CHECKPOINT, settings)  # before the data are read, which takes longer
-    material = _material(settings)
+    federated = _load_federated(settings)
     display = RunDisplay(_console, settings.protection)
     try:
-        outcome = run(settings, material, folder, listeners=[display])
+        outcome = run(settings, federated, folder, listeners=[display])
     finally:
         display.close()
     final = outcome.result["final"]
@@ -104,7 +104,7 @@ def compare_and_report(invocation: Invocation, protections: Optional[str]) -> No
         check(checked)  # refuses what is bound to fail before anything runs
         if folder.resumed and (folder.path / name / CHECKPOINT).exists():
             load_matching(folder.path / name / CHECKPOINT, checked)
-    material = _material(settings)
+    federated = _load_federated(settings)
     displays: List[RunDisplay] = []
 
     def listeners(protection: str) -> Tuple[RunDisplay, ...]:
@@ -114,7 +114,7 @@ def compare_and_report(invocation: Invocation, protections: Optional[str]) -> No
         return (displays[-1],)
 
     try:
-        comparison = compare(settings, material, folder, protections=names, listeners=listeners)
+        comparison = compare(settings, federated, folder, protections=names, listeners=listeners)
     finally:
         for display in displays:
             display.close()
@@ -152,8 +152,8 @@ def _say_how_to_go_on(settings: Settings, run: Path) -> None:
     commands.append([*program(), "diagnose", photographs, "--local", "--model", run])
     commands.append([*program(), "serve", "--model", run])
     _say("go on with:")
-    for words in commands:
-        _say(f"  {command_line(words)}")
+    for arguments in commands:
+        _say(f"  {command_line(arguments)}")
 
 
 def scale_and_report(invocation: Invocation, seeds: int) -> None:
@@ -240,12 +240,12 @@ def compare(invocation: Invocation, protections: Optional[str] = PROTECTIONS) ->
 )
 @settings_command("split", groups=("Data", "Hospitals"))
 def split(
-    invocation: Invocation,
+    settings: Settings,
     figure: Optional[Path] = typer.Option(None, parser=path, help="PNG file to draw who holds what into"),
     force: bool = typer.Option(False, "--force", help="replace the figure if it is there"),
 ) -> None:
     """Show who holds what after the split, with its leakage check."""
-    data_commands.show_split(invocation.settings, figure, force)
+    data_commands.show_split(settings, figure, force)
 
 
 app.add_typer(data_commands.app, name="data")

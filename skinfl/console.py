@@ -48,14 +48,16 @@ class RunDisplay:
             )
         elif isinstance(event, RoundFinished):
             self._console.print(round_line(self._title, event.record), markup=False, highlight=False)
-            self._bar.advance(self._task)
+            if self._task is not None:
+                self._bar.advance(self._task)
 
     def close(self) -> None:
         """Take the bar away."""
         self._bar.stop()
 
     def _describe(self, text: str) -> None:
-        self._bar.update(self._task, description=f"{self._title} {text}")
+        if self._task is not None:
+            self._bar.update(self._task, description=f"{self._title} {text}")
 
 
 def round_line(title: str, record: RoundRecord) -> str:

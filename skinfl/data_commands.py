@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Dict, List, Mapping, Optional
+from typing import Any, Dict, List, Mapping, Optional
 
 import typer
 from rich.console import Console
@@ -123,7 +123,7 @@ def _check_figure(figure: Path, force: bool) -> None:
         raise SettingsError(f"--figure {figure} exists: --force replaces it, or name another file")
 
 
-def _split_table(summary: Mapping[str, object]) -> str:
+def _split_table(summary: Mapping[str, Any]) -> str:
     """Return aligned lines: a terminal too narrow wraps them, and never cuts a number off."""
     rows = [["images, training + test", *summary["classes"], "all", "lesions"]]
     for name, held in summary["hospitals"].items():
@@ -140,7 +140,7 @@ def _cells(train: List[int], test: List[int]) -> List[str]:
     return [f"{a}+{b}" for a, b in zip([*train, sum(train)], [*test, sum(test)])]
 
 
-def _by_name(summary: Mapping[str, object]) -> Dict[str, Dict[str, Dict[str, int]]]:
+def _by_name(summary: Mapping[str, Any]) -> Dict[str, Dict[str, Dict[str, int]]]:
     return {
         name: {part: dict(zip(summary["classes"], held[part])) for part in ("train", "test")}
         for name, held in summary["hospitals"].items()

@@ -27,10 +27,10 @@ _RUN_FLAGS = {
 
 
 class Invocation(NamedTuple):
-    """What the flags of a command ask for; ``folder`` is claimed, ``None`` where no run is written."""
+    """What the flags of a command that writes a run ask for; ``folder`` is claimed."""
 
     settings: Settings
-    folder: Optional[RunFolder]
+    folder: RunFolder
 
     @property
     def out(self) -> Path:
@@ -53,9 +53,9 @@ def settings_command(
 ) -> Callable[[Callable], Callable]:
     """Turn ``f(invocation, ...)`` into a command with a flag for each setting.
 
-    ``fixed`` settings get no flag. ``groups`` limits the flags to these headings (and ``--seed``), for
-    commands that write no run. ``kind`` is that of the run it writes, where it isn't ``name``; only with
-    ``resumable`` is there a ``--resume``.
+    ``fixed`` settings get no flag. ``groups`` limits the flags to these headings (and ``--seed``), for a
+    command that writes no run: ``f(settings, ...)``. ``kind`` is that of the run it writes, where it isn't
+    ``name``; only with ``resumable`` is there a ``--resume``.
     """
     return lambda function: _Command(function, name, fixed or {}, groups, kind or name, resumable)
 
@@ -94,7 +94,7 @@ class _Command:
         extra = {p.name: values.pop(p.name) for p in self._own}
         values["plugins"] = plugins.loaded() or None
         if self._groups:
-            return self._function(Invocation(_settings(values, self._fixed), None), **extra)
+            return self._function(_settings(values, self._fixed), **extra)
         with _invocation(values, self._fixed, self._name, self._kind) as invocation:
             return self._function(invocation, **extra)
 

@@ -16,6 +16,16 @@ from skinfl.errors import TrainingError
 ECE_BINS = 15
 MELANOMA_SPECIFICITY = 0.90
 MELANOMA_NAMES = ("mel", "melanoma")
+#: those that are one number each
+SCALARS = (
+    "accuracy",
+    "balanced_accuracy",
+    "macro_f1",
+    "auc",
+    "melanoma_sensitivity_at_90_specificity",
+    "ece",
+    "loss",
+)
 SPREAD_METRICS = ("balanced_accuracy", "accuracy")
 
 

@@ -48,7 +48,7 @@ def path(text: PathLike) -> Path:
 
 
 def program() -> List[str]:
-    """Return the words that start skinfl again, as this process was started or beside its interpreter."""
+    """Return the arguments that start skinfl again, as this process was started or beside its interpreter."""
     started = Path(sys.argv[0])
     named = started.stem == "skinfl" and started.suffix in ("", ".exe") and started.is_file()
     script = started if named else Path(sys.executable).with_name("skinfl" + ".exe" * (os.name == "nt"))
@@ -61,15 +61,15 @@ def program() -> List[str]:
 
 
 def this_command(name: str) -> List[str]:
-    """Return the words that start this very command again: ``name`` of skinfl, or a script of its own."""
+    """Return the arguments that start this very command again: ``name`` of skinfl, or a script of its own."""
     if sys.argv[0].endswith(".py") and Path(sys.argv[0]).name != "__main__.py":
         return [_near(Path(sys.executable)), sys.argv[0]]
     return [*program(), name]
 
 
-def command_line(words: Sequence[PathLike]) -> str:
-    """Return ``words`` as a line that a shell takes apart into them again."""
-    texts = [str(word) for word in words]
+def command_line(arguments: Sequence[PathLike]) -> str:
+    """Return ``arguments`` as a line that a shell takes apart into them again."""
+    texts = [str(word) for word in arguments]
     return subprocess.list2cmdline(texts) if os.name == "nt" else " ".join(map(shlex.quote, texts))
 
 

@@ -17,20 +17,10 @@ import pandas as pd
 from skinfl.classifier import LesionClassifier
 from skinfl.errors import SkinflError
 from skinfl.federation.records import RoundRecord, read_records
+from skinfl.metrics import SCALARS
 from skinfl.report import wording
 from skinfl.run_folder import COMPARISON, CONFIG, FIGURES, MODEL, RESULT, ROUNDS
 from skinfl.settings import Settings, read_toml
-
-#: metrics of a result that are one number each
-SCALARS = (
-    "accuracy",
-    "balanced_accuracy",
-    "macro_f1",
-    "auc",
-    "melanoma_sensitivity_at_90_specificity",
-    "ece",
-    "loss",
-)
 
 
 class TrainingResult:

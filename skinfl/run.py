@@ -10,6 +10,7 @@ import numpy as np
 
 from skinfl import __version__
 from skinfl.assembly import Assembly, FederatedData, assemble, model_options
+from skinfl.data.dataset import LesionDataset
 from skinfl.errors import CheckpointError
 from skinfl.federation.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from skinfl.federation.events import Event, Listener, RoundFinished
@@ -37,7 +38,7 @@ class Outcome(NamedTuple):
 
 def run(
     settings: Settings,
-    material: FederatedData,
+    federated: FederatedData,
     out: Union[PathLike, RunFolder],
     *,
     listeners: Sequence[Listener] = (),
@@ -50,19 +51,19 @@ def run(
     where that is found before the first round, nothing is left of a new run.
     """
     with claimed(out, KIND, resume) as folder:
-        return _run(settings, material, folder, listeners)
+        return _run(settings, federated, folder, listeners)
 
 
 def _run(
-    settings: Settings, material: FederatedData, folder: RunFolder, listeners: Sequence[Listener]
+    settings: Settings, federated: FederatedData, folder: RunFolder, listeners: Sequence[Listener]
 ) -> Outcome:
     out = folder.path
-    digest = material.dataset.digest()
+    digest = federated.dataset.digest()
     checkpoint = None
     if folder.resumed:
         checkpoint = load_matching(out / CHECKPOINT, settings)
         _check_data(out, checkpoint, digest)
-    assembly = assemble(settings, material, checkpoint)
+    assembly = assemble(settings, federated, checkpoint)
     folder.begin(settings)
     _save(out, settings, assembly, digest)
 
@@ -74,7 +75,7 @@ def _run(
     for event in assembly.federation.run():
         for listener in (save, *listeners):
             listener(event)
-    return _finish(settings, material, assembly, out)
+    return _finish(settings, federated, assembly, out)
 
 
 def load_matching(path: Path, settings: Settings) -> Checkpoint:
@@ -116,31 +117,38 @@ def _save(out: Path, settings: Settings, assembly: Assembly, digest: str) -> Non
     write_records(out / ROUNDS, state.records)
 
 
-def _finish(settings: Settings, material: FederatedData, assembly: Assembly, out: Path) -> Outcome:
+def _finish(settings: Settings, federated: FederatedData, assembly: Assembly, out: Path) -> Outcome:
     state = assembly.federation.state
-    result = summarise(settings, material, assembly, out.name)
+    result = summarise(settings, federated, assembly, out.name)
     write_json(out / RESULT, result)
-    assembly.layout.write(assembly.model, state.server.model)
-    channels, size, _ = material.dataset.image_shape
-    save_model(
-        out / MODEL,
-        assembly.model,
-        name=settings.model,
-        in_channels=channels,
-        image_size=size,
-        classes=len(material.dataset.classes),
-        class_names=material.dataset.classes,
-        doconv=settings.doconv,
-        options=model_options(settings),
-        normalisation_mean=state.prepared.normalisation.mean,
-        normalisation_std=state.prepared.normalisation.std,
-    )
+    write_model(out / MODEL, settings, federated.dataset, assembly)
     figures = plots.draw_run(out / FIGURES, result, state.records)
     html.write_report(out, result, state.records, figures)
     return Outcome(result, state.server.model, out)
 
 
-def summarise(settings: Settings, material: FederatedData, assembly: Assembly, name: str) -> Dict[str, Any]:
+def write_model(file: Path, settings: Settings, dataset: LesionDataset, assembly: Assembly) -> None:
+    """Write the network as the last round left it; of ``dataset``, image shape and classes are needed."""
+    state = assembly.federation.state
+    assembly.layout.write(assembly.model, state.server.model)
+    channels, size, _ = dataset.image_shape
+    normalisation = state.begun.normalisation
+    save_model(
+        file,
+        assembly.model,
+        name=settings.model,
+        in_channels=channels,
+        image_size=size,
+        classes=len(dataset.classes),
+        class_names=dataset.classes,
+        doconv=settings.doconv,
+        options=model_options(settings),
+        normalisation_mean=normalisation.mean,
+        normalisation_std=normalisation.std,
+    )
+
+
+def summarise(settings: Settings, federated: FederatedData, assembly: Assembly, name: str) -> Dict[str, Any]:
     """Return the content of ``result.json``."""
     state = assembly.federation.state
     last = state.records[-1]
@@ -148,10 +156,10 @@ def summarise(settings: Settings, material: FederatedData, assembly: Assembly, n
         "name": name,
         "protection": settings.protection,
         "strategy": settings.strategy,
-        "data": describe_data(material),
-        "partition": describe_partition(material),
+        "data": describe_data(federated),
+        "partition": describe_partition(federated),
         "workers": assembly.workers,
-        "hospitals": len(material.partition),
+        "hospitals": len(federated.partition),
         "rounds": state.round,
         "rounds_with_update": sum(bool(r.trained) for r in state.records),
         "final": last.metrics,
@@ -176,9 +184,9 @@ def summarise(settings: Settings, material: FederatedData, assembly: Assembly, n
     }
 
 
-def describe_data(material: FederatedData) -> Dict[str, Any]:
+def describe_data(federated: FederatedData) -> Dict[str, Any]:
     """Return what reports say of the data."""
-    dataset, split = material.dataset, material.split
+    dataset, split = federated.dataset, federated.split
     return {
         "name": dataset.name,
         "images": len(dataset),
@@ -191,15 +199,15 @@ def describe_data(material: FederatedData) -> Dict[str, Any]:
     }
 
 
-def describe_partition(material: FederatedData) -> Dict[str, Any]:
+def describe_partition(federated: FederatedData) -> Dict[str, Any]:
     """Return how many photographs of each class each hospital holds."""
-    classes = material.dataset.classes
+    classes = federated.dataset.classes
     return {
         name: {
             part: {c: int(n) for c, n in zip(classes, held.class_counts())}
-            for part, held in (("train", material.train_of(name)), ("test", material.test_of(name)))
+            for part, held in (("train", federated.train_of(name)), ("test", federated.test_of(name)))
         }
-        for name in material.partition
+        for name in federated.partition
     }
 
 

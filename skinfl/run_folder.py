@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from contextlib import nullcontext, suppress
 from pathlib import Path
@@ -48,13 +49,7 @@ _COMMANDS = {
     "flower": "experiments/run_flower.py",
 }
 
-try:
-    import fcntl
-
-    def _try_lock(descriptor: int) -> None:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-except ImportError:  # pragma: no cover  (Windows)
+if sys.platform == "win32":  # pragma: no cover
     import msvcrt
 
     def _try_lock(descriptor: int) -> None:
@@ -62,6 +57,12 @@ except ImportError:  # pragma: no cover  (Windows)
             msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
         except OSError as error:
             raise BlockingIOError(*error.args) from None
+
+else:
+    import fcntl
+
+    def _try_lock(descriptor: int) -> None:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 class RunFolder:
@@ -153,7 +154,7 @@ def read_about(path: Path) -> Dict[str, Any]:
     """Return the content of a run's ``run.json``."""
     try:
         about = json.loads((path / ABOUT).read_text("utf-8"))
-        kinds = {"kind": str, "options": dict, "data": (str, type(None))}
+        kinds: Dict[str, Any] = {"kind": str, "options": dict, "data": (str, type(None))}
         if not all(isinstance(about[key], kind) for key, kind in kinds.items()):
             raise TypeError
         return about

@@ -138,13 +138,13 @@ def test_other_data_are_refused_on_resume_and_nothing_is_touched(toy, tmp_path, 
 
 def test_a_comparison_is_resumed_with_what_it_was_begun_with(toy, tmp_path):
     settings = Settings(**SMALL)
-    material = load_federated_data(settings)
-    compare(settings, material, tmp_path, protections=("smpc",))
+    federated = load_federated_data(settings)
+    compare(settings, federated, tmp_path, protections=("smpc",))
     more = settings.replace(rounds=3)
-    found = compare(more, material, tmp_path, resume=True)
+    found = compare(more, federated, tmp_path, resume=True)
     assert [(r["protection"], r["rounds"]) for r in found["runs"]] == [("plaintext", 3), ("smpc", 3)]
     with pytest.raises(CheckpointError, match="begun with --protections smpc"):
-        compare(more, material, tmp_path, protections=("plaintext",), resume=True)
+        compare(more, federated, tmp_path, protections=("plaintext",), resume=True)
 
 
 def test_an_impossible_protection_is_refused_before_any_is_trained(toy, tmp_path):
@@ -196,8 +196,8 @@ def test_a_place_that_cannot_be_written_is_refused_before_training(toy, tmp_path
 
 def test_comparison_runs_all_and_measures_the_difference(toy, tmp_path):
     settings = Settings(**SMALL)
-    material = load_federated_data(settings)
-    comparison = compare(settings, material, tmp_path, protections=("smpc", "plaintext"))
+    federated = load_federated_data(settings)
+    comparison = compare(settings, federated, tmp_path, protections=("smpc", "plaintext"))
     assert [r["protection"] for r in comparison["runs"]] == ["plaintext", "smpc"]
     assert comparison["differences"]["plaintext"] == 0.0
     assert 0 < comparison["differences"]["smpc"] < 1e-4

@@ -7,8 +7,9 @@ reader.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any, Dict, List
+from typing import TYPE_CHECKING
+
+from skinfl.lazy import exports
 
 if TYPE_CHECKING:
     from skinfl.data.dataset import Lesion, LesionClass, LesionDataset
@@ -33,30 +34,21 @@ __all__ = [
     "register",
 ]
 
-_MODULES: Dict[str, str] = {
-    "Complain": "skinfl.data.index",
-    "Found": "skinfl.data.readers",
-    "Index": "skinfl.data.index",
-    "Lesion": "skinfl.data.dataset",
-    "LesionClass": "skinfl.data.dataset",
-    "LesionDataset": "skinfl.data.dataset",
-    "Photograph": "skinfl.data.index",
-    "Progress": "skinfl.data.sources",
-    "Reader": "skinfl.data.readers",
-    "Source": "skinfl.data.sources",
-    "all_readers": "skinfl.data.readers",
-    "load": "skinfl.data.detect",
-    "register": "skinfl.data.readers",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(_MODULES[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> List[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = exports(
+    __name__,
+    {
+        "Complain": "skinfl.data.index",
+        "Found": "skinfl.data.readers",
+        "Index": "skinfl.data.index",
+        "Lesion": "skinfl.data.dataset",
+        "LesionClass": "skinfl.data.dataset",
+        "LesionDataset": "skinfl.data.dataset",
+        "Photograph": "skinfl.data.index",
+        "Progress": "skinfl.data.sources",
+        "Reader": "skinfl.data.readers",
+        "Source": "skinfl.data.sources",
+        "all_readers": "skinfl.data.readers",
+        "load": "skinfl.data.detect",
+        "register": "skinfl.data.readers",
+    },
+)

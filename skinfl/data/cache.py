@@ -7,13 +7,14 @@ import logging
 import os
 import zipfile
 from pathlib import Path
-from typing import Optional, Sequence, Union
+from typing import Optional, Sequence
 
 import numpy as np
 
 from skinfl.data import folders
 from skinfl.errors import WriteError
 from skinfl.files import whole_file
+from skinfl.paths import PathLike
 from skinfl.paths import path as user_path
 
 _LOG = logging.getLogger(__name__)
@@ -21,7 +22,7 @@ _LOG = logging.getLogger(__name__)
 _FORMAT = 2
 
 
-def cache_folder(cache_dir: Optional[Union[str, Path]] = None) -> Path:
+def cache_folder(cache_dir: Optional[PathLike] = None) -> Path:
     """Return ``cache_dir``, else what ``$SKINFL_CACHE`` names, else ``~/.cache/skinfl``.
 
     A user who has no home, as one of a number only in a container, keeps nothing: the folder is one that

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import List, Optional, Union
+from typing import List, Optional
 
 from skinfl.data import contents, folders
 from skinfl.data.dataset import LesionDataset
@@ -12,6 +12,7 @@ from skinfl.data.images import check_size
 from skinfl.data.readers import TRACES, Found, Reader, all_readers
 from skinfl.data.sources import Progress, remark
 from skinfl.errors import DataError
+from skinfl.paths import PathLike
 
 #: a path that was an address has one slash less
 _ADDRESS = re.compile("(https?|ftps?|s3|gs):/")
@@ -19,12 +20,12 @@ _MEND = "give a folder that 'skinfl data list' shows"
 
 
 def load(
-    source: Union[str, Path],
+    source: PathLike,
     *,
     image_size: int = 28,
-    cache_dir: Optional[Union[str, Path]] = None,
+    cache_dir: Optional[PathLike] = None,
     progress: Progress = None,
-    metadata: Optional[Union[str, Path]] = None,
+    metadata: Optional[PathLike] = None,
 ) -> LesionDataset:
     """Read a data set as its publisher ships it; nothing is downloaded.
 
@@ -48,14 +49,12 @@ def load(
     return found.reader.read(found, image_size, cache_dir, progress)
 
 
-def maker_of(source: Union[str, Path]) -> Optional[Reader]:
+def maker_of(source: PathLike) -> Optional[Reader]:
     """Return the reader whose word ``source`` is, None where it is a path."""
     return next((reader for reader in all_readers() if reader.word == str(source)), None)
 
 
-def detect(
-    source: Union[str, Path], metadata: Optional[Union[str, Path]] = None, progress: Progress = None
-) -> Found:
+def detect(source: PathLike, metadata: Optional[PathLike] = None, progress: Progress = None) -> Found:
     """Say what lies at a path, and which of several candidates there is read: see ``Found.rank``."""
     if not str(source).strip():
         raise DataError(f"no data set is named: {_MEND}, or 'synthetic'")
@@ -94,7 +93,7 @@ def _name(found: Found, path: Path) -> str:
     return found.reader.source.name if found.path == path else found.path.name
 
 
-def _refuse_metadata(reader: Reader, metadata: Optional[Union[str, Path]]) -> None:
+def _refuse_metadata(reader: Reader, metadata: Optional[PathLike]) -> None:
     if metadata is not None:
         raise DataError(f"{reader.source.name} takes no separate metadata table: leave {metadata} out")
 

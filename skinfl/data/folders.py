@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import List, Union
+from typing import List
 
 from skinfl.errors import DataError
+from skinfl.paths import PathLike
 
 #: twins that macOS makes on foreign disks begin with "._", editors' locks with ".", those of Office with "~$"
 _LITTER = (".", "~$")
@@ -23,12 +24,12 @@ def is_litter(name: str) -> bool:
     return name.startswith(_LITTER) or name in _LITTER_NAMES
 
 
-def is_file(path: Union[str, Path]) -> bool:
+def is_file(path: PathLike) -> bool:
     """Whether ``path`` is a file, or a link to one, that can be seen from here."""
     return os.path.isfile(str(path))
 
 
-def is_folder(path: Union[str, Path]) -> bool:
+def is_folder(path: PathLike) -> bool:
     """Whether ``path`` is a folder, or a link to one, that can be seen from here."""
     return os.path.isdir(str(path))
 
@@ -89,6 +90,6 @@ def absence(path: Path) -> str:
     return "does not exist"
 
 
-def expanded(path: Union[str, Path]) -> Path:
+def expanded(path: PathLike) -> Path:
     """Return ``path`` with ``~`` replaced by the home folder, where there is one."""
     return Path(os.path.expanduser(str(path)))

@@ -175,9 +175,9 @@ def holds_photographs(folder: Path, metadata: Optional[Path]) -> bool:
     """Whether some image file in ``folder`` is named like an id in the metadata table."""
     if metadata is None:
         return False
-    words = set(tables.words(metadata))
+    cells = set(tables.cells(metadata))
     files = find_images(photograph_folders(folder), complain=lambda problem: None)
-    return any(name in words for name in files)
+    return any(name in cells for name in files)
 
 
 class Ham10000(Reader):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -27,6 +27,7 @@ from skinfl.data.readers import PIXEL_TABLE, Found, Reader, register
 from skinfl.data.sources import Progress, Source
 from skinfl.data.tables import listing
 from skinfl.errors import DataError
+from skinfl.paths import PathLike
 
 SOURCE = Source(
     "hmnist",
@@ -234,7 +235,7 @@ class Hmnist(Reader):
         self,
         found: Found,
         image_size: Optional[int],
-        cache_dir: Optional[Union[str, Path]] = None,
+        cache_dir: Optional[PathLike] = None,
         progress: Progress = None,
     ) -> LesionDataset:
         if found.metadata is not None:

@@ -7,7 +7,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from stat import S_ISREG
-from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -15,6 +15,7 @@ from PIL import Image, UnidentifiedImageError
 from skinfl.data import cache, folders
 from skinfl.data.sources import Progress
 from skinfl.errors import DataError
+from skinfl.paths import PathLike
 
 EXTENSIONS = (".jpg", ".jpeg", ".png")
 #: a side of fewer pixels is a fault and no photograph; the least size that networks here were trained at is 8
@@ -22,16 +23,18 @@ SMALLEST = 8
 #: more than published photographs have; what is asked for is one array for all images
 LARGEST = 4096
 
+#: Pillow's types know its newer names only
+_pillow: Any = Image
 _ORIENTATION = 0x0112
 #: how Exif's orientations are undone, by Pillow's numbers, which all of its versions share
 _TURNS = {
-    2: Image.FLIP_LEFT_RIGHT,
-    3: Image.ROTATE_180,
-    4: Image.FLIP_TOP_BOTTOM,
-    5: Image.TRANSPOSE,
-    6: Image.ROTATE_270,
-    7: Image.TRANSVERSE,
-    8: Image.ROTATE_90,
+    2: _pillow.FLIP_LEFT_RIGHT,
+    3: _pillow.ROTATE_180,
+    4: _pillow.FLIP_TOP_BOTTOM,
+    5: _pillow.TRANSPOSE,
+    6: _pillow.ROTATE_270,
+    7: _pillow.TRANSVERSE,
+    8: _pillow.ROTATE_90,
 }
 
 
@@ -149,7 +152,7 @@ def _eight_bits(image: Image.Image) -> Optional[Image.Image]:
 def _upright(image: Image.Image, picture: Image.Image) -> Image.Image:
     """Return ``picture`` turned as the Exif data of ``image`` say."""
     try:
-        turn = _TURNS.get(image.getexif().get(_ORIENTATION))
+        turn = _TURNS.get(image.getexif().get(_ORIENTATION, 0))
     # As a viewer does: damaged Exif data turn nothing.
     except Exception:
         turn = None
@@ -159,7 +162,7 @@ def _upright(image: Image.Image, picture: Image.Image) -> Image.Image:
 def decode(
     paths: Sequence[Path],
     image_size: int,
-    cache_dir: Optional[Union[str, Path]] = None,
+    cache_dir: Optional[PathLike] = None,
     progress: Progress = None,
 ) -> np.ndarray:
     """Return the images as uint8 of shape (n, image_size, image_size, 3), from the cache if it can.
@@ -175,7 +178,7 @@ def decode(
     images = np.empty(shape, dtype=np.uint8)
 
     def decode_one(i: int) -> None:
-        images[i] = np.asarray(open_image(paths[i]).resize((image_size, image_size), Image.BILINEAR))
+        images[i] = np.asarray(to_square(open_image(paths[i]), image_size))
 
     for _ in _in_threads(decode_one, len(paths), progress, "decoding images"):
         pass
@@ -202,7 +205,7 @@ def survey(paths: Sequence[Path], progress: Progress = None) -> Tuple[Dict[str, 
 def _in_threads(function: Callable[[int], Any], n: int, progress: Progress, what: str) -> Iterator[Any]:
     """Yield ``function(i)`` in order for i below n; Pillow lets go of the interpreter's lock."""
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        results = pool.map(function, range(n))
+        results: Any = pool.map(function, range(n))  # a generator, whose types don't say so
         try:
             for done, result in enumerate(results, start=1):
                 if progress is not None:
@@ -211,6 +214,11 @@ def _in_threads(function: Callable[[int], Any], n: int, progress: Progress, what
         finally:
             # Drops what has not begun: an interrupted run must not decode the rest first.
             results.close()
+
+
+def to_square(image: Image.Image, image_size: int) -> Image.Image:
+    """Return the image with sides of ``image_size`` pixels, bilinear: what networks are given everywhere."""
+    return image.resize((image_size, image_size), _pillow.BILINEAR)
 
 
 def resize(images: np.ndarray, image_size: Optional[int]) -> np.ndarray:
@@ -224,7 +232,7 @@ def resize(images: np.ndarray, image_size: Optional[int]) -> np.ndarray:
     resized = np.empty((n, image_size, image_size, channels), dtype=np.uint8)
     for i, image in enumerate(images):
         picture = Image.fromarray(image[:, :, 0] if channels == 1 else image)
-        pixels = np.asarray(picture.resize((image_size, image_size), Image.BILINEAR))
+        pixels = np.asarray(to_square(picture, image_size))
         resized[i] = pixels.reshape(image_size, image_size, channels)
     return resized
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from skinfl.data import images
 from skinfl.data.dataset import LesionClass, LesionDataset
 from skinfl.data.sources import Progress
 from skinfl.data.tables import listing
 from skinfl.errors import DataError
+from skinfl.paths import PathLike
 
 #: called with each problem found; :func:`refuse` raises at the first, a check collects them all
 Complain = Callable[[str], None]
@@ -48,7 +49,7 @@ class Index(NamedTuple):
     synthetic: bool = False
 
     def load(
-        self, image_size: int, cache_dir: Optional[Union[str, Path]] = None, progress: Progress = None
+        self, image_size: int, cache_dir: Optional[PathLike] = None, progress: Progress = None
     ) -> LesionDataset:
         """Decode the images, square of ``image_size`` pixels."""
         rows = self.photographs

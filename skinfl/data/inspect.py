@@ -6,8 +6,7 @@ Everything here returns plain data and prints nothing.
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
-from typing import Dict, Iterable, List, Mapping, NamedTuple, Optional, Union
+from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional
 
 import numpy as np
 
@@ -19,6 +18,7 @@ from skinfl.data.readers import all_readers
 from skinfl.data.sources import Progress, Source
 from skinfl.data.splits import Split, leaked_lesions, leaked_patients
 from skinfl.errors import DataError
+from skinfl.paths import PathLike
 
 #: height of the synthetic set's pictures
 _MADE_SIZE = 96
@@ -52,9 +52,7 @@ def known_sources() -> List[Source]:
     return [reader.source for reader in all_readers()]
 
 
-def check(
-    path: Union[str, Path], *, metadata: Optional[Union[str, Path]] = None, progress: Progress = None
-) -> Findings:
+def check(path: PathLike, *, metadata: Optional[PathLike] = None, progress: Progress = None) -> Findings:
     """Read everything at ``path``, decode every image, and collect all problems instead of the first."""
     remarks: List[str] = []
     problems: List[str] = []
@@ -119,7 +117,7 @@ def _counted(sites: Iterable[str]) -> Dict[str, int]:
 
 def summarise_split(
     dataset: LesionDataset, split: Split, partition: Mapping[str, np.ndarray]
-) -> Dict[str, object]:
+) -> Dict[str, Any]:
     """Return who holds what, as plain numbers.
 
     Keys: ``classes`` (names), ``protocol``, ``leaked_lesions`` (with photographs in both training and

@@ -9,7 +9,7 @@ from __future__ import annotations
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Dict, Optional, Sequence, Tuple, Union
+from typing import Dict, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from skinfl.data.ham10000 import CLASS_INFO, CLASSES
 from skinfl.data.readers import PIXELS_WITHOUT_LESIONS, TRACES, Found, Reader, register
 from skinfl.data.sources import Progress, Source
 from skinfl.errors import DataError
+from skinfl.paths import PathLike
 
 SOURCE = Source(
     "dermamnist",
@@ -130,7 +131,7 @@ class DermaMnist(Reader):
         self,
         found: Found,
         image_size: Optional[int],
-        cache_dir: Optional[Union[str, Path]] = None,
+        cache_dir: Optional[PathLike] = None,
         progress: Progress = None,
     ) -> LesionDataset:
         return read(found.path, image_size)

@@ -53,9 +53,9 @@ class PadUfes(Reader):
             return self.recognise(path.parent, metadata or path) if _is_table(path) else ()
         table = metadata or path / METADATA
         if _is_table(table):
-            words = set(tables.words(table))
+            cells = set(tables.cells(table))
             files = find_images(_image_folders(path), complain=lambda problem: None).values()
-            whole = any(file.name in words or file.stem in words for file in files)
+            whole = any(file.name in cells or file.stem in cells for file in files)
             return (Found(self, path, (PHOTOGRAPHS if whole else TRACES,), table),)
         return (Found(self, path, (TRACES,)),) if folders.named_folders(path, _IMAGES) else ()
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import importlib
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple, TypeVar, Union
+from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple, TypeVar
 
 from skinfl.data.dataset import LesionDataset
 from skinfl.data.index import Complain, Index, refuse
 from skinfl.data.sources import Progress, Source
 from skinfl.errors import DataError
+from skinfl.paths import PathLike
 
 #: imported when the registry is first asked, in this order; a reader elsewhere registers when it is imported
 _BUILT_IN = ("isic2019", "ham10000", "pad_ufes", "synthetic", "hmnist", "medmnist")
@@ -77,10 +78,10 @@ class Reader(ABC):
         self,
         found: Found,
         image_size: Optional[int],
-        cache_dir: Optional[Union[str, Path]] = None,
+        cache_dir: Optional[PathLike] = None,
         progress: Progress = None,
     ) -> LesionDataset:
-        """Read it, images resized to a square of ``image_size`` pixels.
+        """Read it: images uint8, shape (n, image_size, image_size, channels), labels int64, shape (n,).
 
         ``image_size`` None leaves the images of a set without :meth:`index` as they are; a check asks for
         that. Raises :class:`~skinfl.errors.DataError` that names the file and says how to mend it.
@@ -93,10 +94,13 @@ class Reader(ABC):
     def make(
         self,
         image_size: int,
-        cache_dir: Optional[Union[str, Path]] = None,
+        cache_dir: Optional[PathLike] = None,
         progress: Progress = None,
     ) -> LesionDataset:
-        """Return the data set that ``word`` stands for."""
+        """Return the data set that ``word`` stands for, made where it is not in ``cache_dir`` already.
+
+        Images are squares of ``image_size`` pixels. Raises :class:`~skinfl.errors.DataError`.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no word")
 
 

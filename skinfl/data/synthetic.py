@@ -14,7 +14,7 @@ import shutil
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 from PIL import Image
@@ -29,6 +29,7 @@ from skinfl.data.readers import PHOTOGRAPHS, TRACES, Found, Reader, register
 from skinfl.data.sources import Progress, Source
 from skinfl.errors import DataError, WriteError
 from skinfl.files import whole_folder
+from skinfl.paths import PathLike
 from skinfl.seeds import derive, numpy_rng
 
 _LOG = logging.getLogger(__name__)
@@ -106,7 +107,7 @@ class _Lesion(NamedTuple):
 
 
 def write(
-    folder: Union[str, Path],
+    folder: PathLike,
     *,
     images: int = 2000,
     image_size: int = 96,
@@ -142,7 +143,7 @@ def drawn(
     images: int = 2000,
     image_size: int = 96,
     seed: int = 0,
-    cache_dir: Optional[Union[str, Path]] = None,
+    cache_dir: Optional[PathLike] = None,
     progress: Progress = None,
     anew: bool = False,
 ) -> Iterator[Path]:
@@ -184,7 +185,7 @@ def _write_whole(folder: Path, images: int, image_size: int, seed: int, progress
 def _write(folder: Path, images: int, image_size: int, seed: int, progress: Progress) -> None:
     pictures = folder / "HAM10000_images_part_1"
     pictures.mkdir()
-    rows = []
+    rows: List[Tuple[str, ...]] = []
     for lesion in _plan(images, seed):
         site, _, camera = SITES[lesion.site]
         for _ in range(lesion.photographs):
@@ -213,7 +214,7 @@ def _plan(images: int, seed: int) -> List[_Lesion]:
     rng = numpy_rng(seed, "plan")
     chances = np.cumsum(PHOTOGRAPHS_PER_LESION)
     shares = np.cumsum([share for _, share, _ in SITES])
-    lesions = []
+    lesions: List[Tuple[str, int, int]] = []
     for label, count in class_counts(images).items():
         left = count
         while left:
@@ -222,7 +223,7 @@ def _plan(images: int, seed: int) -> List[_Lesion]:
             left -= photographs
             lesions.append((label, photographs, site))
     order = np.argsort(rng.random(len(lesions)), kind="stable")
-    return [_lesion(number, *lesions[i], seed) for number, i in enumerate(order)]
+    return [_lesion(number, *lesions[int(i)], seed=seed) for number, i in enumerate(order)]
 
 
 def class_counts(images: int) -> Dict[str, int]:
@@ -291,7 +292,7 @@ class Synthetic(Reader):
     def make(
         self,
         image_size: int,
-        cache_dir: Optional[Union[str, Path]] = None,
+        cache_dir: Optional[PathLike] = None,
         progress: Progress = None,
     ) -> LesionDataset:
         try:

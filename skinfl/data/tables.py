@@ -133,7 +133,7 @@ def header(path: Path) -> List[str]:
         return []
 
 
-def words(path: Path) -> List[str]:
+def cells(path: Path) -> List[str]:
     """Return all that stands between separators in a table; nothing where it cannot be read."""
     try:
         return re.split(r'[,;\t\n"]', decode(_regular(path).read_bytes()))

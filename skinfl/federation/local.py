@@ -118,6 +118,8 @@ def train(
                 if plan.max_grad_norm:
                     nn.utils.clip_grad_norm_(parameters, plan.max_grad_norm)
                 for i, p in enumerate(parameters):
+                    if p.grad is None:  # it takes no part in the loss
+                        continue
                     if origin is not None:
                         p.grad.add_(p.detach() - origin[i], alpha=proximal)
                     if offset is not None:

@@ -42,7 +42,7 @@ LEAST_SENDERS = 2
 
 
 class Prepared(NamedTuple):
-    """What the hospitals agree on before training, from protected sums."""
+    """What all hospitals train with, derived from protected sums before the first round."""
 
     normalisation: Normalisation
     class_weights: Optional[np.ndarray]
@@ -58,6 +58,13 @@ class RunState(NamedTuple):
     accepted: Dict[str, int]
     records: Tuple[RoundRecord, ...]
     ranges: Optional[np.ndarray] = None
+
+    @property
+    def begun(self) -> Prepared:
+        """What was prepared. Raises TrainingError where nothing was, before the first round."""
+        if self.prepared is None:
+            raise TrainingError("no round was begun yet: normalisation and class weights are not known")
+        return self.prepared
 
 
 class Schedule(NamedTuple):
@@ -142,7 +149,7 @@ class Federation:
         yield RoundStarted(round, asked)
         exchange = Exchange(self.state.run, round, self._transforms.layout(self._contribution))
         seconds = {"train": 0.0, "protect": 0.0}
-        fitted: Dict[str, ClientUpdate] = {}
+        updates: Dict[str, ClientUpdate] = {}
         left_out: Dict[str, str] = {}
         for name, answer in self._transport.train({name: self._task(name, round) for name in asked}):
             if isinstance(answer, SkinflError):
@@ -150,19 +157,19 @@ class Federation:
             elif name in vanishing:
                 left_out[name] = "vanished before it sent (simulated)"
             else:
-                fitted[name] = answer
+                updates[name] = answer
                 for phase in seconds:
                     seconds[phase] += answer.seconds[phase]
                 size = sum(map(len, answer.messages.values()))
                 took = sum(answer.seconds.values())
                 yield HospitalTrained(round, name, answer.loss, size, answer.clipped, took)
-        if not fitted and not vanishing:
+        if not updates and not vanishing:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in left_out.items())
             raise TrainingError(f"round {round}: no hospital's update arrived ({reasons})")
 
         started = time.perf_counter()
         combined = self._transport.combine(
-            {name: f.messages for name, f in fitted.items()}, exchange, LEAST_SENDERS
+            {name: f.messages for name, f in updates.items()}, exchange, LEAST_SENDERS
         )
         seconds["combine"] = time.perf_counter() - started
         left_out.update(combined.refused)
@@ -200,12 +207,12 @@ class Federation:
             round=round,
             trained=tuple(senders),
             left_out=left_out,
-            train_loss={name: f.loss for name, f in fitted.items()},
-            clipped={name: f.clipped for name, f in fitted.items()},
+            train_loss={name: f.loss for name, f in updates.items()},
+            clipped={name: f.clipped for name, f in updates.items()},
             transforms=figures,
             metrics=metrics,
             hospital_metrics=hospital_metrics,
-            bytes_up={name: sum(map(len, f.messages.values())) for name, f in fitted.items()},
+            bytes_up={name: sum(map(len, f.messages.values())) for name, f in updates.items()},
             bytes_down=self._bytes_down(asked, combined.messages),
             seconds=Seconds(**seconds),
             max_abs_difference_from_plaintext_sum=difference,
@@ -221,8 +228,8 @@ class Federation:
             p.run,
             round,
             p.server.sent(),
-            p.prepared.normalisation,
-            p.prepared.class_weights,
+            p.begun.normalisation,
+            p.begun.class_weights,
             accepted,
             p.ranges,
         )
@@ -248,7 +255,7 @@ class Federation:
         common = evaluate(
             self._model,
             self._test,
-            self.state.prepared.normalisation,
+            self.state.begun.normalisation,
             batch_statistics=self._local_batchnorm,
         )
         return common, at_hospitals

@@ -37,26 +37,37 @@ class Transport(ABC):
 
     @abstractmethod
     def statistics(self, run: str) -> Dict[str, Union[Protected, SkinflError]]:
-        """Ask all hospitals for the protected sums of pixels and class counts."""
+        """Ask all hospitals for the protected sums of pixels and class counts.
+
+        ``run`` is the run's name. Each hospital is in the answer, with its messages or with the error.
+        """
 
     @abstractmethod
     def train(self, tasks: Mapping[str, Task]) -> Iterator[Tuple[str, Union[ClientUpdate, SkinflError]]]:
-        """Have hospitals train, and give each answer as it comes."""
+        """Have the hospitals that ``tasks`` names train, and give each answer as it comes, or its error."""
 
     @abstractmethod
     def evaluate(self, tasks: Mapping[str, Task]) -> Dict[str, Dict[str, Any]]:
-        """Have hospitals evaluate on their own test images; those without any are left out."""
+        """Have hospitals evaluate their task's model on their own test images; return metrics by hospital.
+
+        Hospitals without test images are left out.
+        """
 
     @abstractmethod
     def combine(self, messages: Messages, exchange: Exchange, least: int) -> Combined:
         """Have each party add the messages of the hospitals that reached every party.
 
-        Where fewer than ``least`` did, nothing is combined and ``messages`` is empty.
+        ``messages``: by hospital, then by party. A hospital whose message one party refuses is in no sum and
+        in ``refused`` with the reason. Where fewer than ``least`` did, nothing is combined and the result's
+        ``messages`` are empty.
         """
 
     @abstractmethod
     def open(self, combined: Combined, exchange: Exchange) -> Opened:
-        """Open the sum, at whoever may see it."""
+        """Open the sum, at whoever may see it: float64, shape ``(exchange.layout.size,)``.
+
+        Raises what :meth:`~skinfl.protection.base.OpenerSide.open` raises.
+        """
 
     @abstractmethod
     def state(self) -> Dict[str, np.ndarray]:
@@ -141,7 +152,7 @@ def combine_at_parties(
                 received[party].add(hospital)
             except MessageError as error:
                 refused.setdefault(hospital, error.reason)
-    senders = common_senders(received.values(), messages)
+    senders = common_senders(received.values(), list(messages))
     if len(senders) < least:
         return Combined({}, senders, refused)
     combined = {party: side.combine(senders, exchange) for party, side in parties.items()}

@@ -237,13 +237,15 @@ class EncryptionKeying(Keying):
 
     def hospital(self, name: str, own: OwnKeys, coordinator: bytes) -> HospitalSide:
         """Return a side that encrypts."""
-        directory = self._directory(own.public_keys, coordinator, public_bytes(own.common.opener))
-        return self.protection.hospital(name, _private(own.private), directory, own.common.secret)
+        common = _common(own)
+        directory = self._directory(own.public_keys, coordinator, public_bytes(common.opener))
+        return self.protection.hospital(name, _private(own.private), directory, common.secret)
 
     def opener(self, own: OwnKeys, coordinator: bytes) -> OpenerSide:
         """Return the side that decrypts sums."""
-        directory = self._directory(own.public_keys, coordinator, public_bytes(own.common.opener))
-        return self.protection.opener(own.common.opener, directory, own.common.secret)
+        common = _common(own)
+        directory = self._directory(own.public_keys, coordinator, public_bytes(common.opener))
+        return self.protection.opener(common.opener, directory, common.secret)
 
     def coordinator_parties(
         self, private: bytes, public_keys: Mapping[str, bytes], key_id: bytes, opener_key: bytes
@@ -286,6 +288,12 @@ def _header(run: str, request_digest: str, sender: str, recipient: str) -> wire.
 def _bound(run: str, request_digest: str) -> str:
     """Return a name of the run that no other request to join shares."""
     return f"{run} {request_digest}"
+
+
+def _common(own: OwnKeys) -> CommonKeys:
+    if own.common is None:
+        raise ProtectionError("the hospitals' common key has not arrived: join the run first")
+    return own.common
 
 
 def _private(raw: bytes) -> X25519PrivateKey:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, List, Optional
+from typing import TYPE_CHECKING, List, Optional, Union
 
 import typer
 
@@ -15,6 +15,9 @@ from skinfl.run_folder import model_in
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from skinfl.inference.clinic.remote import RemoteModel
+    from skinfl.inference.local import LocalModel
 
 #: what a clinic may send beside what data sets consist of
 _MORE_EXTENSIONS = (".bmp", ".tif", ".tiff", ".webp")
@@ -112,7 +115,8 @@ def diagnose(
     if local != (model is not None):
         raise SettingsError("--local and --model belong together: give both, or --server alone")
     files = [file for given in images for file in _files_of(given)]
-    if local:
+    evaluator: Union[LocalModel, RemoteModel]
+    if model is not None:
         from skinfl.inference.circuit.prepare import prepare
         from skinfl.inference.local import LocalModel
         from skinfl.models import load_model
@@ -121,7 +125,7 @@ def diagnose(
     else:
         from skinfl.inference.clinic.remote import RemoteModel
 
-        evaluator = RemoteModel(server, None if ca is None else str(ca))
+        evaluator = RemoteModel(str(server), None if ca is None else str(ca))
     info = evaluator.info
     failed = []
 

@@ -29,7 +29,7 @@ class Measured(NamedTuple):
     figures: Dict[str, Any]
 
 
-def agreement(found: np.ndarray, expected: np.ndarray) -> Dict[str, Any]:
+def deviation(found: np.ndarray, expected: np.ndarray) -> Dict[str, Any]:
     """Return how decrypted logits differ from plain ones, both of shape (n, classes).
 
     - ``logit_error_max``: the largest difference
@@ -92,7 +92,7 @@ def measure_latency(
         "download_bytes": len(answer),
         "keys_bytes": len(galois) + len(relin),
         "keygen_s": keygen,
-        **agreement(found, network.logits(images)),
+        **deviation(found, network.logits(images)),
         "images": len(images),
     }
     return Measured(found, figures)
@@ -137,7 +137,7 @@ def measure_batch(
         "client_decrypt_s": spent["decrypt"],
         "upload_bytes_per_image": upload / len(images),
         "download_bytes_per_image": download / len(images),
-        **agreement(found, network.logits(images)),
+        **deviation(found, network.logits(images)),
     }
     return Measured(found, figures)
 

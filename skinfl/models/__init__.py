@@ -5,9 +5,9 @@ Their registry is there at once; what needs torch is imported when it is first a
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from skinfl.lazy import exports
 from skinfl.models.registry import MODELS, build_model, model_names
 
 if TYPE_CHECKING:
@@ -16,24 +16,18 @@ if TYPE_CHECKING:
     from skinfl.models.skinnet import SkinNet
     from skinfl.models.store import StoredModel, load_model, save_model
 
-_NEED_TORCH = {
-    "DOConv2d": "doconv",
-    "QuadraticActivation": "activation",
-    "SkinNet": "skinnet",
-    "StoredModel": "store",
-    "fold_model": "doconv",
-    "load_model": "store",
-    "save_model": "store",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Import what needs torch."""
-    if name not in _NEED_TORCH:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_NEED_TORCH[name]}"), name)
-
-
+__getattr__, __dir__ = exports(
+    __name__,
+    {
+        "DOConv2d": "skinfl.models.doconv",
+        "QuadraticActivation": "skinfl.models.activation",
+        "SkinNet": "skinfl.models.skinnet",
+        "StoredModel": "skinfl.models.store",
+        "fold_model": "skinfl.models.doconv",
+        "load_model": "skinfl.models.store",
+        "save_model": "skinfl.models.store",
+    },
+)
 __all__ = [
     "MODELS",
     "DOConv2d",

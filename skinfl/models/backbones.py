@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Tuple
+from typing import Any, Tuple
 
 import torchvision
 from torch import nn
@@ -47,7 +47,9 @@ def build_backbone(name: str, *, in_channels: int, image_size: int, classes: int
 
 def _replace_first_convolution(model: nn.Module, in_channels: int) -> None:
     """Give the first convolution another number of input channels, drawn as torchvision draws it."""
-    path, old = next((n, m) for n, m in model.named_modules() if isinstance(m, nn.Conv2d))
+    found = next((n, m) for n, m in model.named_modules() if isinstance(m, nn.Conv2d))
+    path: str = found[0]
+    old: Any = found[1]  # torch's types take pairs, and say "a tuple of any length" of what they were kept as
     new = nn.Conv2d(
         in_channels,
         old.out_channels,

@@ -8,7 +8,7 @@ depthwise one ``D``; once trained, the product is one ordinary kernel, so that i
 from __future__ import annotations
 
 import copy
-from typing import Optional, Tuple, Union
+from typing import Any, Optional, Tuple, Type, Union
 
 import torch
 from torch import nn
@@ -51,7 +51,7 @@ def _convolve(
 ) -> torch.Tensor:
     """Convolve with the stride, padding, dilation and groups of ``geometry``."""
     padding = geometry.padding
-    if geometry.padding_mode != "zeros" and padding != (0, 0):
+    if geometry.padding_mode != "zeros" and padding != (0, 0) and not isinstance(padding, str):
         rows, columns = padding
         images = F.pad(images, (columns, columns, rows, rows), mode=geometry.padding_mode)
         padding = (0, 0)
@@ -165,7 +165,8 @@ class DOConv2d(nn.Module):
 
     def fold(self) -> nn.Conv2d:
         """Return an ordinary convolution with the same outputs; the layer itself is left as it is."""
-        kind = nn.Conv2d if self.padding_mode == "zeros" else PaddedConv2d
+        mode: Any = self.padding_mode  # a str to its own types, one of four to the constructor's
+        kind: Type[nn.Conv2d] = nn.Conv2d if self.padding_mode == "zeros" else PaddedConv2d
         folded = kind(
             self.in_channels,
             self.out_channels,
@@ -175,11 +176,11 @@ class DOConv2d(nn.Module):
             dilation=self.dilation,
             groups=self.groups,
             bias=self.bias is not None,
-            padding_mode=self.padding_mode,
+            padding_mode=mode,
         ).to(self.W)
         with torch.no_grad():
             folded.weight.copy_(self.kernel())
-            if self.bias is not None:
+            if self.bias is not None and folded.bias is not None:
                 folded.bias.copy_(self.bias)
         return folded.train(self.training)
 

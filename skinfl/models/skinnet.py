@@ -98,7 +98,8 @@ class SkinNet(nn.Module):
             if isinstance(layer, DOConv2d):
                 fan_in = fan_in // layer.d_mul * KERNEL * KERNEL
             nn.init.normal_(weight, std=gain * fan_in**-0.5)
-            nn.init.zeros_(layer.bias)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return logits, shape (n, classes), for images of shape (n, in_channels, image_size, image_size)."""

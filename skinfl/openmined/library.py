@@ -19,9 +19,18 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
-from skinfl.errors import MessageError, ProtectionError, SettingsError
+from skinfl.errors import MessageError, ProtectionError
 from skinfl.protection import keys, wire
-from skinfl.protection.base import Exchange, HospitalSide, Opened, OpenerSide, Protected, Protection, Roles
+from skinfl.protection.base import (
+    AggregatorSide,
+    Exchange,
+    HospitalSide,
+    Opened,
+    OpenerSide,
+    Protected,
+    Protection,
+    Roles,
+)
 from skinfl.protection.encoder import (
     Encoder,
     FixedPointEncoder,
@@ -29,7 +38,7 @@ from skinfl.protection.encoder import (
     fit_precision,
 )
 from skinfl.protection.fixedpoint import FixedPoint
-from skinfl.protection.options import check_clip, check_precision
+from skinfl.protection.options import check_clip, check_parties, check_precision, party_names
 from skinfl.protection.roles import (
     MINIMUM_SENDERS,
     EncodingHospital,
@@ -187,17 +196,14 @@ class LibraryProtection(Protection):
         precision: Optional[int] = None,
         clip: float = DEFAULT_CLIP,
     ):
-        number = isinstance(parties, int) and not isinstance(parties, bool)
-        if parties != "hospitals" and not (number and 2 <= parties <= 1000):
-            raise SettingsError(f"parties = {parties!r}: give 2 to 1000, or 'hospitals'")
-        self.parties = parties
-        self.precision = DEFAULT_PRECISION if precision is None else check_precision(precision)
+        self.parties = check_parties(parties)
+        self.precision: int = DEFAULT_PRECISION if precision is None else check_precision(precision)
         self.clip = check_clip(clip)
 
     @property
     def aggregator_sees(self) -> str:
         """One line on what parties see."""
-        who = "all hospitals" if self.parties == "hospitals" else f"all {self.parties} parties"
+        who = "all hospitals" if isinstance(self.parties, str) else f"all {self.parties} parties"
         return f"shares by {self.library}; an update only if {who} collude"
 
     @abstractmethod
@@ -211,9 +217,7 @@ class LibraryProtection(Protection):
     def setup(self, hospitals: Sequence[str]) -> Roles:
         """Make all keys in this process, start the library, and hand each role its own keys."""
         names = check_hospitals(hospitals, MINIMUM_SENDERS)
-        parties = (
-            names if self.parties == "hospitals" else tuple(f"party-{i + 1}" for i in range(self.parties))
-        )
+        parties = party_names(self.parties, names)
         keyring, directory = keys.generate(names, parties)
         encoder = self._encoder_for(len(names))
         fingerprint = wire.fingerprint(self.fingerprint, names, parties, directory.fingerprint)
@@ -224,7 +228,7 @@ class LibraryProtection(Protection):
         for name, private in keyring.hospitals.items():
             links = {party: Channel(private, directory.parties[party]) for party in parties}
             sides[name] = LibraryHospital(name, session, encoder, library, links)
-        aggregators = {}
+        aggregators: Dict[str, AggregatorSide] = {}
         for party, private in keyring.parties.items():
             links = {name: Channel(private, public) for name, public in directory.hospitals.items()}
             opener = Channel(private, directory.opener)

@@ -7,7 +7,7 @@ other; what is fetched from a worker is the sum of the agreed hospitals' shares,
 from __future__ import annotations
 
 import weakref
-from typing import Sequence
+from typing import Any, Sequence
 
 import numpy as np
 import torch
@@ -32,14 +32,15 @@ class PySyftAdditiveParty(AdditiveParty):
         self.syft_worker = add_worker(party.name)
         weakref.finalize(self, forget_worker, self.syft_worker)
 
-    def read(self, header: wire.Header, body: bytearray, exchange: Exchange) -> torch.Tensor:
+    def read(self, header: wire.Header, body: bytearray, exchange: Exchange) -> Any:
         """Send the share to the party's worker and return the pointer; a seed is expanded first."""
         share = super().read(header, body, exchange)
         if isinstance(share, bytes):
             share = self._expand(share, self._encoder.size(exchange.layout))
-        return torch.from_numpy(share.view(self._ring.signed)).send(self.syft_worker)
+        tensor: Any = torch.from_numpy(share.view(self._ring.signed))  # PySyft adds methods to tensors
+        return tensor.send(self.syft_worker)
 
-    def add(self, contents: Sequence[torch.Tensor], exchange: Exchange, writer: Writer) -> None:
+    def add(self, contents: Sequence[Any], exchange: Exchange, writer: Writer) -> None:
         """Add at the worker, one remote operation for each share, and fetch the sum alone."""
         total = contents[0]
         for pointer in contents[1:]:

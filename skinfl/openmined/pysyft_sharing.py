@@ -29,7 +29,8 @@ class PySyftLibrary(Library):
             weakref.finalize(self, forget_worker, worker)
 
     def encode(self, values: np.ndarray) -> np.ndarray:
-        fixed = torch.from_numpy(values).fix_precision(base=2, precision_fractional=self._precision)
+        tensor: Any = torch.from_numpy(values)  # PySyft adds methods to tensors
+        fixed = tensor.fix_precision(base=2, precision_fractional=self._precision)
         return fixed.child.child.numpy()
 
     def share(self, integers: np.ndarray) -> List[np.ndarray]:
@@ -38,7 +39,8 @@ class PySyftLibrary(Library):
         return [share.numpy() for share in shares]
 
     def keep(self, party: str, share: np.ndarray) -> Any:
-        return torch.from_numpy(np.array(share)).send(self.workers[party])
+        tensor: Any = torch.from_numpy(np.array(share))
+        return tensor.send(self.workers[party])
 
     def add(self, pointers: Sequence[Any]) -> np.ndarray:
         return reduce(operator.add, pointers).get().numpy()

@@ -94,12 +94,12 @@ class _Gate:
     def __init__(self, worker: HospitalWorker):
         self._worker = weakref.proxy(worker)
 
-    def supports(self, message: messages.Message) -> bool:
+    def supports(self, message: Any) -> bool:
         """Say whether the message is refused here; otherwise PySyft's own handlers get it."""
         asks = isinstance(message, messages.WorkerCommandMessage) and message.command_name == "ask"
         return not asks and not isinstance(message, self._HARMLESS)
 
-    def handle(self, message: messages.Message) -> None:
+    def handle(self, message: Any) -> None:
         """Refuse."""
         fetch = isinstance(message, messages.ObjectRequestMessage)
         what = "fetch of a tensor" if fetch else f"a {type(message).__name__}"
@@ -109,7 +109,7 @@ class _Gate:
 class PySyftPointer(Pointer):
     """A pointer to a data set at a hospital; ``images`` and ``labels`` are PySyft's own pointers."""
 
-    def __init__(self, owner: PySyftWorker, images: torch.Tensor, labels: torch.Tensor, held: _Held):
+    def __init__(self, owner: PySyftWorker, images: Any, labels: Any, held: _Held):
         self._owner = owner
         self.images = images
         self.labels = labels
@@ -179,12 +179,12 @@ class PySyftWorker(Worker):
     def refusals(self) -> Tuple[str, ...]:
         return tuple(self.syft_worker.refusals)
 
-    def _send(self, array: Any, tags: Sequence[str], description: str) -> torch.Tensor:
+    def _send(self, array: Any, tags: Sequence[str], description: str) -> Any:
         torch_hook()
-        tensor = torch.from_numpy(array).tag(*tags).describe(description)
-        return tensor.send(self.syft_worker, garbage_collect_data=False)
+        tensor: Any = torch.from_numpy(array)  # PySyft adds methods to tensors
+        return tensor.tag(*tags).describe(description).send(self.syft_worker, garbage_collect_data=False)
 
-    def _find(self, tags: Sequence[str]) -> List[torch.Tensor]:
+    def _find(self, tags: Sequence[str]) -> List[Any]:
         """Return PySyft's pointers to the tensors that carry all of ``tags``."""
         found = torch_hook().local_worker.request_search(list(tags), location=self.syft_worker)
         # PySyft starts anew after a tag that nothing carries, so that it finds too much.

@@ -129,8 +129,11 @@ class Protection(ABC):
 
     #: the name in settings and reports
     name: str
-    #: one line for reports: what the aggregating side can see
-    aggregator_sees: str
+
+    @property
+    @abstractmethod
+    def aggregator_sees(self) -> str:
+        """One line for reports: what the aggregating side can see."""
 
     @abstractmethod
     def setup(self, hospitals: Sequence[str]) -> Roles:

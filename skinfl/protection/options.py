@@ -1,13 +1,42 @@
-"""Checks of the options that several schemes share."""
+"""Checks of the options that several schemes share. The registry imports it: no numpy."""
 
 from __future__ import annotations
 
 import math
-from typing import Optional, Sequence
-
-import numpy as np
+import struct
+from typing import Any, Optional, Sequence, Tuple, Union, overload
 
 from skinfl.errors import SettingsError, nearest
+
+#: value of ``parties`` where hospitals are the parties themselves
+HOSPITALS = "hospitals"
+_MOST_PARTIES = 1000
+
+
+def check_parties(parties: Any) -> Union[int, str]:
+    """Return the number of aggregating parties or :data:`HOSPITALS`, or refuse anything else."""
+    if parties == HOSPITALS:
+        return HOSPITALS
+    if isinstance(parties, int) and not isinstance(parties, bool) and 2 <= parties <= _MOST_PARTIES:
+        return parties
+    raise SettingsError(
+        f"parties = {parties!r}: give 2 to {_MOST_PARTIES}, or '{HOSPITALS}'; one party alone sees everything"
+    )
+
+
+def party_names(parties: Union[int, str], hospitals: Sequence[str]) -> Tuple[str, ...]:
+    """Return the parties' names: the hospitals' own, or ``party-1`` and so on."""
+    if isinstance(parties, str):
+        return tuple(hospitals)
+    return tuple(f"party-{i + 1}" for i in range(parties))
+
+
+@overload
+def check_precision(precision: int) -> int: ...
+
+
+@overload
+def check_precision(precision: Optional[int]) -> Optional[int]: ...
 
 
 def check_precision(precision: Optional[int]) -> Optional[int]:
@@ -23,7 +52,8 @@ def check_clip(clip: float) -> float:
     number = isinstance(clip, (int, float)) and not isinstance(clip, bool)
     if not (number and math.isfinite(clip) and 1e-9 <= clip <= 1e9):
         raise SettingsError(f"clip = {clip!r}: give a positive number, 1e-9 to 1e9")
-    return float(np.float32(clip))
+    (rounded,) = struct.unpack("<f", struct.pack("<f", clip))
+    return float(rounded)
 
 
 def check_rounding(rounding: str, valid: Sequence[str]) -> str:

@@ -81,7 +81,7 @@ class Plaintext(Protection):
         names = check_hospitals(hospitals, 1)
         session = Session(self.name, self.fingerprint, names, 1)
         aggregator = PlaintextAggregator(AGGREGATOR, session, {name: Plain() for name in names}, Plain())
-        sides = {name: PlaintextHospital(name, session) for name in names}
+        sides: Dict[str, HospitalSide] = {name: PlaintextHospital(name, session) for name in names}
         return Roles(sides, {AGGREGATOR: aggregator}, PlaintextOpener(session))
 
     def error_bound(self, hospitals: int, largest: float) -> float:

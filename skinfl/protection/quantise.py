@@ -185,7 +185,7 @@ class Quantiser(Encoder):
 
     def agreement(self, layout: Layout) -> str:
         """Return the digest of the ranges that a vector of this layout will be quantised with."""
-        if self.encoding.clip is not None or not self._fits(layout):
+        if self._ranges is None or not self._fits(layout):
             return ""
         return wire.fingerprint(self._salt, self._ranges.tobytes())
 
@@ -240,7 +240,7 @@ class Quantiser(Encoder):
         number = len(self.encoding.segments(layout))
         if self.encoding.clip is not None:
             return np.full(number, self.encoding.clip)
-        return np.full(number, WIDE_CLIP) if wide else self._ranges
+        return np.full(number, WIDE_CLIP) if wide or self._ranges is None else self._ranges
 
     def _stream(self, exchange: Exchange) -> Optional[Stream]:
         if self._rounding == "nearest":

@@ -4,25 +4,16 @@ from __future__ import annotations
 
 from typing import Any, Union
 
-from skinfl.errors import SettingsError
+from skinfl.protection.options import check_parties
 from skinfl.registry import Option, Registry
 
 PROTECTIONS = Registry(
     "protection", group="Protection", help="how updates are protected", default="plaintext"
 )
 
-_MOST_PARTIES = 1000
-
 
 def _parties(value: Any) -> Union[int, str]:
-    number = int(value) if isinstance(value, str) and value.isdigit() else value
-    whole = isinstance(number, int) and not isinstance(number, bool)
-    if number == "hospitals" or (whole and 2 <= number <= _MOST_PARTIES):
-        return number  # type: ignore[no-any-return]
-    raise SettingsError(
-        f"parties = {value!r}: give a number, 2 to {_MOST_PARTIES}, or 'hospitals'; "
-        "one party alone sees everything"
-    )
+    return check_parties(int(value) if isinstance(value, str) and value.isdigit() else value)
 
 
 PARTIES = Option("parties", str, 3, "number of aggregating parties, or 'hospitals'", parse=_parties)

@@ -221,7 +221,7 @@ def read_sums(
 ) -> Sum:
     """Check the parties' combined messages and that all of them sum the same hospitals."""
     bodies: Dict[str, bytearray] = {}
-    agreed: Dict[Tuple[str, ...], List[str]] = {}
+    by_senders: Dict[Tuple[str, ...], List[str]] = {}
     for party, message in combined.items():
         envelope = wire.parse(message)
         header = envelope.header
@@ -244,15 +244,15 @@ def read_sums(
             raise MessageError(
                 party, f"a sum of {len(header.senders)} hospital(s) would show a single update"
             )
-        agreed.setdefault(header.senders, []).append(party)
+        by_senders.setdefault(header.senders, []).append(party)
     if not bodies:
         raise ProtectionError("no party answered, so there is no sum to open")
-    if len(agreed) > 1:
-        views = "; ".join(f"{'+'.join(parties)} summed {len(names)}" for names, parties in agreed.items())
+    if len(by_senders) > 1:
+        views = "; ".join(f"{'+'.join(parties)} summed {len(names)}" for names, parties in by_senders.items())
         raise ProtectionError(
             f"the parties summed different hospitals ({views}): agree on the senders and run again"
         )
-    return Sum(bodies, next(iter(agreed)), header)
+    return Sum(bodies, next(iter(by_senders)), header)
 
 
 def _key(exchange: Exchange) -> Tuple[str, int, str]:

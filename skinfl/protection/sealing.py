@@ -16,6 +16,7 @@ import io
 import os
 import zlib
 from abc import ABC, abstractmethod
+from typing import Union
 
 import numpy as np
 from cryptography.exceptions import InvalidTag
@@ -47,7 +48,7 @@ class Writer(ABC):
         self._buffer.seek(self._start)
 
     @abstractmethod
-    def write(self, data: object) -> None:
+    def write(self, data: Union[bytes, np.ndarray]) -> None:
         """Append ``data``: bytes, or a contiguous array."""
 
     @abstractmethod
@@ -84,7 +85,7 @@ class Plain(Link):
             super().__init__(head, reserve)
             self._sum = zlib.crc32(head)
 
-        def write(self, data: object) -> None:
+        def write(self, data: Union[bytes, np.ndarray]) -> None:
             view = memoryview(data).cast("B")
             self._sum = zlib.crc32(view, self._sum)
             self._buffer.write(view)
@@ -122,10 +123,10 @@ class Channel(Link):
             self._encryptor.authenticate_additional_data(head)
             self._scratch = np.empty(_STEP + _TAG, np.uint8)
 
-        def write(self, data: object) -> None:
+        def write(self, data: Union[bytes, np.ndarray]) -> None:
             view = memoryview(data).cast("B")
             for start in range(0, len(view), _STEP):
-                length = self._encryptor.update_into(view[start : start + _STEP], self._scratch)
+                length = self._encryptor.update_into(view[start : start + _STEP], memoryview(self._scratch))
                 self._buffer.write(self._scratch[:length])
 
         def _tag(self) -> bytes:

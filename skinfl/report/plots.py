@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#F0E442", "#000000")
 LINE, BAND = PALETTE[0], PALETTE[5]
 SIZE = (6.0, 4.0)
-SETTINGS = {
+SETTINGS: Dict[Any, Any] = {
     "font.size": 9,
     "axes.titlesize": 10,
     "axes.spines.top": False,

@@ -97,7 +97,7 @@ def _groups(comparison: Mapping[str, Any]) -> List[Rows]:
         ]
 
     scores = [
-        row(label, lambda run, key=key: wording.score(run["final"][key]))
+        row(label, lambda run, key=key: wording.score(run["final"][key]))  # type: ignore[misc] # mypy 11935
         for key, label in wording.METRIC_LABELS.items()
     ]
     distance = row(

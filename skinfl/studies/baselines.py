@@ -18,6 +18,7 @@ from skinfl.federation.evaluation import evaluate
 from skinfl.federation.local import train
 from skinfl.federation.rounds import class_weights
 from skinfl.federation.update import StateLayout
+from skinfl.metrics import SCALARS
 from skinfl.settings import Settings
 
 
@@ -29,24 +30,22 @@ class Baseline(NamedTuple):
     by_hospital: Dict[str, Dict[str, Any]]
 
 
-def centralised(settings: Settings, material: FederatedData, progress: Progress = None) -> Baseline:
+def centralised(settings: Settings, federated: FederatedData, progress: Progress = None) -> Baseline:
     """Train on all hospitals' training images in one place."""
-    pooled = material.dataset.subset(material.split.train)
-    metrics = _train_alone(settings, pooled, material.test, "centralised", progress)
+    pooled = federated.dataset.subset(federated.split.train)
+    metrics = _train_alone(settings, pooled, federated.test, "centralised", progress)
     return Baseline("centralised", metrics, {})
 
 
-def local_only(settings: Settings, material: FederatedData, progress: Progress = None) -> Baseline:
+def local_only(settings: Settings, federated: FederatedData, progress: Progress = None) -> Baseline:
     """Train a network at each hospital on its own images; ``metrics`` are the mean over hospitals."""
-    test = material.test
+    test = federated.test
     by_hospital = {
-        name: _train_alone(settings, material.train_of(name), test, name, progress)
-        for name in material.partition
+        name: _train_alone(settings, federated.train_of(name), test, name, progress)
+        for name in federated.partition
     }
-    keys = ("loss", "accuracy", "balanced_accuracy", "macro_f1", "auc", "ece")
-    keys += ("melanoma_sensitivity_at_90_specificity",)
     metrics: Dict[str, Any] = {}
-    for key in keys:
+    for key in SCALARS:
         found = [m[key] for m in by_hospital.values() if m[key] is not None]
         metrics[key] = float(np.mean(found)) if found else None
     return Baseline("local-only", metrics, by_hospital)

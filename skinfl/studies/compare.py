@@ -24,7 +24,7 @@ DEFAULT = ("smpc", "he")
 
 def compare(
     settings: Settings,
-    material: FederatedData,
+    federated: FederatedData,
     out: Union[PathLike, RunFolder],
     *,
     protections: Optional[Sequence[str]] = None,
@@ -41,9 +41,9 @@ def compare(
     with claimed(out, KIND, resume) as folder:
         names = chosen(protections, folder)
         for name in names:  # an impossible one is refused before hours are spent on those before it
-            protection_of(settings.replace(protection=name)).setup(tuple(material.partition))
+            protection_of(settings.replace(protection=name)).setup(tuple(federated.partition))
         folder.begin(settings, protections=names)
-        return _compare(settings, material, folder, names, listeners)
+        return _compare(settings, federated, folder, names, listeners)
 
 
 def chosen(protections: Optional[Sequence[str]], folder: RunFolder) -> List[str]:
@@ -64,7 +64,7 @@ def chosen(protections: Optional[Sequence[str]], folder: RunFolder) -> List[str]
 
 def _compare(
     settings: Settings,
-    material: FederatedData,
+    federated: FederatedData,
     folder: RunFolder,
     protections: Sequence[str],
     listeners: Callable[[str], Sequence[Listener]],
@@ -76,7 +76,7 @@ def _compare(
         outcomes.append(
             run(
                 settings.replace(protection=protection),
-                material,
+                federated,
                 run_folder,
                 listeners=listeners(protection),
                 resume=folder.resumed and (run_folder / CHECKPOINT).exists(),

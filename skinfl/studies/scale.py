@@ -21,32 +21,33 @@ def scale(settings: Settings, seeds: int, progress: Progress = None) -> List[Dic
     rows = []
     for seed in range(settings.seed, settings.seed + seeds):
         chosen = settings.replace(seed=seed)
-        material = load_federated_data(chosen, progress)
+        federated = load_federated_data(chosen, progress)
         rows.append(
             {
                 "seed": seed,
-                "centralised": centralised(chosen, material, progress).metrics["balanced_accuracy"],
-                "federated": _federated(chosen, material, progress),
-                "local-only": local_only(chosen, material, progress).metrics["balanced_accuracy"],
+                "centralised": centralised(chosen, federated, progress).metrics["balanced_accuracy"],
+                "federated": _federated(chosen, federated, progress),
+                "local-only": local_only(chosen, federated, progress).metrics["balanced_accuracy"],
             }
         )
     return rows
 
 
 def run_through(
-    settings: Settings, material: FederatedData, label: str, progress: Progress = None
+    settings: Settings, federated: FederatedData, label: str, progress: Progress = None
 ) -> Assembly:
     """Run a federation to its end, leaving nothing on disk; its records are what it is run for."""
-    assembly = assemble(settings, material)
+    assembly = assemble(settings, federated)
     for event in assembly.federation.run():
         if isinstance(event, RoundFinished) and progress is not None:
             progress(event.round, settings.rounds, label)
     return assembly
 
 
-def _federated(settings: Settings, material: FederatedData, progress: Progress) -> float:
-    assembly = run_through(settings, material, f"federated ({settings.strategy})", progress)
-    return assembly.federation.state.records[-1].metrics["balanced_accuracy"]
+def _federated(settings: Settings, federated: FederatedData, progress: Progress) -> float:
+    assembly = run_through(settings, federated, f"federated ({settings.strategy})", progress)
+    last = assembly.federation.state.records[-1].metrics or {}  # the last round is always evaluated
+    return float(last["balanced_accuracy"])
 
 
 def scale_table(rows: List[Dict[str, Any]]) -> Table:

@@ -39,10 +39,10 @@ def measure(
         if name not in VARIANTS:
             raise SettingsError(f"unknown variant {name!r}: {nearest(name, VARIANTS)}")
     for seed in range(settings.seed, settings.seed + seeds):
-        material = load_federated_data(settings.replace(seed=seed), progress)
+        federated = load_federated_data(settings.replace(seed=seed), progress)
         for name in (REFERENCE, *(v for v in variants if v != REFERENCE)):
             chosen = settings.replace(seed=seed, **VARIANTS[name])
-            assembly = run_through(chosen, material, f"seed {seed}, {name}", progress)
+            assembly = run_through(chosen, federated, f"seed {seed}, {name}", progress)
             records = assembly.federation.state.records
             yield {
                 "seed": seed,

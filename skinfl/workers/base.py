@@ -3,6 +3,10 @@
 A worker applies only operations that its owner installed, to data that its owner loaded, and hands back
 what the operation returns. There is no operation that returns the data; an attempt to fetch is refused
 and logged at the worker.
+
+Trust model: this keeps honest code from taking data by mistake and makes attempts visible. In a simulation
+all workers are in one process, so it is no wall against code that wants to look; a deployment has machines
+of its own for that.
 """
 
 from __future__ import annotations
@@ -28,7 +32,9 @@ class Pointer(ABC):
     def ask(self, operation: str, *arguments: Any) -> Any:
         """Have an installed operation applied to the data, where the data is; return its result.
 
-        Raises :class:`~skinfl.errors.DataAccessError` for an operation the owner did not install.
+        ``arguments`` are what the operation takes after the data set. Raises
+        :class:`~skinfl.errors.DataAccessError` for an operation the owner did not install, and whatever the
+        operation raises.
         """
 
     @abstractmethod
@@ -47,11 +53,14 @@ class Worker(ABC):
 
     @abstractmethod
     def install(self, operations: Dict[str, Operation]) -> None:
-        """Allow others to ask for these operations; each is called with the data set first."""
+        """Allow others to ask for these operations; each is called with the data set first.
+
+        What an operation returns leaves the hospital. One of a name installed before is replaced.
+        """
 
     @abstractmethod
     def search(self, *tags: str) -> List[Pointer]:
-        """Return pointers to the data sets that carry all of ``tags``."""
+        """Return pointers to the data sets that carry all of ``tags``, in the order they were loaded."""
 
     @property
     @abstractmethod

@@ -69,14 +69,14 @@ def test_a_federation_resumed_from_a_file_is_bit_for_bit_the_uninterrupted_one(
 ):
     """Moments, controls and ranges that are kept between rounds are all in the file."""
     settings = settings_of(protection, **SMALL, strategy=strategy)
-    material = load_federated_data(settings)
-    whole = assemble(settings, material)
+    federated = load_federated_data(settings)
+    whole = assemble(settings, federated)
     list(whole.federation.run())
-    first = assemble(settings.replace(rounds=1), material)
+    first = assemble(settings.replace(rounds=1), federated)
     list(first.federation.run())
     state = first.federation.state
     save_checkpoint(tmp_path / "c", Checkpoint(state, first.transport.state(), {}))
-    resumed = assemble(settings, material, load_checkpoint(tmp_path / "c"))
+    resumed = assemble(settings, federated, load_checkpoint(tmp_path / "c"))
     assert resumed.federation.state.records == state.records
     list(resumed.federation.run())
     assert resumed.federation.state.server == whole.federation.state.server
@@ -234,10 +234,10 @@ def test_batchnorm_statistics_can_stay_at_the_hospitals(toy):
 
 def test_normalisation_and_class_weights_come_from_training_images_of_all_hospitals(toy):
     settings = Settings(**SMALL)
-    material = load_federated_data(settings)
+    federated = load_federated_data(settings)
     _, assembly = play({"protection": "smpc"}, rounds=1)
     prepared = assembly.federation.state.prepared
-    train = material.dataset.subset(material.split.train)
+    train = federated.dataset.subset(federated.split.train)
     assert prepared.normalisation.mean[0] == pytest.approx(train.images.mean() / 255, abs=1e-5)
     assert prepared.normalisation.std[0] == pytest.approx(train.images.std() / 255, abs=1e-4)
     expected = class_weights(train.class_counts(), "sqrt")

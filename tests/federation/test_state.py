@@ -202,11 +202,11 @@ def test_an_older_checkpoint_is_refused_in_one_line(tmp_path):
 
 def test_a_checkpoint_of_another_strategy_or_network_is_not_resumed(toy):
     settings = Settings(data="toy", hospitals=2, image_size=12)
-    material = load_federated_data(settings)
-    other = assemble(settings.replace(strategy="fedadam", server_lr=0.1), material)
+    federated = load_federated_data(settings)
+    other = assemble(settings.replace(strategy="fedadam", server_lr=0.1), federated)
     checkpoint = Checkpoint(other.federation.state, {}, {})
     with pytest.raises(SettingsError, match="another network's state"):
-        assemble(settings, material, checkpoint)
+        assemble(settings, federated, checkpoint)
 
 
 @pytest.mark.parametrize("server_lr", [0.25, 1.5, 4.0])

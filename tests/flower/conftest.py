@@ -10,20 +10,20 @@ class Running(NamedTuple):
 
     deployment: object
     app: object
-    material: object
+    federated: object
 
 
 @pytest.fixture(scope="session")
 def running(tmp_path_factory):
     """Start a SuperLink and three SuperNodes; afterwards nothing of them may be left."""
-    from flower_helpers import approved_federation, small_material, snapshot
+    from flower_helpers import approved_federation, small_federated, snapshot
 
     from skinfl.flower.local.processes import LocalDeployment
 
     root = tmp_path_factory.mktemp("running")
-    app, material = snapshot(root), small_material()
-    federation = approved_federation(root / "federation", app, material)
+    app, federated = snapshot(root), small_federated()
+    federation = approved_federation(root / "federation", app, federated)
     with LocalDeployment(federation, root / "logs") as deployment:
         deployment.start()
-        yield Running(deployment, app, material)
+        yield Running(deployment, app, federated)
     assert deployment.running() == []

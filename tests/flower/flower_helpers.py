@@ -48,7 +48,7 @@ def small_dataset(images=105, size=8, channels=1, seed=0, synthetic=False):
     )
 
 
-def small_material(dataset=None):
+def small_federated(dataset=None):
     """Three hospitals, the third without test images."""
     dataset = small_dataset() if dataset is None else dataset
     split = train_test_split(dataset, seed=1)
@@ -64,9 +64,9 @@ def settings_of(**changes):
     return Settings(**{**values, "parties": "hospitals", **changes})
 
 
-def virtual_progress(settings, material):
+def virtual_progress(settings, federated):
     """Run on virtual workers and return the progress; without a report, which would take longer."""
-    federation = assemble(settings, material).federation
+    federation = assemble(settings, federated).federation
     for _ in federation.run():
         pass
     return federation.state
@@ -96,17 +96,17 @@ class LocalMessaging(Messaging):
             yield name, answer if answer is not None else NoAnswer(f"{name} did not answer within 1 s")
 
 
-def federation_of(tmp_path, material=None):
-    """Provision ``tmp_path/federation`` and hand out the data; return its folder and the material."""
-    material = material or small_material()
-    make_federation(material, tmp_path / "federation")
-    return tmp_path / "federation", material
+def federation_of(tmp_path, federated=None):
+    """Provision ``tmp_path/federation`` and hand out the data; return its folder and the federated data."""
+    federated = federated or small_federated()
+    make_federation(federated, tmp_path / "federation")
+    return tmp_path / "federation", federated
 
 
-def coordinator_of(federation, material, settings, post, out, say=lambda line: None, **options):
+def coordinator_of(federation, federated, settings, post, out, say=lambda line: None, **options):
     """Return a coordinator that tests on the common test set."""
     options = {
-        "unit": largest_part(material),
+        "unit": largest_part(federated),
         "test_data": str(federation / "coordinator" / "test"),
         **options,
     }
@@ -121,23 +121,23 @@ def snapshot(folder):
     return app
 
 
-def approved_federation(folder, app, material):
+def approved_federation(folder, app, federated):
     """Provision a federation on a free port whose hospitals approve ``app``."""
-    make_federation(material, folder, f"127.0.0.1:{free_ports(1)[0]}")
+    make_federation(federated, folder, f"127.0.0.1:{free_ports(1)[0]}")
     digest = bundle_digest(app)
-    for name in material.partition:
+    for name in federated.partition:
         approve(read_hospital(folder / name), digest, "the tests' snapshot")
     return folder
 
 
-def run_config(federation, material, settings, out, **options):
+def run_config(federation, federated, settings, out, **options):
     """Return what ``flwr run`` is given, with short patience."""
     path = federation / f"{out}.toml"
     path.write_text(to_toml(settings))
     values = {
         "config": str(path),
         "out": out,
-        "unit": largest_part(material),
+        "unit": largest_part(federated),
         "test-data": str(federation / "coordinator" / "test"),
         "connect-timeout": 60,
         "round-timeout": 120,

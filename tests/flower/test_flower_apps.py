@@ -14,7 +14,7 @@ from flower_helpers import (
     final_model,
     run_config,
     settings_of,
-    small_material,
+    small_federated,
     virtual_progress,
 )
 from flwr.app import Context, RecordDict
@@ -76,13 +76,13 @@ def run_server(grid, config):
 
 
 def test_a_deployments_apps_train_as_virtual_workers_do(tmp_path, monkeypatch, capsys):
-    federation, material = federation_of(tmp_path)
+    federation, federated = federation_of(tmp_path)
     monkeypatch.setenv(COORDINATOR_VARIABLE, str(federation / "coordinator"))
     settings = settings_of(protection="smpc", evaluate_every=2)
     grid = DirectGrid([{"folder": str(federation / name)} for name in HOSPITALS], HOSPITALS)
-    run_server(grid, run_config(federation, material, settings, "run"))
+    run_server(grid, run_config(federation, federated, settings, "run"))
     out = federation / "coordinator" / "run"
-    np.testing.assert_array_equal(final_model(out), virtual_progress(settings, material).server.model)
+    np.testing.assert_array_equal(final_model(out), virtual_progress(settings, federated).server.model)
     result = json.loads((out / "result.json").read_text())
     assert result["workers"].endswith("deployment")
     assert result["data"]["images"] is None
@@ -94,9 +94,9 @@ def test_a_deployments_apps_train_as_virtual_workers_do(tmp_path, monkeypatch, c
 
 
 def test_a_simulation_makes_its_own_federation(tmp_path, monkeypatch):
-    material = small_material()
+    federated = small_federated()
     monkeypatch.delenv(COORDINATOR_VARIABLE, raising=False)
-    monkeypatch.setattr("skinfl.flower.local.simulation.load_federated_data", lambda settings: material)
+    monkeypatch.setattr("skinfl.flower.local.simulation.load_federated_data", lambda settings: federated)
     settings = settings_of(protection="plaintext", rounds=1, evaluate_every=1, partition="iid")
     places = [{"partition-id": i, "num-partitions": 3} for i in (2, 0, 1)]
     config = {"config": str(tmp_path / "s.toml"), "unit": 64, "out": "run"}
@@ -105,25 +105,25 @@ def test_a_simulation_makes_its_own_federation(tmp_path, monkeypatch):
     (tmp_path / "s.toml").write_text(to_toml(settings))
     run_server(DirectGrid(places), config)
     out = tmp_path / "home" / "skinfl" / str(RUN) / "coordinator" / "run"
-    np.testing.assert_array_equal(final_model(out), virtual_progress(settings, material).server.model)
+    np.testing.assert_array_equal(final_model(out), virtual_progress(settings, federated).server.model)
 
 
 def test_nodes_without_registered_names_say_who_they_are_and_bad_folders_refuse(
     tmp_path, monkeypatch, capsys
 ):
-    federation, material = federation_of(tmp_path)
+    federation, federated = federation_of(tmp_path)
     monkeypatch.setenv(COORDINATOR_VARIABLE, str(federation / "coordinator"))
     (federation / "hospital-3" / "hospital.toml").write_text("name = 3")
     configs = [{"folder": str(federation / name)} for name in HOSPITALS[:2]]
     grid = DirectGrid([*configs, {"folder": str(federation / "hospital-3")}], ["", "", "hospital-3"])
     settings = settings_of(protection="smpc", rounds=1)
-    run_server(grid, run_config(federation, material, settings, "run"))
+    run_server(grid, run_config(federation, federated, settings, "run"))
     assert "hospital-3 does not take part" in capsys.readouterr().out
     with pytest.raises(SettingsError, match="holds a run already"):
-        run_server(grid, run_config(federation, material, settings, "run"))
+        run_server(grid, run_config(federation, federated, settings, "run"))
     with pytest.raises(SettingsError, match="resume=true needs out"):
         run_server(grid, {"resume": True})
-    nobody = run_config(federation, material, settings, "other", connect_timeout=0.01)
+    nobody = run_config(federation, federated, settings, "other", connect_timeout=0.01)
     with pytest.raises(TrainingError, match="0 of 3 hospitals"):
         run_server(DirectGrid([]), nobody)
     assert "ended: 0 of 3 hospitals take part" in capsys.readouterr().out

@@ -32,7 +32,7 @@ def start(running, settings, out, **options):
     deployment = running.deployment
     for name in HOSPITALS:
         deployment.log(name).write_text("")
-    config = run_config(deployment.federation, running.material, settings, out, **options)
+    config = run_config(deployment.federation, running.federated, settings, out, **options)
     return deployment.submit(running.app, config), deployment.coordinator.path / out
 
 
@@ -49,7 +49,9 @@ def test_a_hospital_killed_in_a_round_that_comes_back_loses_nothing(running):
     deployment.start_supernodes(["hospital-3"])
     assert deployment.wait(run, timeout=240) == "finished:completed"
     assert [r.trained for r in records_of(out)] == [HOSPITALS]
-    np.testing.assert_array_equal(final_model(out), virtual_progress(settings, running.material).server.model)
+    np.testing.assert_array_equal(
+        final_model(out), virtual_progress(settings, running.federated).server.model
+    )
 
 
 def test_a_hospital_killed_for_good_is_left_out_and_shamir_opens_without_its_party(running, tmp_path):
@@ -66,12 +68,12 @@ def test_a_hospital_killed_for_good_is_left_out_and_shamir_opens_without_its_par
     assert record.trained == HOSPITALS[:2]
     assert record.left_out == {"hospital-3": "hospital-3 lost its connection"}
     # the same run in one process, with a third hospital that is not there after the statistics
-    federation, _ = federation_of(tmp_path, running.material)
+    federation, _ = federation_of(tmp_path, running.federated)
     post = LocalMessaging(federation)
     post.tamper = lambda kind, round, name, request, answer: (
         None if name == "hospital-3" and round else answer
     )
-    coordinator_of(federation, running.material, settings, post, tmp_path / "out").run(HOSPITALS)
+    coordinator_of(federation, running.federated, settings, post, tmp_path / "out").run(HOSPITALS)
     np.testing.assert_array_equal(final_model(out), final_model(tmp_path / "out"))
 
 
@@ -91,7 +93,9 @@ def test_a_party_that_never_answers_ends_additive_sharing_with_its_name_and_the_
     run, _ = start(running, settings, "hangs", resume=True)
     assert deployment.wait(run, timeout=240) == "finished:completed"
     assert [r.trained for r in records_of(out)] == [HOSPITALS]
-    np.testing.assert_array_equal(final_model(out), virtual_progress(settings, running.material).server.model)
+    np.testing.assert_array_equal(
+        final_model(out), virtual_progress(settings, running.federated).server.model
+    )
 
 
 def test_a_killed_server_is_started_again_and_the_run_resumes_from_its_checkpoint(running):
@@ -104,4 +108,6 @@ def test_a_killed_server_is_started_again_and_the_run_resumes_from_its_checkpoin
     run, _ = start(running, settings, "server", resume=True)
     assert deployment.wait(run, timeout=240) == "finished:completed"
     assert [r.trained for r in records_of(out)] == [HOSPITALS] * 2
-    np.testing.assert_array_equal(final_model(out), virtual_progress(settings, running.material).server.model)
+    np.testing.assert_array_equal(
+        final_model(out), virtual_progress(settings, running.federated).server.model
+    )

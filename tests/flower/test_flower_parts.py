@@ -8,7 +8,7 @@ import time
 import msgpack
 import numpy as np
 import pytest
-from flower_helpers import ROOT, federation_of, settings_of, small_dataset, small_material
+from flower_helpers import ROOT, federation_of, settings_of, small_dataset, small_federated
 
 from skinfl.data import load
 from skinfl.errors import CheckpointError, DataError, MessageError, ProtectionError, SettingsError
@@ -46,12 +46,12 @@ def test_a_part_of_other_classes_is_refused(tmp_path):
 
 
 def test_each_hospital_gets_its_own_images_and_no_other(tmp_path):
-    folder, material = federation_of(tmp_path)
+    folder, federated = federation_of(tmp_path)
     with pytest.raises(FileExistsError):
-        hand_out(material, folder)
-    for name in material.partition:
+        hand_out(federated, folder)
+    for name in federated.partition:
         found = load(folder / name / "data", image_size=8, cache_dir=tmp_path / "cache")
-        assert list(found.image_ids) == list(material.train_of(name).image_ids)
+        assert list(found.image_ids) == list(federated.train_of(name).image_ids)
     assert list((folder / "hospital-3" / "test").iterdir()) == []
 
 
@@ -196,8 +196,8 @@ def test_flowers_processes_send_nothing_and_find_this_python_first():
 
 
 def test_a_simulations_federation_is_made_once_and_waited_for(tmp_path, monkeypatch):
-    material = small_material()
-    monkeypatch.setattr("skinfl.flower.local.simulation.load_federated_data", lambda settings: material)
+    federated = small_federated()
+    monkeypatch.setattr("skinfl.flower.local.simulation.load_federated_data", lambda settings: federated)
     federation = simulated_federation(tmp_path, 7)
     settings = settings_of().replace(hospitals=5, partition="paper")
     prepared = prepare_simulation(settings, federation, 3)

@@ -14,7 +14,7 @@ from flower_helpers import (
     patterns_of,
     run_config,
     settings_of,
-    small_material,
+    small_federated,
     snapshot,
     virtual_progress,
 )
@@ -61,10 +61,10 @@ def test_all_protections_equal_the_virtual_workers_and_leave_no_update_in_the_da
 
     call = Audit.__call__
     monkeypatch.setattr(Audit, "__call__", note)
-    deployment, material = running.deployment, running.material
+    deployment, federated = running.deployment, running.federated
     settings = settings_of(rounds=1, strategy="fedavg", batchnorm="average")
     expected = {
-        p: virtual_progress(settings.replace(protection=p), material) for p in ("smpc", "he", "plaintext")
+        p: virtual_progress(settings.replace(protection=p), federated) for p in ("smpc", "he", "plaintext")
     }
     patterns = patterns_of(contributions["hospital-2", 1][:4000], 3)
 
@@ -72,7 +72,7 @@ def test_all_protections_equal_the_virtual_workers_and_leave_no_update_in_the_da
         watch = Watch(deployment.coordinator.database, patterns[:60])
         watch.start()
         chosen = settings.replace(protection=protection)
-        config = run_config(deployment.federation, material, chosen, protection)
+        config = run_config(deployment.federation, federated, chosen, protection)
         run = deployment.submit(running.app, config)
         status = deployment.wait(run, timeout=240)
         watch.end()
@@ -93,17 +93,17 @@ def test_all_protections_equal_the_virtual_workers_and_leave_no_update_in_the_da
 
 @pytest.mark.slow
 def test_an_experiment_leaves_what_a_virtual_run_leaves_and_stops_everything(tmp_path):
-    material = small_material()
+    federated = small_federated()
     settings = flower_settings(settings_of(protection="smpc", rounds=1, parties=None))
     assert settings.parties == "hospitals"
     lines = []
     result = run_experiment(
-        settings, material, tmp_path / "out", snapshot(tmp_path), timeout=240, show=lines.append
+        settings, federated, tmp_path / "out", snapshot(tmp_path), timeout=240, show=lines.append
     )
     np.testing.assert_array_equal(
-        final_model(tmp_path / "out"), virtual_progress(settings, material).server.model
+        final_model(tmp_path / "out"), virtual_progress(settings, federated).server.model
     )
-    assert result["data"]["images"] == len(material.dataset)
+    assert result["data"]["images"] == len(federated.dataset)
     assert set(result["partition"]) == set(HOSPITALS)
     assert result["memory"]["peak_bytes"] > 100 * 2**20
     assert any("round 1: summed" in line for line in lines)
@@ -122,13 +122,13 @@ def test_an_experiment_leaves_what_a_virtual_run_leaves_and_stops_everything(tmp
 @pytest.mark.slow
 def test_the_simulation_engine_gives_the_same_model(tmp_path):
     pytest.importorskip("ray", reason="needs the extra [simulation]")
-    material = small_material()
+    federated = small_federated()
     settings = settings_of(protection="smpc", rounds=2, parties="2")
     result = run_experiment(
-        settings, material, tmp_path / "out", snapshot(tmp_path), simulation=True, timeout=400, show=str
+        settings, federated, tmp_path / "out", snapshot(tmp_path), simulation=True, timeout=400, show=str
     )
     np.testing.assert_array_equal(
-        final_model(tmp_path / "out"), virtual_progress(settings, material).server.model
+        final_model(tmp_path / "out"), virtual_progress(settings, federated).server.model
     )
     assert result["workers"].endswith("simulation")
 

@@ -41,12 +41,12 @@ def federation(tmp_path):
     ids=["plaintext", "additive", "shamir", "two-parties", "he", "additive-clipping", "he-clipping"],
 )
 def test_the_model_equals_the_virtual_workers_bit_for_bit(federation, tmp_path, changes):
-    folder, material = federation
+    folder, federated = federation
     settings = settings_of(**changes)
-    virtual = virtual_progress(settings, material)
+    virtual = virtual_progress(settings, federated)
     post = LocalMessaging(folder)
     lines = []
-    coordinator = coordinator_of(folder, material, settings, post, tmp_path / "out", lines.append)
+    coordinator = coordinator_of(folder, federated, settings, post, tmp_path / "out", lines.append)
     result = coordinator.run(HOSPITALS)
     np.testing.assert_array_equal(final_model(tmp_path / "out"), virtual.server.model)
     assert result["final"] == virtual.records[-1].metrics
@@ -65,9 +65,9 @@ def test_the_model_equals_the_virtual_workers_bit_for_bit(federation, tmp_path, 
 
 
 def test_the_keys_are_forgotten_after_the_last_round(federation, tmp_path):
-    folder, material = federation
+    folder, federated = federation
     coordinator_of(
-        folder, material, settings_of(protection="he"), LocalMessaging(folder), tmp_path / "out"
+        folder, federated, settings_of(protection="he"), LocalMessaging(folder), tmp_path / "out"
     ).run(HOSPITALS)
     left = [path.name for name in HOSPITALS for path in (folder / name / "state").rglob("*.msgpack")]
     assert "joined.msgpack" in left
@@ -81,7 +81,7 @@ class Killed(Exception):
 
 
 def test_a_sum_begun_before_a_restart_is_finished_over_the_same_hospitals(federation, tmp_path):
-    folder, material = federation
+    folder, federated = federation
     settings = settings_of(protection="smpc")
     post = LocalMessaging(folder)
     post.tamper = lambda kind, round, name, request, answer: (
@@ -90,8 +90,8 @@ def test_a_sum_begun_before_a_restart_is_finished_over_the_same_hospitals(federa
         else answer
     )
     with pytest.raises(ProtectionError, match="hospital-3 did not add up"):
-        coordinator_of(folder, material, settings, post, tmp_path / "out").run(HOSPITALS)
-    coordinator_of(folder, material, settings, LocalMessaging(folder), tmp_path / "out", resume=True).run(
+        coordinator_of(folder, federated, settings, post, tmp_path / "out").run(HOSPITALS)
+    coordinator_of(folder, federated, settings, LocalMessaging(folder), tmp_path / "out", resume=True).run(
         HOSPITALS
     )
     last = load_checkpoint(tmp_path / "out" / CHECKPOINT).state.records[-1]
@@ -101,9 +101,9 @@ def test_a_sum_begun_before_a_restart_is_finished_over_the_same_hospitals(federa
 
 @pytest.mark.parametrize("moment", ["train", "combine"])
 def test_a_restarted_coordinator_goes_on_and_gets_the_same_model(federation, tmp_path, moment):
-    folder, material = federation
+    folder, federated = federation
     settings = settings_of(protection="smpc")
-    virtual = virtual_progress(settings, material)
+    virtual = virtual_progress(settings, federated)
     post = LocalMessaging(folder)
 
     def die(kind, round, name, request, answer):
@@ -112,13 +112,13 @@ def test_a_restarted_coordinator_goes_on_and_gets_the_same_model(federation, tmp
         return answer
 
     post.tamper = die
-    coordinator = coordinator_of(folder, material, settings, post, tmp_path / "out")
+    coordinator = coordinator_of(folder, federated, settings, post, tmp_path / "out")
     with pytest.raises(Killed):
         coordinator.run(HOSPITALS)
     with pytest.raises(SettingsError, match="resume=true"):
         coordinator.run(HOSPITALS)
     fresh = LocalMessaging(folder)
-    coordinator_of(folder, material, settings, fresh, tmp_path / "out", resume=True).run(HOSPITALS)
+    coordinator_of(folder, federated, settings, fresh, tmp_path / "out", resume=True).run(HOSPITALS)
     np.testing.assert_array_equal(final_model(tmp_path / "out"), virtual.server.model)
     before = {(k, r, n): a for k, r, n, _, a in post.log}
     for kind, round, name, _, answer in fresh.log:
@@ -127,14 +127,14 @@ def test_a_restarted_coordinator_goes_on_and_gets_the_same_model(federation, tmp
 
 
 def test_a_resumed_run_may_have_more_rounds_and_fewer_hospitals(federation, tmp_path):
-    folder, material = federation
+    folder, federated = federation
     settings = settings_of(protection="smpc", batchnorm="average")
-    coordinator_of(folder, material, settings, LocalMessaging(folder), tmp_path / "out").run(HOSPITALS)
+    coordinator_of(folder, federated, settings, LocalMessaging(folder), tmp_path / "out").run(HOSPITALS)
     post = LocalMessaging(folder)
     post.away = {"hospital-2"}
     longer = settings.replace(rounds=3)
     lines = []
-    coordinator = coordinator_of(folder, material, longer, post, tmp_path / "out", lines.append, resume=True)
+    coordinator = coordinator_of(folder, federated, longer, post, tmp_path / "out", lines.append, resume=True)
     result = coordinator.run(HOSPITALS)
     assert result["rounds"] == 3
     assert load_checkpoint(tmp_path / "out" / CHECKPOINT).state.records[-1].trained == (
@@ -144,13 +144,13 @@ def test_a_resumed_run_may_have_more_rounds_and_fewer_hospitals(federation, tmp_
 
 
 def test_a_hospital_that_vanishes_is_left_out_of_that_round_only(federation, tmp_path):
-    folder, material = federation
+    folder, federated = federation
     post = LocalMessaging(folder)
     post.tamper = lambda kind, round, name, request, answer: (
         None if (kind, round, name) == ("train", 1, "hospital-2") else answer
     )
     settings = settings_of(protection="smpc")
-    result = coordinator_of(folder, material, settings, post, tmp_path / "out").run(HOSPITALS)
+    result = coordinator_of(folder, federated, settings, post, tmp_path / "out").run(HOSPITALS)
     assert result["left_out"] == [
         {"round": 1, "hospital": "hospital-2", "reason": "hospital-2 did not answer within 1 s"}
     ]
@@ -159,17 +159,17 @@ def test_a_hospital_that_vanishes_is_left_out_of_that_round_only(federation, tmp
 
 
 def test_a_lost_party_is_borne_by_shamir_and_named_by_additive_sharing(federation, tmp_path):
-    folder, material = federation
+    folder, federated = federation
     for scheme in ("shamir", "additive"):
         settings = settings_of(protection="smpc", smpc_scheme=scheme)
         post = LocalMessaging(folder)
         post.tamper = lambda kind, round, name, request, answer: (
             None if kind == "combine" and round and name == "hospital-3" else answer
         )
-        coordinator = coordinator_of(folder, material, settings, post, tmp_path / scheme)
+        coordinator = coordinator_of(folder, federated, settings, post, tmp_path / scheme)
         if scheme == "shamir":
             coordinator.run(HOSPITALS)
-            virtual = virtual_progress(settings, material)
+            virtual = virtual_progress(settings, federated)
             np.testing.assert_array_equal(final_model(tmp_path / scheme), virtual.server.model)
         else:
             with pytest.raises(ProtectionError, match="hospital-3 did not add up"):
@@ -177,7 +177,7 @@ def test_a_lost_party_is_borne_by_shamir_and_named_by_additive_sharing(federatio
 
 
 def test_altered_shares_cost_one_round_and_their_sender_is_not_trusted_again(federation, tmp_path):
-    folder, material = federation
+    folder, federated = federation
     post = LocalMessaging(folder)
 
     def spoil(kind, round, name, request, answer):
@@ -191,7 +191,7 @@ def test_altered_shares_cost_one_round_and_their_sender_is_not_trusted_again(fed
 
     post.tamper = spoil
     settings = settings_of(protection="smpc", rounds=3)
-    coordinator_of(folder, material, settings, post, tmp_path / "out").run(HOSPITALS)
+    coordinator_of(folder, federated, settings, post, tmp_path / "out").run(HOSPITALS)
     records = load_checkpoint(tmp_path / "out" / CHECKPOINT).state.records
     assert records[0].trained == ()
     assert "refused its share: its tag is wrong" in records[0].left_out["hospital-2"]
@@ -199,18 +199,18 @@ def test_altered_shares_cost_one_round_and_their_sender_is_not_trusted_again(fed
 
 
 def test_under_encryption_another_hospital_opens_where_one_is_away(federation, tmp_path):
-    folder, material = federation
+    folder, federated = federation
     settings = settings_of(protection="he")
-    virtual = virtual_progress(settings, material)
+    virtual = virtual_progress(settings, federated)
     post = LocalMessaging(folder)
     post.tamper = lambda kind, round, name, request, answer: (
         None if kind == "open" and name == "hospital-1" else answer
     )
-    coordinator_of(folder, material, settings, post, tmp_path / "out").run(HOSPITALS)
+    coordinator_of(folder, federated, settings, post, tmp_path / "out").run(HOSPITALS)
     np.testing.assert_array_equal(final_model(tmp_path / "out"), virtual.server.model)
     post.tamper = lambda kind, round, name, request, answer: None if kind == "open" and round else answer
     with pytest.raises(ProtectionError, match="no hospital opened the sum"):
-        coordinator_of(folder, material, settings, post, tmp_path / "none").run(HOSPITALS)
+        coordinator_of(folder, federated, settings, post, tmp_path / "none").run(HOSPITALS)
 
 
 def edit(folder, name, old, new):
@@ -235,24 +235,24 @@ def edit(folder, name, old, new):
     ],
 )
 def test_a_hospital_refuses_what_its_folder_does_not_allow(federation, tmp_path, old, new, reason):
-    folder, material = federation
+    folder, federated = federation
     edit(folder, "hospital-2", old, new)
     lines = []
     settings = settings_of(protection="smpc", rounds=1)
     result = coordinator_of(
-        folder, material, settings, LocalMessaging(folder), tmp_path / "out", lines.append
+        folder, federated, settings, LocalMessaging(folder), tmp_path / "out", lines.append
     ).run(HOSPITALS)
     assert any("hospital-2 does not take part" in line and reason in line for line in lines), lines
     assert result["hospitals"] == 2
 
 
 def test_a_hospital_larger_than_the_unit_and_a_stranger_are_refused(federation, tmp_path):
-    folder, material = federation
+    folder, federated = federation
     settings = settings_of(protection="smpc")
     lines = []
     with pytest.raises(TrainingError, match="0 of 3 hospitals take part"):
         coordinator_of(
-            folder, material, settings, LocalMessaging(folder), tmp_path / "a", lines.append, unit=4
+            folder, federated, settings, LocalMessaging(folder), tmp_path / "a", lines.append, unit=4
         ).run(HOSPITALS)
     assert sum("more training images than the agreed unit of 4" in line for line in lines) == 3
     (folder / "hospital-1" / HOSPITAL_FILE).write_text(
@@ -263,18 +263,18 @@ def test_a_hospital_larger_than_the_unit_and_a_stranger_are_refused(federation, 
         )
     )
     lines.clear()
-    coordinator_of(folder, material, settings, LocalMessaging(folder), tmp_path / "b", lines.append).run(
+    coordinator_of(folder, federated, settings, LocalMessaging(folder), tmp_path / "b", lines.append).run(
         HOSPITALS
     )
     assert any("hospital-1 has no key of 'hospital-3'" in line for line in lines)
 
 
 def test_too_few_hospitals_and_unlike_data_end_the_run_with_the_reason(federation, tmp_path):
-    folder, material = federation
+    folder, federated = federation
     post = LocalMessaging(folder)
     post.away = {"hospital-1", "hospital-2"}
     with pytest.raises(TrainingError, match=r"1 of 3 hospitals take part \(hospital-3\)"):
-        coordinator_of(folder, material, settings_of(), post, tmp_path / "a").run(HOSPITALS)
+        coordinator_of(folder, federated, settings_of(), post, tmp_path / "a").run(HOSPITALS)
 
     def other_classes(kind, round, name, request, answer):
         if kind == "join" and name == "hospital-3":
@@ -285,17 +285,17 @@ def test_too_few_hospitals_and_unlike_data_end_the_run_with_the_reason(federatio
     post = LocalMessaging(folder)
     post.tamper = other_classes
     with pytest.raises(TrainingError, match="hospital-3 and hospital-1 differ in classes"):
-        coordinator_of(folder, material, settings_of(), post, tmp_path / "b").run(HOSPITALS)
+        coordinator_of(folder, federated, settings_of(), post, tmp_path / "b").run(HOSPITALS)
 
 
 def test_nothing_but_sums_can_be_found_in_what_passes_the_coordinator(federation, tmp_path):
     """Search all messages for a known update, as floats and as fixed-point words of either width."""
-    folder, material = federation
+    folder, federated = federation
     seen = {}
     for protection in ("plaintext", "smpc", "he"):
         post = LocalMessaging(folder)
         settings = settings_of(protection=protection, rounds=1, strategy="fedavg")
-        coordinator_of(folder, material, settings, post, tmp_path / protection).run(HOSPITALS)
+        coordinator_of(folder, federated, settings, post, tmp_path / protection).run(HOSPITALS)
         seen[protection] = b"".join(
             request.body + request.server + answer for _, _, _, request, answer in post.log
         )
@@ -310,10 +310,10 @@ def test_nothing_but_sums_can_be_found_in_what_passes_the_coordinator(federation
 
 
 def test_a_second_sum_over_others_is_refused_and_a_repeated_request_changes_nothing(federation, tmp_path):
-    folder, material = federation
+    folder, federated = federation
     post = LocalMessaging(folder)
     settings = settings_of(protection="smpc", rounds=1)
-    coordinator = coordinator_of(folder, material, settings, post, tmp_path / "out")
+    coordinator = coordinator_of(folder, federated, settings, post, tmp_path / "out")
     requests = {}
 
     def stop(kind, round, name, request, answer):
@@ -356,7 +356,7 @@ def test_a_second_sum_over_others_is_refused_and_a_repeated_request_changes_noth
 
 
 def test_hospitals_that_were_told_different_settings_do_not_share_keys(federation, tmp_path):
-    folder, material = federation
+    folder, federated = federation
     post = LocalMessaging(folder)
 
     def tell_another_story(kind, round, name, request, answer):
@@ -368,18 +368,18 @@ def test_hospitals_that_were_told_different_settings_do_not_share_keys(federatio
 
     post.tamper = tell_another_story
     with pytest.raises(TrainingError, match="sealed for another run, hospital or other settings"):
-        coordinator_of(folder, material, settings_of(protection="smpc"), post, tmp_path / "out").run(
+        coordinator_of(folder, federated, settings_of(protection="smpc"), post, tmp_path / "out").run(
             HOSPITALS
         )
 
 
 def test_fresh_keys_are_sealed_between_hospitals_and_parties_only(federation, tmp_path):
-    folder, material = federation
+    folder, federated = federation
     for protection, parties, pairs in (("smpc", "hospitals", 6), ("smpc", "2", 6), ("he", None, 0)):
         post = LocalMessaging(folder)
         settings = settings_of(protection=protection, parties=parties, rounds=1)
         out = tmp_path / f"{protection}-{parties}"
-        coordinator_of(folder, material, settings, post, out).run(HOSPITALS)
+        coordinator_of(folder, federated, settings, post, out).run(HOSPITALS)
         joined = [protocol.decode_answer("join", n, a) for k, _, n, _, a in post.log if k == "join"]
         assert sum(len(answer["sealed"]) for answer in joined) == pairs
         assert [len(answer["common"]) for answer in joined] == ([2, 0, 0] if protection == "he" else [0] * 3)
@@ -387,7 +387,7 @@ def test_fresh_keys_are_sealed_between_hospitals_and_parties_only(federation, tm
 
 @pytest.mark.parametrize("what", ["keys", "public", "missing"])
 def test_a_coordinator_that_swaps_keys_is_found_out(federation, tmp_path, what):
-    folder, material = federation
+    folder, federated = federation
     settings = settings_of(protection="smpc", parties="2", rounds=1)
     post = LocalMessaging(folder)
     sites = dict(post.sites)
@@ -411,7 +411,7 @@ def test_a_coordinator_that_swaps_keys_is_found_out(federation, tmp_path, what):
 
     # hospital-3 plays no party: it authenticates the two that do, and gets no other hospital's key sealed
     post.sites["hospital-3"] = Swapping(sites["hospital-3"])
-    coordinator = coordinator_of(folder, material, settings, post, tmp_path / "out")
+    coordinator = coordinator_of(folder, federated, settings, post, tmp_path / "out")
     if what == "public":  # it needs no other key; the fingerprints agree, as hospital-2's comes sealed
         coordinator.run(HOSPITALS)
     else:

@@ -22,7 +22,7 @@ from skinfl.data.transforms import Normalisation, to_batch
 from skinfl.errors import DataError, MissingExtra, ModelError, SettingsError, SkinflError
 from skinfl.inference.clinic.preprocess import probabilities, read_images
 from skinfl.inference.commands import NO_DEVICE, register
-from skinfl.inference.evaluation import agreement, compare_with_plain, images_to_test
+from skinfl.inference.evaluation import compare_with_plain, deviation, images_to_test
 from skinfl.models import build_model, load_model, save_model
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -322,13 +322,13 @@ def test_probabilities_of_large_logits():
 def test_agreement_by_hand():
     expected = np.array([[1.0, 2.0], [3.0, 2.9], [0.0, -4.0]])
     found = np.array([[1.1, 2.0], [2.9, 3.0], [0.0, -4.2]])
-    figures = agreement(found, expected)
+    figures = deviation(found, expected)
     assert figures["logit_error_max"] == pytest.approx(0.2)
     assert figures["rel_logit_error_max"] == pytest.approx(0.05)
     assert figures["rel_logit_error_max_by_image"] == pytest.approx(0.05)
     assert figures["argmax_agreement"] == pytest.approx(2 / 3)
     assert figures["disagreement_margin_max"] == pytest.approx(0.1)
-    assert agreement(expected, expected)["disagreement_margin_max"] is None
+    assert deviation(expected, expected)["disagreement_margin_max"] is None
 
 
 def dataset(n, channels=1):

@@ -71,7 +71,7 @@ class Hospitals(NamedTuple):
     """Hospitals with folders of their own, and the data that was handed out to them."""
 
     folder: Path
-    material: FederatedData
+    federated: FederatedData
 
 
 def hospitals_in(folder: Path, names: Sequence[str] = HOSPITALS) -> Hospitals:
@@ -142,7 +142,7 @@ class HostileCoordinator:
     ):
         self.names = tuple(names)
         self.run = secrets.token_hex(16)
-        self.unit = largest_part(hospitals.material)
+        self.unit = largest_part(hospitals.federated)
         self._folder = hospitals.folder
         self._post = HostilePost(hospitals, names)
         if rewrite is not None:
@@ -150,7 +150,7 @@ class HostileCoordinator:
         private = private_bytes(X25519PrivateKey.generate())
         self._roles = take_roles(settings, self._join(settings, private), private)
         self._informed: set = set()
-        model = initial_model(settings, hospitals.material.dataset)
+        model = initial_model(settings, hospitals.federated.dataset)
         self.layout = StateLayout(model)
         self.strategy = strategy_of(settings, self.unit)
         self.start: ServerState = self.strategy.init(self.layout.flatten(model), self.layout)

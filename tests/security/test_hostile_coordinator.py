@@ -132,7 +132,7 @@ def test_class_counts_out_of_repeated_training(hospitals):
             return max(np.abs(counts - np.rint(counts)))
 
         images = next((n for n in range(1, coordinator.unit + 1) if misfit(n) < 2e-4), 0)
-        true = hospitals.material.train_of("hospital-1").class_counts()
+        true = hospitals.federated.train_of("hospital-1").class_counts()
         found = np.rint(np.multiply(shares, images))
         succeeded_if(np.array_equal(found, true), f"hospital-1's class counts: {found.astype(int).tolist()}")
 
@@ -145,7 +145,7 @@ def test_class_counts_out_of_an_evaluation(hospitals):
         if not metrics or "confusion" not in metrics:
             return
         found = np.sum(metrics["confusion"], axis=1)
-        true = hospitals.material.test_of("hospital-1").class_counts()
+        true = hospitals.federated.test_of("hospital-1").class_counts()
         succeeded_if(np.array_equal(found, true), f"hospital-1's test images by class: {found.tolist()}")
 
 

@@ -48,13 +48,14 @@ class UpdateSum(NamedTuple):
 
     ``parameters``: shape ``(layout.n_parameters,)``, ``sum(w_k * change of the parameters)``;
     ``statistics``: shape ``(layout.n_statistics,)``, the same of BatchNorm's statistics;
-    ``control``: shape ``(layout.n_parameters,)``, the sum of control changes, or None;
+    ``control``: shape ``(layout.n_parameters,)``, the sum of the control variates' changes; ``(0,)`` for a
+    strategy without one;
     ``counts``: shape ``(len(strategy.counts),)``, the weight ``sum(w_k)`` first.
     """
 
     parameters: np.ndarray
     statistics: np.ndarray
-    control: Optional[np.ndarray]
+    control: np.ndarray
     counts: np.ndarray
 
     @property
@@ -98,7 +99,10 @@ class Strategy(ABC):
         return ServerState(declared, arrays)
 
     def contribution_layout(self, layout: StateLayout) -> Layout:
-        """Return the layout of the vectors that are summed; both ends compare its digest."""
+        """Return the layout of the vectors that are summed; both ends compare its digest.
+
+        Model first (parameters, then statistics), the control variate's change if there is one, counts last.
+        """
         segments = layout.segments("model/")
         if self.has_control:
             segments += layout.segments("control/", statistics=False)
@@ -133,7 +137,10 @@ class Strategy(ABC):
     def apply(
         self, server: ServerState, total: UpdateSum, layout: StateLayout, hospitals: int
     ) -> ServerState:
-        """Return the next state. ``hospitals`` counts all of the federation, asked or not."""
+        """Return the next state, of the same arrays as ``server``.
+
+        ``server`` holds all arrays, sent or not. ``hospitals`` counts all of the federation, asked or not.
+        """
 
     def step(
         self, server: ServerState, total: UpdateSum, layout: StateLayout, change: np.ndarray
@@ -159,7 +166,7 @@ class Strategy(ABC):
         parameters, statistics, control, counts = np.split(total, ends)
         if not counts[0] > 0:
             raise TrainingError("the opened sum has no weight in it: no hospital contributed")
-        return UpdateSum(parameters, statistics, control if self.has_control else None, counts)
+        return UpdateSum(parameters, statistics, control, counts)
 
 
 def pack(model: np.ndarray, control: Optional[np.ndarray], counts: Tuple[float, ...]) -> np.ndarray:

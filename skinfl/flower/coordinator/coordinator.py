@@ -16,7 +16,6 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from skinfl.assembly import (
     Assembly,
     initial_state,
-    model_options,
     network_of,
     schedule_of,
     transforms_of,
@@ -34,10 +33,9 @@ from skinfl.flower.coordinator.messaging import Messaging
 from skinfl.flower.coordinator.options import Options
 from skinfl.flower.coordinator.traffic import CountedMessaging
 from skinfl.flower.coordinator.transport import RemoteTransport, Timeouts
-from skinfl.models.store import save_model
 from skinfl.protection.build import protection_of
 from skinfl.protection.keys import private_bytes, read_key_file, write_key_file
-from skinfl.run import CHECKPOINT, CONFIG, MODEL, RESULT, ROUNDS, load_matching, summarise
+from skinfl.run import CHECKPOINT, CONFIG, MODEL, RESULT, ROUNDS, load_matching, summarise, write_model
 from skinfl.settings import Settings, to_toml
 
 KEY = "coordinator.key"
@@ -162,29 +160,14 @@ class Coordinator:
         write_records(self._out / ROUNDS, state.records)
 
     def _finish(self, assembly: Assembly, joined: Joined) -> Dict[str, Any]:
-        state = assembly.federation.state
-        result = summarise(self._settings, joined.material(), assembly, self._out.name)
+        result = summarise(self._settings, joined.federated(), assembly, self._out.name)
         # the coordinator is not told what hospitals hold
         result["data"] = {"name": None, "images": None, "synthetic": None, "leaked_lesions": None}
         result["data"]["classes"] = joined.first["classes"]
         result["partition"] = None
         result["traffic"] = self._messaging.kinds
         write_json(self._out / RESULT, result)
-        assembly.layout.write(assembly.model, state.server.model)
-        blank = joined.blank()
-        save_model(
-            self._out / MODEL,
-            assembly.model,
-            name=self._settings.model,
-            in_channels=blank.image_shape[0],
-            image_size=blank.image_shape[1],
-            classes=len(blank.classes),
-            class_names=blank.classes,
-            doconv=self._settings.doconv,
-            options=model_options(self._settings),
-            normalisation_mean=state.prepared.normalisation.mean,
-            normalisation_std=state.prepared.normalisation.std,
-        )
+        write_model(self._out / MODEL, self._settings, joined.blank(), assembly)
         return result
 
 

@@ -36,7 +36,7 @@ class Joined(NamedTuple):
         images = np.zeros((0, height, width, channels), np.uint8)
         return LesionDataset("remote", images, none, self.first["classes"], none, none)
 
-    def material(self) -> FederatedData:
+    def federated(self) -> FederatedData:
         """Return what the coordinator holds of the hospitals' data: nothing."""
         none = np.zeros(0, np.int64)
         partition = dict.fromkeys(self.members.hospitals, none)

@@ -1,4 +1,8 @@
-"""How requests reach hospitals: one call, whatever lies between."""
+"""How requests reach hospitals: one call, whatever lies between.
+
+Trust model: whoever carries messages may lose, delay or repeat them. Bodies are checked by who reads them,
+and what is secret in them is protected before it gets here.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +44,7 @@ class Messaging(ABC):
         *,
         insist: bool = False,
     ) -> Iterator[Tuple[str, Reply]]:
-        """Send all requests and give each answer as it comes.
+        """Send all requests and give each answer as it comes; ``kind`` is one of the protocol's.
 
         Every hospital that is asked is given once; one without an answer after ``timeout`` seconds as
         :class:`NoAnswer`, one that is not connected right away unless ``insist`` says to wait for it.

@@ -156,8 +156,8 @@ class RemoteTransport(Transport):
                 else:
                     total = np.frombuffer(answer["total"], "<f8").astype(np.float64)
                     if total.shape == (exchange.layout.size,):
-                        agreed = answer["ranges"]
-                        ranges = None if agreed is None else np.frombuffer(agreed, "<f8").astype(np.float64)
+                        packed = answer["ranges"]
+                        ranges = None if packed is None else np.frombuffer(packed, "<f8").astype(np.float64)
                         return Opened(total, tuple(answer["senders"]), ranges)
                     reasons.append(f"{name}: a sum of {len(total)} values, {exchange.layout.size} expected")
         raise ProtectionError(

@@ -61,9 +61,9 @@ def open_sum(folder: HospitalFolder, run: Run, fields: Dict[str, Any]) -> bytes:
     exchange = _exchange(run, fields["round"])
     opened = run.keying().opener(run.own, run.coordinator).open(fields["combined"], exchange)
     check_others(folder, opened.senders, f"the sum of round {fields['round']}")
-    agreed = None if opened.ranges is None else opened.ranges.astype("<f8").tobytes()
+    packed = None if opened.ranges is None else opened.ranges.astype("<f8").tobytes()
     total = opened.total.astype("<f8").tobytes()
-    return protocol.encode_answer({"total": total, "senders": list(opened.senders), "ranges": agreed})
+    return protocol.encode_answer({"total": total, "senders": list(opened.senders), "ranges": packed})
 
 
 def digest_of(fields: Dict[str, Any], server: bytes = b"") -> str:

@@ -72,7 +72,7 @@ class RunStore:
     def write_arrays(self, name: str, arrays: Dict[str, np.ndarray]) -> None:
         """Keep arrays under ``name``."""
         buffer = io.BytesIO()
-        np.savez(buffer, **arrays)
+        np.savez(buffer, **arrays)  # type: ignore[arg-type]  # newer numpy types an option there
         write_bytes(self._folder / f"{name}.npz", buffer.getvalue(), private=True)
 
     def read_arrays(self, name: str) -> Optional[Dict[str, np.ndarray]]:

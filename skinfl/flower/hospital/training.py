@@ -62,13 +62,13 @@ class Trainer:
         task = _task(fields, server, agent)
         before = _restore(run.store, agent, task.round)
         metrics = agent.evaluate(test, task) if fields["evaluate"] and len(test) else None
-        fitted = agent.train(train, task)
+        update = agent.train(train, task)
         answer = protocol.encode_answer(
             {
-                "messages": fitted.messages,
-                "loss": float(fitted.loss),
-                "clipped": float(fitted.clipped),
-                "seconds": fitted.seconds,
+                "messages": update.messages,
+                "loss": float(update.loss),
+                "clipped": float(update.clipped),
+                "seconds": update.seconds,
                 "metrics": metrics,
             }
         )

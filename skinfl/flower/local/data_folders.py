@@ -46,22 +46,22 @@ def write_dataset(dataset: LesionDataset, folder: Path) -> None:
         Image.fromarray(dataset.images[i]).save(folder / f"{dataset.image_ids[i]}.png", compress_level=1)
 
 
-def hand_out(material: FederatedData, federation: Path) -> None:
+def hand_out(federated: FederatedData, federation: Path) -> None:
     """Write each hospital's training and test images into its folder, the common test set into ``test``.
 
     A hospital without test images gets an empty folder for them.
     """
-    for name in material.partition:
+    for name in federated.partition:
         folder = federation / name
-        write_dataset(material.train_of(name), folder / "data")
-        test = material.test_of(name)
+        write_dataset(federated.train_of(name), folder / "data")
+        test = federated.test_of(name)
         if len(test):
             write_dataset(test, folder / "test")
         else:
             (folder / "test").mkdir()
         text = (folder / HOSPITAL_FILE).read_text("utf-8")
         (folder / HOSPITAL_FILE).write_text(text.replace('test_data = ""', 'test_data = "test"'), "utf-8")
-    write_dataset(material.test, federation / "coordinator" / "test")
+    write_dataset(federated.test, federation / "coordinator" / "test")
 
 
 def _write_table(dataset: LesionDataset, path: Path) -> None:

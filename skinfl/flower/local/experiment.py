@@ -36,7 +36,7 @@ def flower_settings(settings: Settings) -> Settings:
 
 def run_experiment(
     settings: Settings,
-    material: FederatedData,
+    federated: FederatedData,
     out: Path,
     app: Path,
     *,
@@ -57,11 +57,11 @@ def run_experiment(
     out = Path(out).resolve()
     federation = out / "federation"
     if not resume:
-        make_federation(material, federation, f"127.0.0.1:{free_ports(1)[0]}")
+        make_federation(federated, federation, f"127.0.0.1:{free_ports(1)[0]}")
     elif not federation.is_dir():
         raise SettingsError(f"{out} holds no Flower run to go on with")
     digest = bundle_digest(app)
-    for name in material.partition:
+    for name in federated.partition:
         approve(read_hospital(federation / name), digest, "this checkout")
     config = out / "flower.toml"
     write_text(config, to_toml(settings))
@@ -69,7 +69,7 @@ def run_experiment(
         "config": str(config),
         "out": str(out),
         "resume": resume,
-        "unit": largest_part(material),
+        "unit": largest_part(federated),
         "test-data": str(federation / "coordinator" / "test"),
         **(options or {}),
     }
@@ -77,11 +77,11 @@ def run_experiment(
     deployment = LocalDeployment(federation, out / "logs", simulation=simulation, environment=environment)
     with deployment, MemoryWatch(deployment.running) as memory:
         deployment.start()
-        run = deployment.submit(app, run_config, _engine(len(material.partition)) if simulation else None)
+        run = deployment.submit(app, run_config, _engine(len(federated.partition)) if simulation else None)
         status = deployment.wait(run, timeout, show)
     if status != "finished:completed":
         raise ProcessError(f"the run ended as {status}: see {out / 'logs' / 'run.log'}")
-    return _complete(out, material, memory.peak)
+    return _complete(out, federated, memory.peak)
 
 
 def _engine(hospitals: int) -> Dict[str, Any]:
@@ -93,11 +93,11 @@ def _engine(hospitals: int) -> Dict[str, Any]:
     }
 
 
-def _complete(out: Path, material: FederatedData, peak: Any) -> Dict[str, Any]:
+def _complete(out: Path, federated: FederatedData, peak: Any) -> Dict[str, Any]:
     """Add to the coordinator's result what only this machine knows, and draw the report."""
     result = json.loads((out / RESULT).read_text("utf-8"))
-    result["data"] = describe_data(material)
-    result["partition"] = describe_partition(material)
+    result["data"] = describe_data(federated)
+    result["partition"] = describe_partition(federated)
     result["memory"] = {"peak_bytes": peak}
     write_json(out / RESULT, result)
     records = read_records(out / ROUNDS)

@@ -19,6 +19,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from functools import partial
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Type
@@ -140,7 +141,7 @@ class LocalDeployment:
         for name in names:
             self.launch_supernode(name, self.federation / name)
         for name in names:
-            self._await(name, lambda name=name: self._is_connected(name))
+            self._await(name, partial(self._is_connected, name))
 
     def _is_connected(self, name: str) -> bool:
         said = self.log(name).read_text("utf-8", "replace")

@@ -11,18 +11,18 @@ from skinfl.flower.provisioning.provision import PROTECTIONS, provision
 from skinfl.settings import Settings
 
 
-def make_federation(material: FederatedData, out: Path, server: str = "localhost") -> None:
-    """Provision a federation on this machine and hand each hospital its part of ``material``.
+def make_federation(federated: FederatedData, out: Path, server: str = "localhost") -> None:
+    """Provision a federation on this machine and hand each hospital its part of ``federated``.
 
     Its hospitals accept every protection: they are all on this machine, and plaintext is to compare with.
     """
-    provision(list(material.partition), server, out, listen="127.0.0.1", protections=PROTECTIONS)
-    hand_out(material, out)
+    provision(list(federated.partition), server, out, listen="127.0.0.1", protections=PROTECTIONS)
+    hand_out(federated, out)
 
 
-def largest_part(material: FederatedData) -> int:
-    """Return the unit that virtual workers would agree on for this material."""
-    return unit_images(max(len(material.train_of(name)) for name in material.partition))
+def largest_part(federated: FederatedData) -> int:
+    """Return the unit that virtual workers would have for these data."""
+    return unit_images(max(len(federated.train_of(name)) for name in federated.partition))
 
 
 def prepare_simulation(settings: Settings, federation: Path, hospitals: int) -> Settings:

@@ -257,4 +257,4 @@ def serve_reading() -> None:
     except ProtectionError as error:
         sys.stdout.write(str(error))
         raise SystemExit(_REFUSED) from None
-    sys.stdout.buffer.write(found)
+    sys.stdout.buffer.write(found.data)

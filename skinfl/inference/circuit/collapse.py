@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import List, Tuple
+from typing import Any, List, Tuple
 
 import numpy as np
 import torch
@@ -80,8 +80,15 @@ def collapse(model: nn.Module, *, in_channels: int, image_size: int) -> Collapse
 def _stages(model: nn.Module) -> List[nn.Sequential]:
     """Cut the network at its two activations."""
     if isinstance(model, SkinNet):
-        layers = [model.conv1, model.activation, model.pool, model.conv2, model.pool, nn.Flatten()]
-        layers += [model.hidden, model.activation, model.output]
+        layers: List[nn.Module] = [
+            model.conv1,
+            model.activation,
+            model.pool,
+            model.conv2,
+            model.pool,
+            nn.Flatten(),
+        ]
+        layers += [nn.Flatten(), model.hidden, model.activation, model.output]
     elif isinstance(model, nn.Sequential):
         layers = list(model)
     else:
@@ -111,7 +118,7 @@ def _first_convolution(stage: nn.Sequential, in_channels: int) -> Tuple[np.ndarr
     if kinds not in ([nn.Conv2d], [nn.Conv2d, nn.BatchNorm2d]):
         raise ModelError("before its first activation the network must have one zero-padded convolution only")
     layers = [layer for layer in stage if isinstance(layer, (nn.Conv2d, nn.BatchNorm2d))]
-    conv = layers[0]
+    conv: Any = layers[0]
     geometry = (conv.kernel_size, conv.stride, conv.padding)
     plain = conv.groups == 1 and tuple(conv.dilation) == (1, 1) and conv.padding_mode == "zeros"
     if not plain or any(isinstance(pair, str) or pair[0] != pair[1] for pair in geometry):
@@ -145,9 +152,9 @@ def _matrix(stage: nn.Sequential, shape: Tuple[int, ...]) -> Tuple[np.ndarray, n
             constant = stage(torch.zeros((1, *shape), dtype=torch.float64))[0]
         outputs = len(constant.reshape(-1))
         copies = torch.zeros((outputs, *shape), dtype=torch.float64, requires_grad=True)
-        stage(copies).diagonal().sum().backward()
+        matrix = torch.autograd.grad(stage(copies).diagonal().sum(), copies)[0]
     except RuntimeError as error:
         raise ModelError(f"the network's layers do not fit images of this size: {error}") from error
     if constant.dim() != 1:
         raise ModelError("the network's stages must end in a vector: a Flatten or Linear layer is missing")
-    return copies.grad.reshape(outputs, -1).numpy(), constant.numpy()
+    return matrix.reshape(outputs, -1).numpy(), constant.numpy()

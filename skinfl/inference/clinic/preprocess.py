@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Sequence
 
 import numpy as np
-from PIL import Image
 
-from skinfl.data.images import open_image
+from skinfl.data.images import open_image, to_square
 from skinfl.data.normalisation import Normalisation, normalise
 from skinfl.errors import DataError
 
@@ -25,7 +24,7 @@ def read_images(
     for i, path in enumerate(paths):
         if not Path(path).is_file():
             raise DataError(f"{path} does not exist: give the path of an image")
-        image = open_image(Path(path)).resize((image_size, image_size), Image.BILINEAR)
+        image = to_square(open_image(Path(path)), image_size)
         pixels[i] = np.asarray(image.convert("L") if channels == 1 else image).reshape(pixels.shape[1:])
     return normalise(pixels, Normalisation(tuple(mean), tuple(std))).astype(np.float64)
 

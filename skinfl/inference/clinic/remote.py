@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import ssl
 import time
-from typing import Any, List, Optional
+from typing import Any, Dict, List, Optional
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -90,7 +90,7 @@ class RemoteModel:
         encrypted = self._client.encrypt(image)
         for _ in range(_REGISTRATIONS):
             if not self._keys:
-                self._register()
+                self._register(self._client)
             answer = self._post_image(encrypted)
             if answer is not None:
                 break
@@ -101,9 +101,9 @@ class RemoteModel:
             )
         return self._client.decrypt(unpack(answer, "answer", fingerprint, "server")["answer"])
 
-    def _register(self) -> None:
+    def _register(self, client: LatencyClient) -> None:
         fingerprint = self.info.latency.fingerprint
-        galois, relin = self._client.evaluation_keys()
+        galois, relin = client.evaluation_keys()
         answer = self._request("POST", "/v1/keys", pack("keys", fingerprint, galois=galois, relin=relin))
         self._keys = unpack(answer.content, "registered", fingerprint, "server")["keys"]
 
@@ -122,7 +122,7 @@ class RemoteModel:
         timeout: Optional[float] = None,
     ) -> Any:
         """Send a request, again where the server is busy; with ``forgetful`` a 404 is returned."""
-        extra = {} if timeout is None else {"timeout": timeout}
+        extra: Dict[str, Any] = {} if timeout is None else {"timeout": timeout}
         for wait in (*_WAIT, None):
             try:
                 answer = self._http.request(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Dict, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, NamedTuple, Optional, Sequence, Tuple, Union, cast
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
@@ -70,6 +70,7 @@ class He(Protection):
         self.degree = degree
         self.precision = check_precision(precision)
         self.bits = bits
+        self._quantised: Optional[QuantisedEncoding] = None
         self.rounding_seed = rounding_seed
         self.error_feedback = error_feedback
         if scheme == "bfv":
@@ -78,7 +79,7 @@ class He(Protection):
             self.bits = DEFAULT_BITS if bits is None else bits
             self.clip = None if clip is None else check_clip(clip)
             self.rounding = check_rounding(rounding or "stochastic", ("stochastic", "nearest"))
-            QuantisedEncoding(self.bits, self.clip)  # refuses other numbers of bits
+            self._quantised = QuantisedEncoding(self.bits, self.clip)
         else:
             if bits is not None or rounding_seed is not None or error_feedback:
                 raise SettingsError("bits, rounding_seed and error_feedback need he_scheme bfv")
@@ -153,9 +154,9 @@ class He(Protection):
 
         With error feedback the sum carries what the last round cut off, and lacks what this one does.
         """
-        if self.scheme != "bfv":
+        if self._quantised is None:
             return hospitals * FixedPoint(self.precision_for(hospitals), rounding=self.rounding).error
-        error = hospitals * QuantisedEncoding(self.bits, self.clip).error(largest, self.rounding)
+        error = hospitals * self._quantised.error(largest, self.rounding)
         return 2 * error if self.error_feedback else error
 
     @property
@@ -189,8 +190,8 @@ class He(Protection):
 
     def _build(self, hospitals: int) -> Tuple[Union[FixedPointEncoder, QuantisedEncoding], Packing]:
         """Return the layout of integers and their packing for that many hospitals."""
-        if self.scheme == "bfv":
-            quantised = QuantisedEncoding(self.bits, self.clip)
+        if self._quantised is not None:
+            quantised = self._quantised
             chosen = bfv.choose_parameters(hospitals=hospitals, largest=quantised.largest, degree=self.degree)
             return quantised, bfv.BfvPacking(chosen, quantised)
         parameters, precision = ckks.choose_parameters(
@@ -199,7 +200,7 @@ class He(Protection):
         encoding = FixedPointEncoder(
             hospitals=hospitals,
             capacity=parameters.capacity,
-            clip=self.clip,
+            clip=cast(float, self.clip),  # None with bfv alone
             precision=precision,
             rounding=self.rounding,
         )

@@ -31,7 +31,8 @@ _LENGTH = 4
 class Packing(ABC):
     """How an encoder's integers become the slots of ciphertexts, and back.
 
-    Holds public parameters only. A sum is exact: where one could come out wrong, a setup is refused.
+    Holds public parameters only: hospitals, aggregator and opener each make the same. A sum is exact: where
+    one could come out wrong, a setup is refused.
     """
 
     #: the SEALContext
@@ -55,11 +56,17 @@ class Packing(ABC):
 
     @abstractmethod
     def decode(self, plaintext: Any, count: int) -> np.ndarray:
-        """Return the first ``count`` integers of a decrypted sum, int64, shape ``(count,)``."""
+        """Return the first ``count`` integers of a decrypted sum, int64, shape ``(count,)``.
+
+        Slots beyond those that :meth:`encode` filled hold nothing that counts.
+        """
 
     @abstractmethod
     def vector(self, integers: np.ndarray, layout: Layout, senders: int, agreement: str) -> Decoded:
         """Return the vector of all ciphertexts' integers, int64, summed over that many senders.
+
+        ``integers``: shape ``(sum(sizes(layout, agreement)),)``, in the order of the ciphertexts. The vector
+        is float64, in the unit of those that were encoded.
 
         Raises :class:`~skinfl.errors.ProtectionError` where the senders used different ranges.
         """
@@ -160,7 +167,7 @@ def read_ciphertexts(sender: str, body: bytearray, packing: Packing, expected: i
     view, position = memoryview(body), 0
     while position < len(view):
         length = int.from_bytes(view[position : position + _LENGTH], "big")
-        piece = view[position + _LENGTH : position + _LENGTH + length]
+        piece = bytes(view[position + _LENGTH : position + _LENGTH + length])
         position += _LENGTH + length
         if position > len(view) or len(found) == expected:
             raise MessageError(sender, f"it doesn't hold {expected} whole ciphertexts")

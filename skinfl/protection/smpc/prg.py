@@ -38,11 +38,11 @@ class Stream:
         self._encryptor = Cipher(algorithms.AES(seed[:16]), modes.CTR(seed[16:])).encryptor()
         self._scratch = new_scratch() if scratch is None else scratch
 
-    def words(self, count: int, dtype: type) -> np.ndarray:
+    def words(self, count: int, dtype: np.dtype) -> np.ndarray:
         """Return the next ``count`` words (at most BLOCK), unsigned and uniform over ``dtype``.
 
         The array is overwritten by the next call.
         """
         length = count * np.dtype(dtype).itemsize
-        self._encryptor.update_into(memoryview(_ZEROS)[:length], self._scratch)
+        self._encryptor.update_into(memoryview(_ZEROS)[:length], memoryview(self._scratch))
         return self._scratch[:length].view(dtype)

@@ -12,7 +12,7 @@ from skinfl.protection.base import AggregatorSide, HospitalSide, OpenerSide, Pro
 from skinfl.protection.encoder import FixedPointEncoder, fit_precision
 from skinfl.protection.fixedpoint import FixedPoint
 from skinfl.protection.keys import Directory
-from skinfl.protection.options import check_clip, check_precision, check_rounding
+from skinfl.protection.options import check_clip, check_parties, check_precision, check_rounding, party_names
 from skinfl.protection.roles import MINIMUM_SENDERS, OPENER, Session, check_hospitals
 from skinfl.protection.sealing import Channel
 from skinfl.protection.smpc.additive import AdditiveHospital, AdditiveOpener, AdditiveParty
@@ -59,37 +59,32 @@ class Smpc(Protection):
     ):
         if scheme not in SCHEMES:
             raise SettingsError(f"unknown smpc_scheme {scheme!r}: {nearest(str(scheme), SCHEMES)}")
-        number = isinstance(parties, int) and not isinstance(parties, bool)
-        if parties != "hospitals" and not (number and 2 <= parties <= 1000):
-            raise SettingsError(
-                f"parties = {parties!r}: give 2 to 1000, or 'hospitals'; one party alone sees everything"
-            )
         self.scheme = scheme
-        self.parties = parties
+        self.parties = check_parties(parties)
         self.threshold = threshold
-        self.arithmetic = Ring(ring) if scheme == "additive" else Field(ring)
+        self.arithmetic: Union[Ring, Field] = Ring(ring) if scheme == "additive" else Field(ring)
         self.precision = check_precision(precision)
         self.clip = check_clip(clip)
         self.rounding = check_rounding(rounding, ("truncate", "nearest"))
-        if number:
-            self._threshold_of(parties)
+        if isinstance(self.parties, int):
+            self._threshold_of(self.parties)
 
     @property
     def aggregator_sees(self) -> str:
         """One line on what parties see."""
         if self.scheme == "additive":
-            who = "all hospitals" if self.parties == "hospitals" else f"all {self.parties} parties"
+            who = "all hospitals" if isinstance(self.parties, str) else f"all {self.parties} parties"
             return f"uniform random shares; an update only if {who} collude"
-        if self.parties == "hospitals":
+        if isinstance(self.parties, str):
             t = self.threshold or "a majority"
             return f"uniform random shares; an update only if {t} of the hospitals collude"
-        t = self._threshold_of(self.parties)
-        return f"uniform random shares; an update only if {t} of {self.parties} parties collude"
+        number = self._threshold_of(self.parties)
+        return f"uniform random shares; an update only if {number} of {self.parties} parties collude"
 
     def check(self, hospitals: int) -> None:
         """Refuse a precision that could overflow, and a threshold beyond the hospitals."""
         self.precision_for(hospitals)
-        self._threshold_of(hospitals if self.parties == "hospitals" else self.parties)
+        self._threshold_of(hospitals if isinstance(self.parties, str) else self.parties)
 
     def setup(self, hospitals: Sequence[str]) -> Roles:
         """Make all keys in this process and hand each role its own."""
@@ -103,16 +98,14 @@ class Smpc(Protection):
 
     def party_names(self, hospitals: Sequence[str]) -> Tuple[str, ...]:
         """Return the names of the aggregating parties."""
-        if self.parties == "hospitals":
-            return tuple(hospitals)
-        return tuple(f"party-{i + 1}" for i in range(self.parties))
+        return party_names(self.parties, hospitals)
 
     def hospital(self, name: str, private: X25519PrivateKey, directory: Directory) -> HospitalSide:
         """Make hospital ``name``'s role from its own private key and everyone's public ones."""
         plan = self._plan(directory)
         keys.check_own(name, private, directory.hospitals.get(name))
         links = {party: Channel(private, directory.parties[party]) for party in plan.parties}
-        if self.scheme == "additive":
+        if isinstance(plan.arithmetic, Ring):
             return AdditiveHospital(name, plan.session, plan.encoder, plan.arithmetic, links)
         return ShamirHospital(name, plan.session, plan.encoder, plan.arithmetic, plan.threshold, links)
 
@@ -122,7 +115,7 @@ class Smpc(Protection):
         keys.check_own(name, private, directory.parties.get(name))
         links = {hospital: Channel(private, public) for hospital, public in directory.hospitals.items()}
         opener = Channel(private, directory.opener)
-        if self.scheme == "additive":
+        if isinstance(plan.arithmetic, Ring):
             return AdditiveParty(
                 name, plan.session, plan.encoder, plan.arithmetic, plan.parties, links, opener
             )
@@ -135,7 +128,7 @@ class Smpc(Protection):
         plan = self._plan(directory)
         keys.check_own(OPENER, private, directory.opener)
         links = {party: Channel(private, directory.parties[party]) for party in plan.parties}
-        if self.scheme == "additive":
+        if isinstance(plan.arithmetic, Ring):
             return AdditiveOpener(plan.session, plan.encoder, plan.arithmetic, links)
         return ShamirOpener(plan.session, plan.encoder, plan.arithmetic, plan.threshold, links)
 
