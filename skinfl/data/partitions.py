@@ -6,15 +6,17 @@ what it holds of the split's training photographs.
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Optional
+from typing import TYPE_CHECKING, Any, Dict, List, Optional
 
 import numpy as np
 
-from skinfl.data.dataset import Indices, LesionDataset
 from skinfl.data.splits import Groups, group_photographs, shuffled
 from skinfl.errors import DataError, SettingsError, nearest
 from skinfl.registry import Option, Registry
 from skinfl.seeds import numpy_rng
+
+if TYPE_CHECKING:
+    from skinfl.data.dataset import Indices, LesionDataset
 
 #: the share of the data each of the paper's five hospitals holds
 PAPER_SHARES = (0.10, 0.35, 0.25, 0.15, 0.15)

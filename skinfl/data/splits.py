@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Callable, Dict, Iterable, List, NamedTuple, Tuple
+from typing import TYPE_CHECKING, Callable, Dict, Iterable, List, NamedTuple, Tuple
 
 import numpy as np
 
-from skinfl.data.dataset import Indices, LesionDataset
 from skinfl.errors import DataError, nearest
 from skinfl.seeds import numpy_rng
+
+if TYPE_CHECKING:
+    from skinfl.data.dataset import Indices, LesionDataset
 
 PROTOCOLS = ("grouped", "published")
 #: the published code copies each photograph ten times before it draws the test set
