@@ -16,6 +16,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from skinfl.lazy import exports
+from skinfl.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from skinfl.api import compare, load_data, load_result, train
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from skinfl.results import ComparisonResult, TrainingResult
     from skinfl.settings import Settings
 
-__version__ = "0.1.0"
+
 __all__ = [
     "ComparisonResult",
     "LesionClassifier",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, 
 import typer
 from rich.console import Console
 
-from skinfl import __version__, data_commands, plugins
+from skinfl import data_commands, plugins
 from skinfl.console import RunDisplay, fail, loading, prepare_streams, settle_streams
 from skinfl.errors import SkinflError, broken_package
 from skinfl.flags import Invocation, settings_command
@@ -21,6 +21,7 @@ from skinfl.inference import commands as inference_commands
 from skinfl.paths import PathLike, command_line, path, program
 from skinfl.run_folder import CHECKPOINT
 from skinfl.settings import Settings
+from skinfl.version import __version__
 
 if TYPE_CHECKING:
     from skinfl.assembly import FederatedData

@@ -8,7 +8,6 @@ from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Un
 
 import numpy as np
 
-from skinfl import __version__
 from skinfl.assembly import Assembly, FederatedData, assemble, model_options
 from skinfl.data.dataset import LesionDataset
 from skinfl.errors import CheckpointError
@@ -23,6 +22,7 @@ from skinfl.paths import PathLike
 from skinfl.report import html, plots
 from skinfl.run_folder import CHECKPOINT, CONFIG, FIGURES, MODEL, RESULT, ROUNDS, RunFolder, claimed
 from skinfl.settings import Settings
+from skinfl.version import __version__
 
 __all__ = ["CHECKPOINT", "CONFIG", "FIGURES", "MODEL", "RESULT", "ROUNDS", "Outcome", "run"]
 KIND = "train"

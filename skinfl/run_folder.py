@@ -93,6 +93,12 @@ class RunFolder:
         write_json(self.path / ABOUT, self.about)
         write_text(self.path / CONFIG, to_toml(settings))
 
+    def own(self) -> None:
+        """Take the folder for made by this process, even if another made it on the way to losing it."""
+        made = Path(os.path.abspath(str(self.path)))
+        if made not in self._made:
+            self._made.insert(0, made)
+
     def close(self) -> None:
         """Let go of the folder; where no run came of it, take away what was made for it."""
         if self.about and not self.resumed and not holds_results(self.path):
@@ -142,7 +148,9 @@ def claim_new(name: str, kind: str) -> RunFolder:
         number += 1
         if not path.exists():
             with suppress(_Claimed):
-                return claim(path, kind)
+                folder = claim(path, kind)
+                folder.own()
+                return folder
 
 
 def claimed(out: Union[PathLike, RunFolder], kind: str, resume: bool) -> ContextManager[RunFolder]:

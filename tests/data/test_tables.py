@@ -155,4 +155,4 @@ def test_a_pipe_or_a_folder_in_a_tables_place_is_refused_at_once(tmp_path):
     for name in ("pipe.csv", "folder.csv"):
         with pytest.raises(DataError, match=rf"{name} cannot be read \(it is no file\)"):
             tables.read_table(tmp_path / name, ["image"], "https://example.org")
-        assert tables.header(tmp_path / name) == [] and tables.words(tmp_path / name) == []
+        assert tables.header(tmp_path / name) == [] and tables.cells(tmp_path / name) == []

@@ -24,13 +24,13 @@ import time
 from contextlib import asynccontextmanager
 from typing import Any, AsyncIterator, Dict, List, Optional, Sequence, Tuple
 
-from skinfl import __version__
 from skinfl.errors import MissingExtra, SettingsError, is_missing
 from skinfl.inference.circuit.prepare import Served
 from skinfl.inference.info import to_json
 from skinfl.inference.messages import MEDIA_TYPE, Refused, pack, unpack
 from skinfl.inference.server.pool import Limits, Pool
 from skinfl.inference.server.worker import Job
+from skinfl.version import __version__
 
 try:
     from fastapi import FastAPI, Request, Response
