@@ -5,6 +5,8 @@ VENV ?= .venv
 EXTRAS ?= dev,serve
 DEMO_FLAGS ?=
 TESTS ?=
+# a process for each of two cores; a file's tests stay together, as they share what they start
+PARALLEL ?= -n 2 --dist loadfile
 
 .PHONY: demo test test-all test-flower coverage lint clean
 
@@ -18,14 +20,14 @@ demo: $(VENV)/.installed
 	$(VENV)/bin/python experiments/compare.py $(DEMO_FLAGS)
 
 test: $(VENV)/.installed
-	$(VENV)/bin/python -m pytest -m "not slow" $(TESTS)
+	$(VENV)/bin/python -m pytest $(PARALLEL) -m "not slow" $(TESTS)
 
 test-all: $(VENV)/.installed
-	$(VENV)/bin/python -m pytest $(TESTS)
+	$(VENV)/bin/python -m pytest $(PARALLEL) $(TESTS)
 
 # In an environment of its own: Flower holds some packages back at older versions.
 test-flower:
-	$(MAKE) --no-print-directory test-all VENV=$(VENV)-flower EXTRAS=dev,serve,flower TESTS=tests/flower
+	$(MAKE) --no-print-directory test-all VENV=$(VENV)-flower EXTRAS=dev,serve,flower TESTS=tests/flower PARALLEL=
 
 coverage: $(VENV)/.installed
 	$(VENV)/bin/python -m pytest --cov --cov-report=term-missing:skip-covered

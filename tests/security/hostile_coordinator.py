@@ -202,7 +202,8 @@ class HostileCoordinator:
 
     def model(self, vector: np.ndarray) -> ServerState:
         """Return the state that brings a model of the coordinator's own making."""
-        return self.start._replace(model=np.asarray(vector, np.float32))
+        cut = self.layout.n_parameters
+        return self.start.replace(parameters=vector[:cut], statistics=vector[cut:])
 
     def first_layer(self) -> slice:
         """Return where the first layer's weights lie in an update."""

@@ -278,7 +278,7 @@ def key_from(coordinator, total, factor):
     packing = coordinator.packing
     degree = packing.parameters.degree
     assert len(total) >= degree
-    words = np.rint(total[:degree] * packing._encoding.fixed.scale) * packing.scale / factor
+    words = np.rint(total[:degree] * packing._fixed_point.fixed.scale) * packing.scale / factor
     slots = words[: degree // 2] + 1j * words[degree // 2 :]
     plaintext = sealapi.Plaintext()
     sealapi.CKKSEncoder(packing.context).encode(slots.tolist(), 1.0, plaintext)

@@ -97,7 +97,7 @@ def choose_parameters(
 
 
 class CkksPacking(Packing):
-    """Words in the real and imaginary parts of CKKS slots."""
+    """Integers in the real and imaginary parts of CKKS slots."""
 
     def __init__(self, parameters: CkksParameters, fixed_point: FixedPointEncoder, by_layer: bool):
         self.parameters = parameters
