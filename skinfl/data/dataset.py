@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -37,6 +37,9 @@ class Lesion(NamedTuple):
     sex: str
     age: float
     patient_id: str = ""
+
+
+_PER_PHOTOGRAPH = ("lesion_ids", "image_ids", "sites", "sexes", "ages", "patient_ids")
 
 
 class LesionDataset:
@@ -91,8 +94,7 @@ class LesionDataset:
         self._digest = ""
         if self.images.ndim != 4 or self.images.shape[3] not in (1, 3):
             raise DataError(f"{name}: images must have shape (n, height, width, 1 or 3)")
-        columns = ("labels", "lesion_ids", "image_ids", "sites", "sexes", "ages", "patient_ids")
-        for column in columns:
+        for column in ("labels", *_PER_PHOTOGRAPH):
             if len(getattr(self, column)) != n:
                 raise DataError(f"{name}: {len(getattr(self, column))} {column} for {n} images")
         if n and not (0 <= self.labels.min() and self.labels.max() < len(self.classes)):
@@ -113,23 +115,27 @@ class LesionDataset:
             self.patient_ids[i],
         )
 
+    def captions(self) -> Dict[str, Any]:
+        """Return all but images and labels, by the constructor's names: for where the two travel apart."""
+        return {
+            "name": self.name,
+            "classes": self.class_info,
+            "lesion_ids": self.lesion_ids,
+            "image_ids": self.image_ids,
+            "sites": self.sites,
+            "sexes": self.sexes,
+            "ages": self.ages,
+            "synthetic": self.synthetic,
+            "lesions_known": self.lesions_known,
+            "patient_ids": self.patient_ids,
+        }
+
     def subset(self, indices: Indices) -> LesionDataset:
         """Return the photographs at ``indices``, in that order."""
         i = np.asarray(indices, dtype=np.int64)
-        return LesionDataset(
-            self.name,
-            self.images[i],
-            self.labels[i],
-            self.class_info,
-            self.lesion_ids[i],
-            self.image_ids[i],
-            self.sites[i],
-            self.sexes[i],
-            self.ages[i],
-            self.synthetic,
-            self.lesions_known,
-            self.patient_ids[i],
-        )
+        captions = self.captions()
+        captions.update({column: captions[column][i] for column in _PER_PHOTOGRAPH})
+        return LesionDataset(images=self.images[i], labels=self.labels[i], **captions)
 
     @property
     def image_shape(self) -> Tuple[int, int, int]:

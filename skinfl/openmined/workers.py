@@ -147,16 +147,7 @@ class PySyftWorker(Worker):
     def load(self, dataset: LesionDataset, *, tags: Sequence[str], description: str) -> PySyftPointer:
         images = self._send(dataset.images, (*tags, IMAGES), description)
         labels = self._send(dataset.labels, (*tags, LABELS), description)
-        captions = {
-            "name": dataset.name,
-            "classes": dataset.classes,
-            "lesion_ids": dataset.lesion_ids,
-            "image_ids": dataset.image_ids,
-            "sites": dataset.sites,
-            "sexes": dataset.sexes,
-            "ages": dataset.ages,
-            "synthetic": dataset.synthetic,
-        }
+        captions = dataset.captions()
         held = _Held(images.id_at_location, labels.id_at_location, tuple(tags), description, captions)
         self.syft_worker.held[held.images] = held
         return PySyftPointer(self, images, labels, held)

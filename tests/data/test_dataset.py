@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 
 import numpy as np
@@ -100,3 +101,27 @@ def test_the_digest_takes_no_time_at_full_size():
     # 0.1 s on a quiet core.
     assert time.process_time() - start < 1
     assert dataset.digest() is first
+
+
+def test_captions_are_all_but_images_and_labels():
+    dataset = LesionDataset(
+        "d",
+        np.zeros((3, 8, 8, 3)),
+        [0, 1, 0],
+        [LesionClass("nv", "naevus", False), LesionClass("mel", "melanoma", True)],
+        ["a", "a", "b"],
+        ["1", "2", "3"],
+        ["s", "s", "t"],
+        ["male", "", "female"],
+        [1.0, 2.0, 3.0],
+        synthetic=True,
+        lesions_known=False,
+        patient_ids=["p", "p", "q"],
+    )
+    names = list(inspect.signature(LesionDataset.__init__).parameters)
+    assert set(dataset.captions()) == set(names) - {"self", "images", "labels"}
+    again = LesionDataset(images=dataset.images, labels=dataset.labels, **dataset.captions())
+    assert again.digest() == dataset.digest() and again.class_info == dataset.class_info
+    part = dataset.subset([2, 0])
+    assert list(part.patient_ids) == ["q", "p"] and list(part.ages) == [3.0, 1.0]
+    assert part.synthetic and not part.lesions_known and part.class_info == dataset.class_info
