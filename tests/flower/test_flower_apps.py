@@ -203,7 +203,7 @@ def test_a_missing_extra_is_named(tmp_path, monkeypatch):
 
     def refuse(name, *rest):
         if name.split(".")[0] == "flwr":
-            raise ImportError(name)
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)  # as Python says it
         return original(name, *rest)
 
     monkeypatch.setattr(builtins, "__import__", refuse)
