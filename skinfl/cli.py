@@ -18,7 +18,7 @@ from skinfl.console import RunDisplay, fail, loading, prepare_streams, settle_st
 from skinfl.errors import SkinflError, broken_package
 from skinfl.flags import Invocation, settings_command
 from skinfl.inference import commands as inference_commands
-from skinfl.paths import PathLike, command_line, path, program
+from skinfl.paths import PathLike, command_line, path, program, this_command
 from skinfl.run_folder import CHECKPOINT
 from skinfl.settings import Settings
 from skinfl.version import __version__
@@ -326,8 +326,10 @@ def experiment(name: str, function: Callable, fixed: Dict[str, Any], **more: Any
 
     ``more`` goes to :func:`~skinfl.flags.settings_command`.
     """
+    script = command_line(this_command(name))
+    examples = f"Examples:\n\n{script} --rounds 3\n\n{script} --data PATH/TO/HAM10000 --out runs/mine"
     command = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    command.command(help=function.__doc__, context_settings=_HELP)(
+    command.command(help=function.__doc__, epilog=examples, context_settings=_HELP)(
         settings_command(name, fixed, **more)(function)
     )
     execute(command)

@@ -517,6 +517,17 @@ def test_scripts_are_the_command_with_the_protection_fixed(toy, monkeypatch, tmp
     assert result["protection"] == script[len("run_") :]
 
 
+@pytest.mark.parametrize("script", sorted(p.stem for p in (ROOT / "experiments").glob("*.py")))
+def test_a_scripts_help_has_examples(monkeypatch, capsys, script):
+    path = str(ROOT / "experiments" / f"{script}.py")
+    monkeypatch.setattr(sys, "argv", [path, "--help"])
+    monkeypatch.setenv("COLUMNS", "300")
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(path, run_name="__main__")
+    said = capsys.readouterr().out
+    assert not stop.value.code and f"{script}.py --rounds 3" in said
+
+
 def test_the_two_ends_of_the_scale_are_printed(toy, monkeypatch, capsys, tmp_path):
     flags = [*SMALL, "--seeds", "2", "--out", str(tmp_path / "s")]
     monkeypatch.setattr(sys, "argv", ["centralised", *flags])
