@@ -62,12 +62,15 @@ class PlaintextOpener(OpenerSide):
         self._session = session
 
     def open(self, combined: Mapping[str, bytes], exchange: Exchange) -> Opened:
-        """Return the sum."""
+        """Return the sum; raises :class:`~skinfl.errors.ProtectionError` for one that is not finite."""
         bodies, senders, _ = read_sums(combined, exchange, self._session, {AGGREGATOR: Plain()})
         body, size = bodies[AGGREGATOR], exchange.layout.size
         if len(body) != 8 * size:
             raise MessageError(AGGREGATOR, f"its sum has {len(body)} bytes, {8 * size} expected")
-        return Opened(np.frombuffer(body, "<f8").astype(np.float64), senders)
+        total = np.frombuffer(body, "<f8").astype(np.float64)
+        if not np.isfinite(total).all():
+            raise ProtectionError("the sum of the updates is not finite: lower --lr, or clip updates")
+        return Opened(total, senders)
 
 
 class Plaintext(Protection):

@@ -170,9 +170,20 @@ class Quantiser(Encoder):
         self._residual: Optional[np.ndarray] = None
 
     def set_ranges(self, ranges: np.ndarray) -> None:
-        """Take the clip ranges of the next round, one per segment of ordinary values."""
-        if self.encoding.clip is None:
-            self._ranges = np.array(ranges, np.float64)
+        """Take the clip ranges of the next round, one per segment of ordinary values.
+
+        Whoever passes them on may be mistaken or lie: a range that no sum can have given would quantise an
+        update to nothing, or to garbage. Raises :class:`~skinfl.errors.ProtectionError` for such.
+        """
+        if self.encoding.clip is not None:
+            return
+        told = np.array(ranges, np.float64)
+        if told.ndim != 1 or not np.all((told >= MINIMUM_CLIP) & (told <= COUNT_LIMIT)):
+            raise ProtectionError(
+                f"a quantisation range it is told lies outside {MINIMUM_CLIP:g} to {COUNT_LIMIT:g}: "
+                "no sum of updates gives such a range"
+            )
+        self._ranges = told
 
     def state(self) -> Dict[str, np.ndarray]:
         """Return the agreed ranges and the residual."""

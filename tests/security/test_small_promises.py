@@ -53,11 +53,10 @@ def quantising():
     return side, ranges
 
 
-taken = broken("a hospital quantises with whatever range it is told, to nothing or to garbage")
 BAD_RANGES = [
-    pytest.param(1e-300, id="tiny", marks=taken),
-    pytest.param(0.0, id="zero", marks=taken),
-    pytest.param(-1.0, id="negative", marks=taken),
+    pytest.param(1e-300, id="tiny"),
+    pytest.param(0.0, id="zero"),
+    pytest.param(-1.0, id="negative"),
     pytest.param(np.nan, id="no number"),
     pytest.param(np.inf, id="infinite"),
     pytest.param(1e300, id="huge"),
@@ -79,7 +78,6 @@ def test_impossible_ranges_are_refused(quantising, value, segments):
 # Sums: what is opened is the sum, or is refused.
 
 
-@broken("two finite updates whose sum is not finite are opened as infinity")
 def test_a_plaintext_sum_that_overflows():
     values = {name: np.full(LAYOUT.size, 1e308) for name in NAMES[:2]}
     with may_be_refused(), np.errstate(over="ignore"):
