@@ -135,7 +135,8 @@ def test_bounds_are_twice_what_extreme_images_reach():
     bounds = probe_bounds(network, [0.5], [0.25])
     black, white = np.full((1, 1, 12, 12), -2.0), np.full((1, 1, 12, 12), 2.0)
     reached = max(np.abs(network.logits(image)).max() for image in (black, white))
-    assert bounds.logits >= 2 * reached
+    # a product with many images at once may add up in another order than one with a single image
+    assert bounds.logits >= 2 * reached * (1 - 1e-12)
     assert bounds == probe_bounds(network, [0.5], [0.25])
     huge = network._replace(output=network.output * 1e308, hidden=network.hidden * 1e10)
     with np.errstate(over="ignore", invalid="ignore"), pytest.raises(ModelError, match="not finite"):
