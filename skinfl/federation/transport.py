@@ -14,6 +14,7 @@ import numpy as np
 from skinfl.errors import MessageError, SkinflError
 from skinfl.federation.hospital import ClientUpdate, HospitalAgent, Task
 from skinfl.protection.base import Exchange, Opened, Protected, Roles
+from skinfl.protection.roles import majority_first
 from skinfl.workers.base import Pointer
 
 Messages = Mapping[str, Mapping[str, bytes]]
@@ -141,11 +142,12 @@ def combine_at_parties(
     """
     received: Dict[str, set] = {party: set() for party in parties}
     refused: Dict[str, str] = {}
-    for hospital, by_party in messages.items():
-        for party, side in parties.items():
+    for party, side in parties.items():
+        for hospital in majority_first({name: m.get(party, b"") for name, m in messages.items()}):
             try:
-                if party not in by_party:
+                if party not in messages[hospital]:
                     raise MessageError(hospital, f"no message for {party}")
+                by_party = messages[hospital]
                 sender = side.receive(by_party[party], exchange)
                 if sender != hospital:
                     raise MessageError(hospital, f"it is signed {sender!r}")

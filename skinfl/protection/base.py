@@ -25,33 +25,52 @@ from skinfl.protection.layout import Layout
 
 
 class Exchange(NamedTuple):
-    """Which sum a message belongs to. ``run`` differs between runs, so none can be replayed."""
+    """Which sum a message belongs to. ``run`` differs between runs, so none can be replayed.
+
+    ``task`` is the digest of all that the hospitals were asked (model, normalisation, weights, settings, who
+    was asked), ``base`` of the state that they started from; each hospital derives both for itself, and
+    messages that differ in either never add up. A party that was not asked itself leaves them empty and
+    holds the messages against each other. ``cohort`` are the hospitals whose messages are to be added
+    (empty: all), ``attempt`` counts how often they have been asked to protect the same vectors: under
+    encryption anew for each smaller cohort.
+    """
 
     run: str
     round: int
     layout: Layout
+    task: str = ""
+    base: str = ""
+    cohort: Tuple[str, ...] = ()
+    attempt: int = 0
 
 
 class Protected(NamedTuple):
     """A hospital's messages, keyed by the party they are for.
 
-    ``clipped`` is the share of values, 0 to 1, that lay outside the clip range.
+    ``clipped`` is the share of values, 0 to 1, that lay outside the clip range. ``release`` is what the
+    aggregator needs besides, and gets for one attempt of a round only: see :attr:`AggregatorSide.releases`.
     """
 
     messages: Dict[str, bytes]
     clipped: float
+    release: bytes = b""
 
 
 class Opened(NamedTuple):
     """The sum of the senders' vectors: float64, shape ``(layout.size,)``.
 
-    ``ranges``, where a scheme has it, goes to :meth:`HospitalSide.set_ranges` of every hospital before the
-    next round. It is as confidential as the sum.
+    ``words`` is what was opened, as it was added up (integers, with the authenticator's at their end; float64
+    without protection): any hospital can be told it, and :meth:`HospitalSide.verify` it. ``clipped`` is the
+    sum of the shares of clipped values. ``ranges``, where a scheme has it, goes to
+    :meth:`HospitalSide.set_ranges` of every hospital before the next round. All are as confidential as
+    the sum.
     """
 
     total: np.ndarray
     senders: Tuple[str, ...]
     ranges: Optional[np.ndarray] = None
+    clipped: float = 0.0
+    words: Optional[np.ndarray] = None
 
 
 class HospitalSide(ABC):
@@ -66,6 +85,14 @@ class HospitalSide(ABC):
         """Protect ``vector``, a float array of shape ``(exchange.layout.size,)``.
 
         Raises :class:`~skinfl.errors.ProtectionError` for a wrong shape or a value that is not finite.
+        """
+
+    @abstractmethod
+    def verify(self, words: np.ndarray, senders: Sequence[str], exchange: Exchange) -> Opened:
+        """Return what :attr:`Opened.words` stand for, once they are proved to be the senders' sum.
+
+        Raises :class:`~skinfl.errors.ProtectionError` unless they are the sum of what exactly these
+        hospitals, each once, protected for this exchange.
         """
 
     def set_ranges(self, ranges: np.ndarray) -> None:  # noqa: B027 - optional by design
@@ -87,6 +114,9 @@ class AggregatorSide(ABC):
     """What one aggregating party runs. Holds no key that opens anything."""
 
     name: str
+    #: whether :meth:`combine` needs the :attr:`Protected.release` of every sender, whose messages are
+    #: unreadable without, also to who holds every key. Senders must then be exactly the exchange's cohort.
+    releases: bool = False
 
     @abstractmethod
     def receive(self, message: bytes, exchange: Exchange) -> str:
@@ -97,8 +127,13 @@ class AggregatorSide(ABC):
         """
 
     @abstractmethod
-    def combine(self, senders: Sequence[str], exchange: Exchange) -> bytes:
-        """Add the messages of ``senders`` (each received before), forget them all, return the sum."""
+    def combine(
+        self, senders: Sequence[str], exchange: Exchange, releases: Optional[Mapping[str, bytes]] = None
+    ) -> bytes:
+        """Add the messages of ``senders`` (each received before), forget them all, return the sum.
+
+        ``releases``, by sender, where :attr:`releases` says that they are needed.
+        """
 
 
 class OpenerSide(ABC):

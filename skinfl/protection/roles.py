@@ -26,7 +26,7 @@ import numpy as np
 
 from skinfl.errors import MessageError, ProtectionError
 from skinfl.protection import wire
-from skinfl.protection.base import AggregatorSide, Exchange, HospitalSide
+from skinfl.protection.base import AggregatorSide, Exchange, HospitalSide, Opened
 from skinfl.protection.encoder import Encoder
 from skinfl.protection.sealing import Link, Writer
 
@@ -62,6 +62,14 @@ def check_hospitals(hospitals: Sequence[str], minimum: int) -> Tuple[str, ...]:
     return names
 
 
+def keyed(secret: bytes, digest: str) -> str:
+    """Return a digest as it may be shown to those who lack the hospitals' secret: not to be guessed from.
+
+    The empty one stays empty, and all of them as they are where hospitals have no secret (plaintext).
+    """
+    return wire.fingerprint(secret, digest) if secret and digest else digest
+
+
 def begin_update(
     session: Session,
     link: Link,
@@ -69,10 +77,11 @@ def begin_update(
     recipient: str,
     exchange: Exchange,
     *,
+    secret: bytes = b"",
     reserve: int = 0,
     agreement: str = "",
 ) -> Writer:
-    """Begin a hospital's message to a party."""
+    """Begin a hospital's message to a party; ``secret`` is the hospitals' common one."""
     header = wire.Header(
         session.scheme,
         "update",
@@ -83,6 +92,9 @@ def begin_update(
         recipient,
         exchange.layout.digest,
         agreement=agreement,
+        task=keyed(secret, exchange.task),
+        base=keyed(secret, exchange.base),
+        attempt=exchange.attempt,
     )
     return link.writer(header, reserve)
 
@@ -94,6 +106,10 @@ class EncodingHospital(HospitalSide):
         self.name = name
         self._session = session
         self._encoder = encoder
+
+    def verify(self, words: np.ndarray, senders: Sequence[str], exchange: Exchange) -> Opened:
+        """Return what the words stand for, once they are proved to be the senders' sum."""
+        raise NotImplementedError
 
     def set_ranges(self, ranges: np.ndarray) -> None:
         """Take over what the last sum says."""
@@ -117,6 +133,35 @@ class EncodingHospital(HospitalSide):
                 self.progress(done, total)
 
 
+class Basis(NamedTuple):
+    """What a hospital's message rests on, as its header says; the same for all that enter a sum."""
+
+    agreement: str
+    task: str
+    base: str
+
+    @classmethod
+    def of(cls, header: wire.Header) -> Basis:
+        """Return a message's."""
+        return cls(header.agreement, header.task, header.base)
+
+
+def majority_first(messages: Mapping[str, bytes]) -> List[str]:
+    """Return the senders of messages, by name, those that rest on what most rest on first.
+
+    A single one that rests on something else is then refused, and not all that came after it. One whose
+    header cannot be read comes last.
+    """
+    found: Dict[str, Optional[Basis]] = {}
+    for name, message in messages.items():
+        try:
+            found[name] = Basis.of(wire.parse(message).header)
+        except MessageError:
+            found[name] = None
+    bases = list(found.values())
+    return sorted(found, key=lambda name: (found[name] is None, -bases.count(found[name]), found[name] or ()))
+
+
 class Party(AggregatorSide, Generic[Content]):
     """An aggregating party: keeps each hospital's message until the senders are agreed, then adds.
 
@@ -129,9 +174,9 @@ class Party(AggregatorSide, Generic[Content]):
         self.session = session
         self._links = dict(links)
         self._opener = opener
-        self._current: Optional[Tuple[str, int, str]] = None
+        self._current: Optional[Tuple[str, int, str, int]] = None
         self._kept: Dict[str, Content] = {}
-        self._agreement = ""
+        self._basis = Basis("", "", "")
         self._closed: Set[Tuple[str, int, str]] = set()
 
     @abstractmethod
@@ -147,7 +192,11 @@ class Party(AggregatorSide, Generic[Content]):
         return 0
 
     def receive(self, message: bytes, exchange: Exchange) -> str:
-        """Check and keep one hospital's message; return its sender."""
+        """Check and keep one hospital's message; return its sender.
+
+        ``exchange.task`` and ``base``, where given, are :func:`keyed`, as in messages. Hospitals that rest on
+        another :class:`Basis` than the first to come are refused: see :func:`majority_first`.
+        """
         envelope = wire.parse(message)
         sender = envelope.header.sender
         wire.check(
@@ -159,27 +208,31 @@ class Party(AggregatorSide, Generic[Content]):
             recipient=self.name,
             senders=self._links,
         )
-        key = _key(exchange)
-        if key in self._closed:
+        if _key(exchange) in self._closed:
             raise MessageError(sender, f"round {exchange.round} is already added up")
-        if key == self._current and sender in self._kept:
+        attempt = (*_key(exchange), exchange.attempt)
+        if attempt == self._current and sender in self._kept:
             raise MessageError(sender, "it came before: a replay, or sent twice")
-        agreement = envelope.header.agreement
-        if key == self._current and self._kept and agreement != self._agreement:
+        basis = Basis.of(envelope.header)
+        if exchange.task and (basis.task, basis.base) != (exchange.task, exchange.base):
+            raise MessageError(sender, "it was made for another task than this party was given")
+        if attempt == self._current and self._kept and basis != self._basis:
             raise MessageError(
-                sender, "it rests on another agreement than the others: tell it the last sum's"
+                sender, "it rests on another task or agreement than the others: tell it the last sum's"
             )
         content = self.read(envelope.header, self._links[sender].open(envelope), exchange)
-        if key != self._current:  # what an abandoned round left behind goes
-            self._current, self._kept = key, {}
-        self._agreement = agreement
+        if attempt != self._current:  # what an abandoned round or attempt left behind goes
+            self._current, self._kept = attempt, {}
+        self._basis = basis
         self._kept[sender] = content
         return sender
 
-    def combine(self, senders: Sequence[str], exchange: Exchange) -> bytes:
+    def combine(
+        self, senders: Sequence[str], exchange: Exchange, releases: Optional[Mapping[str, bytes]] = None
+    ) -> bytes:
         """Add the messages of ``senders``, forget all that was received, return the sum."""
         names = tuple(sorted(set(senders)))
-        if _key(exchange) != self._current:
+        if (*_key(exchange), exchange.attempt) != self._current:
             raise ProtectionError(f"{self.name} holds no messages of round {exchange.round} to add up")
         missing = [name for name in names if name not in self._kept]
         if missing:
@@ -199,7 +252,8 @@ class Party(AggregatorSide, Generic[Content]):
             OPENER,
             exchange.layout.digest,
             names,
-            self._agreement,
+            *self._basis,
+            exchange.attempt,
         )
         writer = self._opener.writer(header, self.reserve(exchange))
         self.add([self._kept[name] for name in names], exchange, writer)
@@ -222,6 +276,7 @@ def read_sums(
     """Check the parties' combined messages and that all of them sum the same hospitals."""
     bodies: Dict[str, bytearray] = {}
     by_senders: Dict[Tuple[str, ...], List[str]] = {}
+    bases = set()
     for party, message in combined.items():
         envelope = wire.parse(message)
         header = envelope.header
@@ -245,8 +300,11 @@ def read_sums(
                 party, f"a sum of {len(header.senders)} hospital(s) would show a single update"
             )
         by_senders.setdefault(header.senders, []).append(party)
+        bases.add(Basis.of(header))
     if not bodies:
         raise ProtectionError("no party answered, so there is no sum to open")
+    if len(bases) > 1:
+        raise ProtectionError("the parties summed what hospitals made for different tasks: run again")
     if len(by_senders) > 1:
         views = "; ".join(f"{'+'.join(parties)} summed {len(names)}" for names, parties in by_senders.items())
         raise ProtectionError(

@@ -15,7 +15,7 @@ import msgpack
 from skinfl.errors import MessageError, ProtectionError
 from skinfl.protection.base import Exchange
 
-VERSION = 1
+VERSION = 2
 #: longest version and header: room for some ten thousand senders' names
 _HEADER_LIMIT = 1 << 20
 _BODY_LIMIT = (1 << 32) - 1
@@ -30,7 +30,8 @@ class Header(NamedTuple):
     ``kind`` is ``"update"`` (a hospital to a party) or ``"sum"`` (a party to the opener); ``senders``
     lists, sorted, the hospitals in a sum and is empty in an update. ``agreement`` is a digest of what
     hospitals agreed on from the last sum, empty where a scheme or a first round has nothing of the
-    kind. ``salt`` makes the sealing key fresh and is empty where nothing is sealed.
+    kind. ``task``, ``base`` and ``attempt`` are the exchange's, the first two keyed with the hospitals'
+    secret. ``salt`` makes the sealing key fresh and is empty where nothing is sealed.
     """
 
     scheme: str
@@ -43,6 +44,9 @@ class Header(NamedTuple):
     layout: str
     senders: Tuple[str, ...] = ()
     agreement: str = ""
+    task: str = ""
+    base: str = ""
+    attempt: int = 0
     salt: bytes = b""
 
 
@@ -108,11 +112,13 @@ def _header(fields: object) -> Header:
     if not isinstance(fields, dict) or set(fields) != set(Header._fields):
         raise MessageError("unknown", "its header lacks fields or has strange ones")
     sender = fields["sender"] if isinstance(fields["sender"], str) else "unknown"
-    texts = ("scheme", "kind", "fingerprint", "run", "sender", "recipient", "layout", "agreement")
+    texts = ("scheme", "kind", "fingerprint", "run", "sender", "recipient", "layout")
+    digests = ("agreement", "task", "base")
     names = fields["senders"]
     sound = (
-        all(isinstance(fields[name], str) for name in texts)
+        all(isinstance(fields[name], str) for name in (*texts, *digests))
         and type(fields["round"]) is int
+        and type(fields["attempt"]) is int
         and isinstance(fields["salt"], bytes)
         and isinstance(names, list)
         and all(isinstance(name, str) for name in names)
@@ -141,6 +147,7 @@ def check(
         ("kind", header.kind, kind),
         ("run", header.run, exchange.run),
         ("round", header.round, exchange.round),
+        ("attempt", header.attempt, exchange.attempt),
         ("recipient", header.recipient, recipient),
     ):
         if found != expected:

@@ -135,7 +135,7 @@ def test_a_hospital_that_missed_the_agreement_is_refused_by_name():
     for name in hospitals(3):
         message = roles.hospitals[name].protect(vectors(3)[name], exchange).messages["aggregator"]
         if name == "hospital-3":
-            with pytest.raises(MessageError, match="'hospital-3' refused: it rests on another agreement"):
+            with pytest.raises(MessageError, match="'hospital-3' refused: it rests on another task or agreement"):
                 aggregator.receive(message, exchange)
         else:
             aggregator.receive(message, exchange)
