@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import secrets
-from typing import Any, Callable, Dict, NamedTuple, Optional
+from typing import Any, Callable, Dict, NamedTuple, Optional, Sequence
 
 import numpy as np
 from torch import nn
@@ -20,6 +20,7 @@ from skinfl.federation.checkpoint import Checkpoint
 from skinfl.federation.hospital import HospitalAgent
 from skinfl.federation.local import LocalPlan
 from skinfl.federation.rounds import LEAST_SENDERS, Federation, RunState, Schedule
+from skinfl.federation.rules import Rules
 from skinfl.federation.strategies import Strategy, build_strategy
 from skinfl.federation.transforms import Pipeline, build_pipeline
 from skinfl.federation.transport import LocalTransport, Transport
@@ -178,8 +179,33 @@ def schedule_of(settings: Settings) -> Schedule:
         sample=settings.sample,
         dropout=settings.dropout,
         evaluate_every=settings.evaluate_every,
+        seed=settings.seed,
+    )
+
+
+def rules_of(
+    settings: Settings,
+    network: Network,
+    hospitals: Sequence[str],
+    dataset: LesionDataset,
+    unit: int,
+    terms: str = "",
+) -> Rules:
+    """Return how sums move the common state, with transforms of their own; of ``dataset``, shape and classes.
+
+    ``terms``: see :class:`~skinfl.federation.rules.Rules`.
+    """
+    return Rules(
+        network.strategy,
+        network.layout,
+        transforms_of(settings),
+        hospitals=hospitals,
+        channels=dataset.image_shape[0],
+        classes=dataset.classes,
         class_weights=settings.class_weights,
         seed=settings.seed,
+        unit=unit,
+        terms=terms,
     )
 
 
@@ -208,7 +234,8 @@ def assemble(
     """
     train_sets = {name: federated.train_of(name) for name in federated.partition}
     unit = unit_images(max(len(d) for d in train_sets.values()))
-    model, layout, strategy, local_batchnorm = network_of(settings, federated.dataset, unit)
+    network = network_of(settings, federated.dataset, unit)
+    model, layout, strategy, local_batchnorm = network
     # one process plays all roles here, so that a run can be repeated: what is rounded at random as well
     protection = protection_of(settings, simulation_seed=seeds.derive(settings.seed, "rounding"))
     workers = build_network(settings.workers)
@@ -221,13 +248,10 @@ def assemble(
         agents[name] = HospitalAgent(
             name,
             copy.deepcopy(model),
-            layout,
-            strategy,
+            rules_of(settings, network, tuple(train_sets), federated.dataset, unit),
             roles.hospitals[name],
             local_plan(settings),
             seed=settings.seed,
-            unit=unit,
-            transforms=transforms_of(settings),
             audit=audit,
         )
         _host(workers.worker(name), agents[name], train_set, federated.test_of(name))
@@ -244,14 +268,10 @@ def assemble(
         transport.load_state(checkpoint.hospitals)
     federation = Federation(
         transport,
-        strategy,
-        layout,
+        rules_of(settings, network, tuple(train_sets), federated.dataset, unit),
         model,
         schedule_of(settings),
         state=state,
-        channels=federated.dataset.image_shape[0],
-        classes=len(federated.dataset.classes),
-        transforms=transforms_of(settings),
         test=federated.test,
         unsynchronised_batchnorm=local_batchnorm,
         audit=audit,

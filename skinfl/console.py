@@ -41,7 +41,7 @@ class RunDisplay:
         elif isinstance(event, RoundStarted):
             self._describe(f"round {event.round}: {len(event.asked)} hospitals train")
         elif isinstance(event, HospitalTrained):
-            self._describe(f"round {event.round}: {event.hospital} trained, loss {event.loss:.3f}")
+            self._describe(f"round {event.round}: {event.hospital} trained")
         elif isinstance(event, HospitalLeftOut):
             self._console.print(
                 f"{self._title} round {event.round}: left out {event.hospital}: {event.reason}", markup=False
@@ -62,16 +62,14 @@ class RunDisplay:
 
 def round_line(title: str, record: RoundRecord) -> str:
     """Return one line that says how a round went."""
-    losses = list(record.train_loss.values())
     parts = [f"{title} round {record.round:>3}"]
-    if losses:
-        parts.append(f"train loss {sum(losses) / len(losses):.3f}")
+    if record.mean_loss is not None:
+        parts.append(f"train loss {record.mean_loss:.3f}")
     metrics = record.metrics
     if metrics:
         parts.append(f"accuracy {metrics['accuracy']:.3f}  balanced {metrics['balanced_accuracy']:.3f}")
-    clipped = max(record.clipped.values(), default=0.0)
-    if clipped:
-        parts.append(f"clipped {clipped:.2%} of values")
+    if record.mean_clipped:
+        parts.append(f"clipped {record.mean_clipped:.2%} of values")
     parts.append(f"{record.seconds.total:.1f} s")
     return "  ".join(parts)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
-from sklearn.metrics import confusion_matrix, f1_score, roc_auc_score, roc_curve
+from sklearn.metrics import confusion_matrix, roc_auc_score, roc_curve
 
 from skinfl.errors import TrainingError
 
@@ -53,24 +53,38 @@ def evaluate_predictions(
     """
     probabilities, labels = _checked(probabilities, labels, len(class_names))
     predicted = probabilities.argmax(axis=1)
-    confusion = _confusion(labels, predicted, len(class_names))
+    auc = [_auc(probabilities[:, k], labels == k) for k in range(len(class_names))]
+    found = confusion_metrics(_confusion(labels, predicted, len(class_names)), class_names)
+    for k, name in enumerate(class_names):
+        found["per_class"][str(name)]["auc"] = auc[k]
+    found["auc"] = _mean(auc)
+    found["melanoma_sensitivity_at_90_specificity"] = _melanoma(probabilities, labels, class_names)
+    found["ece"] = expected_calibration_error(probabilities, labels)
+    return found
+
+
+def confusion_metrics(confusion: np.ndarray, class_names: Sequence[str]) -> Dict[str, Any]:
+    """Return the metrics of :func:`evaluate_predictions` that a confusion matrix gives; the others are None.
+
+    ``confusion``: counts, shape ``(classes, classes)``, one row per true class.
+    """
     sensitivity = _ratios(np.diag(confusion), confusion.sum(axis=1))
-    others = len(labels) - confusion.sum(axis=1)
+    others = confusion.sum() - confusion.sum(axis=1)
     false_positives = confusion.sum(axis=0) - np.diag(confusion)
     specificity = _ratios(others - false_positives, others)
-    auc = [_auc(probabilities[:, k], labels == k) for k in range(len(class_names))]
+    f1 = _ratios(2 * np.diag(confusion), confusion.sum(axis=0) + confusion.sum(axis=1))
     return {
-        "accuracy": _mean((predicted == labels).tolist()),
+        "accuracy": _ratios([np.trace(confusion)], [confusion.sum()])[0],
         "balanced_accuracy": _mean(sensitivity),
-        "macro_f1": _macro_f1(labels, predicted),
-        "auc": _mean(auc),
-        "melanoma_sensitivity_at_90_specificity": _melanoma(probabilities, labels, class_names),
-        "ece": expected_calibration_error(probabilities, labels),
+        "macro_f1": _mean(f1),
+        "auc": None,
+        "melanoma_sensitivity_at_90_specificity": None,
+        "ece": None,
         "per_class": {
             str(name): {
                 "sensitivity": sensitivity[k],
                 "specificity": specificity[k],
-                "auc": auc[k],
+                "auc": None,
                 "support": int(confusion[k].sum()),
             }
             for k, name in enumerate(class_names)
@@ -161,13 +175,6 @@ def _confusion(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.nd
     return confusion_matrix(labels, predicted, labels=np.arange(classes))
 
 
-def _macro_f1(labels: np.ndarray, predicted: np.ndarray) -> Optional[float]:
-    if len(labels) == 0:
-        return None
-    seen = np.union1d(labels, predicted)
-    return float(f1_score(labels, predicted, labels=seen, average="macro", zero_division=0))
-
-
 def _melanoma(probabilities: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> Optional[float]:
     for k, name in enumerate(class_names):
         if str(name).lower() in MELANOMA_NAMES:
@@ -183,7 +190,7 @@ def _both_present(positive: np.ndarray) -> bool:
     return bool(positive.any() and not positive.all())
 
 
-def _ratios(counts: np.ndarray, totals: np.ndarray) -> List[Optional[float]]:
+def _ratios(counts: Sequence[Any], totals: Sequence[Any]) -> List[Optional[float]]:
     return [float(count / total) if total else None for count, total in zip(counts, totals)]
 
 

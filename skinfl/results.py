@@ -143,11 +143,11 @@ def _read_json(path: Path, parts: Sequence[str]) -> Dict[str, Any]:
 def _history(records: List[RoundRecord]) -> pd.DataFrame:
     rows = []
     for record in records:
-        losses, up, down = (list(d.values()) for d in (record.train_loss, record.bytes_up, record.bytes_down))
+        up, down = (list(d.values()) for d in (record.bytes_up, record.bytes_down))
         rows.append(
             {
                 "round": record.round,
-                "train_loss": _mean(losses),
+                "train_loss": float("nan") if record.mean_loss is None else record.mean_loss,
                 **{name: record.metric(name) for name in SCALARS},
                 "seconds": record.seconds.total,
                 "bytes_up": _mean(up),

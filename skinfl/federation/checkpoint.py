@@ -15,15 +15,16 @@ from typing import Any, Dict, NamedTuple
 
 import numpy as np
 
-from skinfl.data.transforms import Normalisation
+from skinfl.data.normalisation import Normalisation
 from skinfl.errors import CheckpointError
 from skinfl.federation.records import RoundRecord
-from skinfl.federation.rounds import Prepared, RunState
+from skinfl.federation.common import Prepared
+from skinfl.federation.rounds import RunState
 from skinfl.federation.state import ServerState
 from skinfl.files import write_bytes
 
 _FORMAT = "skinfl-checkpoint"
-_VERSION = 2
+_VERSION = 3
 
 
 class Checkpoint(NamedTuple):
@@ -53,6 +54,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "server": p.server.declared,
         "normalisation": None if p.prepared is None else list(p.prepared.normalisation),
         "accepted": p.accepted,
+        "summed": p.summed,
         "records": [record.to_json() for record in p.records],
         "settings": checkpoint.settings,
         "data": checkpoint.data,
@@ -115,6 +117,7 @@ def _parse(body: bytes) -> Checkpoint:
         accepted=header["accepted"],
         records=tuple(map(RoundRecord.from_json, header["records"])),
         ranges=arrays.get("ranges"),
+        summed=header["summed"],
     )
     return Checkpoint(state, _below("hospitals/", arrays), header["settings"], header["data"])
 

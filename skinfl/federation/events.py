@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Callable, NamedTuple, Tuple, Union
+from typing import Callable, NamedTuple, Optional, Tuple, Union
 
 from skinfl.federation.records import RoundRecord
 
@@ -23,14 +23,17 @@ class RoundStarted(NamedTuple):
 
 
 class HospitalTrained(NamedTuple):
-    """One hospital's protected contribution is there: ``bytes_up`` long, ``clipped`` 0 to 1."""
+    """One hospital's protected contribution is there, ``bytes_up`` long.
+
+    ``loss``, ``clipped`` (0 to 1) and ``seconds`` are its own figures, None where it keeps them to itself.
+    """
 
     round: int
     hospital: str
-    loss: float
     bytes_up: int
-    clipped: float
-    seconds: float
+    loss: Optional[float] = None
+    clipped: Optional[float] = None
+    seconds: Optional[float] = None
 
 
 class HospitalLeftOut(NamedTuple):

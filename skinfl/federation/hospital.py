@@ -4,169 +4,182 @@ An agent holds everything that is the hospital's own: its side of the protection
 SCAFFOLD control, its BatchNorm statistics where those stay local. The data is handed to each operation
 by the worker that holds it, so that the same agent serves on virtual workers and on machines of their own.
 
-Trust model: what an agent returns may leave the hospital. That is protected messages, the mean training
-loss, the metrics of its own test images and the clipped share; nothing else.
+Trust model: an agent returns protected messages, and besides them a hospital's own figures (its loss,
+clipped share, seconds, metrics), which whoever runs the agent lets out or not: a simulation does, a
+deployment's hospital only where its own configuration says so. Their sums over hospitals are in what is
+protected.
 """
 
 from __future__ import annotations
 
 import time
-from functools import partial
-from typing import Callable, Dict, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, NamedTuple, Optional, Tuple
 
 import numpy as np
 from torch import nn
 
-from skinfl import seeds
 from skinfl.data.dataset import LesionDataset
-from skinfl.data.transforms import Normalisation, pixel_sums
+from skinfl.data.transforms import pixel_sums
 from skinfl.errors import ProtectionError
+from skinfl.federation.common import CommonState
 from skinfl.federation.evaluation import evaluate
+from skinfl.federation.figures import pack_evaluation
 from skinfl.federation.local import LocalPlan, train
-from skinfl.federation.state import ServerState, StateArray
-from skinfl.federation.strategies.base import Strategy
-from skinfl.federation.transforms import HospitalContext, Pipeline
-from skinfl.federation.update import StateLayout, load_private_state, private_state
+from skinfl.federation.rules import Rules, Task, accepted_round
+from skinfl.federation.transforms import HospitalContext
+from skinfl.federation.update import load_private_state, private_state
+from skinfl.protection.attempts import Contribution, protect_again
 from skinfl.protection.base import Exchange, HospitalSide, Protected
-from skinfl.protection.layout import Layout, Segment
 
-#: round number of the exchange that sums pixel statistics and class counts before training
-STATISTICS_ROUND = 0
+Metrics = Dict[str, Any]
 
 
-class Task(NamedTuple):
-    """What a hospital is asked to do in one round.
+class OwnFigures(NamedTuple):
+    """How one hospital fares: its own business.
 
-    ``server`` holds the arrays that the strategy declares as sent. ``accepted_round`` is the last round
-    in which this hospital's contribution entered the sum; a control that it computed for another round
-    is dropped, since the server never saw it. ``ranges`` is what the protection's last sum says all are
-    to use; see :meth:`HospitalSide.set_ranges`.
+    ``loss``: mean training loss. ``clipped``: share of values that the protection cut off, 0 to 1.
+    ``seconds``: by phase. ``metrics``: of the model that training started from, on its test images; None
+    where they were not asked for or there are none.
     """
 
-    run: str
-    round: int
-    server: ServerState
-    normalisation: Normalisation
-    class_weights: Optional[np.ndarray]
-    accepted_round: int
-    ranges: Optional[np.ndarray] = None
-
-
-class ClientUpdate(NamedTuple):
-    """What leaves the hospital after training."""
-
-    messages: Dict[str, bytes]
     loss: float
     clipped: float
     seconds: Dict[str, float]
+    metrics: Optional[Metrics]
+
+
+class ClientUpdate(NamedTuple):
+    """What training gives. ``messages`` may leave the hospital; see the other two in this module's head
+    and in :class:`~skinfl.protection.base.Protected`. ``figures`` None: they were not let out.
+    """
+
+    messages: Dict[str, bytes]
+    release: bytes
+    figures: Optional[OwnFigures]
 
 
 class HospitalAgent:
     """One hospital's part of the federation.
 
-    ``unit``: the public number of images that has weight one; a hospital with more refuses to take
-    part. ``transforms``, of this hospital alone, are what its contributions go through before they are
-    protected. ``audit``, in simulations only, is called with (hospital, round, contribution) so that the
-    opened sum can be compared with the plaintext one.
+    ``rules``: this hospital's own, with its own transforms. ``seed`` decides how local training draws
+    batches and augments; nobody else needs to know it. ``audit``, in simulations only, is called with
+    (hospital, round, contribution) so that the opened sum can be compared with the plaintext one.
     """
 
     def __init__(
         self,
         name: str,
         model: nn.Module,
-        layout: StateLayout,
-        strategy: Strategy,
+        rules: Rules,
         side: HospitalSide,
         plan: LocalPlan,
         *,
         seed: int,
-        unit: int,
-        transforms: Optional[Pipeline] = None,
         audit: Optional[Callable[[str, int, np.ndarray], None]] = None,
     ):
         self.name = name
         self._model = model
-        self._layout = layout
-        self._strategy = strategy
+        self._rules = rules
         self._side = side
         self._plan = plan
         self._seed = seed
-        self._unit = unit
-        self._transforms = Pipeline() if transforms is None else transforms
         self._audit = audit
         self._control: Optional[np.ndarray] = None
         self._pending: Optional[np.ndarray] = None
         self._pending_round = -1
-        self._private = private_state(model, layout)
+        self._private = private_state(model, rules.layout)
+        self._last: Optional[Contribution] = None
 
-    @property
-    def server_arrays(self) -> Tuple[StateArray, ...]:
-        """The arrays of the server's state, as this hospital's own strategy and network declare them."""
-        return self._strategy.state_layout(self._layout)
-
-    def statistics(self, dataset: LesionDataset, run: str) -> Protected:
+    def statistics(self, dataset: LesionDataset, task: Task) -> Protected:
         """Return the protected sums of pixels and class counts, for normalisation and class weights."""
         self._weight(dataset)  # refuses a hospital larger than agreed
-        vector = np.concatenate([pixel_sums(dataset.images), dataset.class_counts()]) / self._unit
-        channels = dataset.image_shape[0]
-        self._report(STATISTICS_ROUND, vector)
-        exchange = Exchange(run, STATISTICS_ROUND, statistics_layout(channels, len(dataset.classes)))
-        return self._side.protect(vector, exchange)
+        vector = np.concatenate([pixel_sums(dataset.images), dataset.class_counts()]) / self._rules.unit
+        return self._protect(vector, task)
 
-    def train(self, dataset: LesionDataset, task: Task) -> ClientUpdate:
+    def train(
+        self, dataset: LesionDataset, task: Task, test: Optional[LesionDataset] = None
+    ) -> ClientUpdate:
         """Train on ``dataset`` and return the protected contribution.
 
-        Raises :class:`~skinfl.errors.TrainingError` where the loss is not a number.
+        ``test``: the test images on which the model is evaluated first, where the task says so. Raises
+        :class:`~skinfl.errors.TrainingError` where the loss is not a number.
         """
-        self._settle(task.accepted_round)
-        if task.ranges is not None:
-            self._side.set_ranges(task.ranges)
+        common, rules = task.common, self._rules
+        accepted = accepted_round(common, self.name)
+        self._settle(accepted)
+        if common.ranges is not None:
+            self._side.set_ranges(common.ranges)
+        metrics = None
+        if task.evaluate and test is not None and len(test):
+            metrics = self.evaluate(test, common)
         started = time.perf_counter()
         load_private_state(self._model, self._private)
-        correction = self._strategy.correction(task.server, self._control)
+        correction = rules.strategy.correction(common.server, self._control)
         result = train(
             self._model,
-            self._layout,
+            rules.layout,
             dataset,
-            task.normalisation,
+            common.begun.normalisation,
             self._plan,
-            start=task.server.model,
+            start=common.server.model,
             seed=self._seed,
             purpose=(task.round, self.name),
-            class_weights=task.class_weights,
+            class_weights=common.begun.class_weights,
             proximal=correction.proximal,
             drift=correction.drift,
             full_gradient=correction.full_gradient,
         )
-        self._private = private_state(self._model, self._layout)
-        vector, control = self._strategy.contribute(
-            result, self._weight(dataset), self._layout, task.server, self._control
+        self._private = private_state(self._model, rules.layout)
+        weight = self._weight(dataset)
+        vector, control = rules.strategy.contribute(
+            result, weight, rules.layout, common.server, self._control
         )
         self._pending, self._pending_round = control, task.round
         trained = time.perf_counter()
-        contribution = self._strategy.contribution_layout(self._layout)
-        seed = partial(seeds.derive, self._seed, "transform", task.round)
-        vector = self._transforms.at_hospital(
-            vector,
-            HospitalContext(task.run, task.round, contribution, seed, self.name, task.accepted_round),
+        context = HospitalContext(
+            common.run, task.round, rules.contribution, rules.seed(task.round), self.name, accepted
         )
-        self._report(task.round, vector)
-        exchange = Exchange(task.run, task.round, self._transforms.layout(contribution))
-        protected = self._side.protect(vector, exchange)
+        vector = rules.transforms.at_hospital(vector, context)
+        own = [weight * result.loss, *pack_evaluation(metrics, len(rules.classes), rules.unit)]
+        protected = self._protect(np.concatenate([vector, own]).astype(np.float32), task)
         seconds = {"train": trained - started, "protect": time.perf_counter() - trained}
-        return ClientUpdate(protected.messages, result.loss, protected.clipped, seconds)
+        figures = OwnFigures(float(result.loss), float(protected.clipped), seconds, metrics)
+        return ClientUpdate(protected.messages, protected.release, figures)
 
-    def evaluate(self, dataset: LesionDataset, task: Task) -> Dict[str, object]:
-        """Return the metrics of the sent model on the hospital's own test images."""
+    def evaluate(self, dataset: LesionDataset, common: CommonState) -> Metrics:
+        """Return the metrics of the common model on the hospital's own test images."""
         load_private_state(self._model, self._private)
-        self._layout.write(self._model, task.server.model)
-        return evaluate(self._model, dataset, task.normalisation)
+        self._rules.layout.write(self._model, common.server.model)
+        return evaluate(self._model, dataset, common.begun.normalisation)
+
+    def report(self, dataset: LesionDataset, task: Task) -> ClientUpdate:
+        """Return the protected metrics of the common model, for a sum of their own; zeros without images."""
+        metrics = self.evaluate(dataset, task.common) if len(dataset) else None
+        vector = pack_evaluation(metrics, len(self._rules.classes), self._rules.unit)
+        protected = self._protect(vector, task)
+        figures = OwnFigures(0.0, protected.clipped, {"train": 0.0, "protect": 0.0}, metrics)
+        return ClientUpdate(protected.messages, protected.release, figures)
+
+    def protect_again(self, exchange: Exchange) -> Protected:
+        """Protect the last vector once more, as a new attempt of a smaller cohort.
+
+        ``exchange`` is the last one but for cohort and attempt. Raises
+        :class:`~skinfl.errors.ProtectionError` for another sum, and for a cohort without this hospital.
+        """
+        if self._last is None:
+            raise ProtectionError(f"{self.name} has protected nothing yet")
+        return protect_again(self._side, self._last, exchange)
+
+    @property
+    def last(self) -> Optional[Contribution]:
+        """What was protected last, which a deployment keeps on disk."""
+        return self._last
 
     def state(self) -> Dict[str, np.ndarray]:
         """Return all that a resumed run needs, as arrays."""
         found = {f"private/{n}": a for n, a in self._private.items()}
         found.update({f"side/{n}": a for n, a in self._side.state().items()})
-        found.update({f"transforms/{n}": a for n, a in self._transforms.state().items()})
+        found.update({f"transforms/{n}": a for n, a in self._rules.transforms.state().items()})
         if self._control is not None:
             found["control"] = self._control
         if self._pending is not None:
@@ -179,7 +192,7 @@ class HospitalAgent:
         self._private = {n[len("private/") :]: a for n, a in state.items() if n.startswith("private/")}
         self._side.load_state({n[len("side/") :]: a for n, a in state.items() if n.startswith("side/")})
         prefix = "transforms/"
-        self._transforms.load_state({n[len(prefix) :]: a for n, a in state.items() if n.startswith(prefix)})
+        self._rules.transforms.load_state({n[len(prefix) :]: a for n, a in state.items() if n.startswith(prefix)})
         self._control = state.get("control")
         self._pending = state.get("pending")
         self._pending_round = int(state["pending_round"])
@@ -191,18 +204,20 @@ class HospitalAgent:
         self._pending, self._pending_round = None, -1
 
     def _weight(self, dataset: LesionDataset) -> float:
-        if len(dataset) > self._unit:
+        unit = self._rules.unit
+        if len(dataset) > unit:
             raise ProtectionError(
-                f"{self.name} holds {len(dataset)} training images, more than the agreed {self._unit}: "
+                f"{self.name} holds {len(dataset)} training images, more than the agreed {unit}: "
                 "raise the agreed unit for all hospitals"
             )
-        return len(dataset) / self._unit
+        return len(dataset) / unit
+
+    def _protect(self, vector: np.ndarray, task: Task) -> Protected:
+        self._report(task.round, vector)
+        exchange = self._rules.exchange(task)
+        self._last = Contribution(vector, self._side.state(), exchange)
+        return self._side.protect(vector, exchange)
 
     def _report(self, round: int, vector: np.ndarray) -> None:
         if self._audit is not None:
             self._audit(self.name, round, vector)
-
-
-def statistics_layout(channels: int, classes: int) -> Layout:
-    """Return the layout of the sums that :meth:`HospitalAgent.statistics` protects."""
-    return Layout([Segment("pixels", 2 * channels + 1, "count"), Segment("classes", classes, "count")])

@@ -1,55 +1,198 @@
-"""The server's state as bytes, as it is sent to the hospitals.
+"""What hospitals are told of the common state, as bytes: the sum it moves on by, or the whole of it.
 
-Only arrays that the strategy declares as sent are in it. A hospital holds what comes to the declaration
-of its own strategy for its own network, and refuses anything else.
+Both are msgpack. A hospital checks a state against the arrays that its own strategy declares, and believes
+neither: a sum proves itself (:meth:`~skinfl.protection.base.HospitalSide.verify`), and with it the state that
+its senders started from, whose digest is in the task that the proof is bound to.
 """
 
 from __future__ import annotations
 
-from typing import Iterable
+from typing import Any, Callable, Dict, Iterable, Mapping, NamedTuple, Optional, Tuple
 
 import msgpack
 import numpy as np
 
+from skinfl.data.normalisation import Normalisation
 from skinfl.errors import MessageError
+from skinfl.federation.common import CommonState, Prepared
+from skinfl.federation.rules import KINDS, Task
 from skinfl.federation.state import ServerState, StateArray
+from skinfl.protection.base import Opened
 
-_VERSION = 2
-
-
-def encode_server(server: ServerState) -> bytes:
-    """Return the arrays declared as sent, as msgpack: float32, little-endian."""
-    arrays = {name: array.astype("<f4").tobytes() for name, array in server.sent().items()}
-    return msgpack.packb({"version": _VERSION, "arrays": arrays})
+_VERSION = 3
+_DTYPES = ("<i4", "<i8", "<f8")
+_NUMBER = (int, float)
 
 
-def decode_server(data: bytes, declared: Iterable[StateArray]) -> ServerState:
-    """Return the state that :func:`encode_server` encoded.
+class Told(NamedTuple):
+    """A sum as hospitals are told it.
 
-    ``declared`` is the hospital's own :meth:`~skinfl.federation.strategies.base.Strategy.state_layout`.
-    Raises :class:`~skinfl.errors.MessageError` for any other names, sizes or content.
+    ``base``: the digest of the state that its senders started from. ``words``: as in
+    :class:`~skinfl.protection.base.Opened`; the rest as in :class:`~skinfl.federation.rules.Task`.
     """
-    sent = [d for d in declared if d.sent]
+
+    kind: str
+    round: int
+    base: str
+    participants: Tuple[str, ...]
+    evaluate: bool
+    senders: Tuple[str, ...]
+    words: np.ndarray
+
+    def task(self, common: CommonState) -> Task:
+        """Return the task that the senders had, if they started from ``common``."""
+        return Task(self.kind, self.round, common, self.participants, self.evaluate)
+
+
+def tell(task: Task, opened: Opened) -> Told:
+    """Return a task's opened sum as it is told."""
+    assert opened.words is not None, "every opener gives the words that it opened"
+    return Told(
+        task.kind,
+        task.round,
+        task.common.digest,
+        task.participants,
+        task.evaluate,
+        opened.senders,
+        opened.words,
+    )
+
+
+def encode_words(words: np.ndarray) -> Tuple[str, bytes]:
+    """Return the shortest type that holds words, one of three, and their bytes, little-endian."""
+    if words.dtype.kind == "f":
+        dtype = "<f8"
+    else:
+        small = not len(words) or max(int(words.max()), -int(words.min()) - 1) < 1 << 31
+        dtype = "<i4" if small else "<i8"
+    return dtype, np.ascontiguousarray(words, dtype).tobytes()
+
+
+def decode_words(dtype: str, content: bytes) -> np.ndarray:
+    """Return what :func:`encode_words` encoded: int64, or float64. Raises :class:`ValueError`."""
+    if dtype not in _DTYPES:
+        raise ValueError(f"its numbers are of type {dtype!r:.20}")
+    return np.frombuffer(content, dtype).astype("f8" if dtype == "<f8" else "i8")
+
+
+def encode_told(told: Told) -> bytes:
+    """Return a sum as bytes."""
+    dtype, words = encode_words(told.words)
+    fields = told._asdict()
+    fields.update(participants=list(told.participants), senders=list(told.senders), words=words)
+    return msgpack.packb({"version": _VERSION, "dtype": dtype, **fields}, use_bin_type=True)
+
+
+def decode_told(data: bytes) -> Told:
+    """Return the sum that :func:`encode_told` encoded; raises :class:`~skinfl.errors.MessageError`."""
+
+    def read(fields: Dict[str, Any]) -> Told:
+        fields["words"] = decode_words(fields.pop("dtype"), fields["words"])
+        for name in ("participants", "senders"):
+            if type(fields[name]) is not list or not all(type(n) is str for n in fields[name]):
+                raise ValueError("it names hospitals otherwise")
+            fields[name] = tuple(fields[name])
+        told = Told(**fields)
+        kinds = (type(told.round), type(told.base), type(told.evaluate))
+        if told.kind not in KINDS or kinds != (int, str, bool):
+            raise ValueError("its fields are of other kinds")
+        return told
+
+    return _decoded("a sum", data, read)
+
+
+def told_bytes(task: Task, opened: Opened) -> int:
+    """Return how long a sum is as hospitals are told it."""
+    return len(encode_told(tell(task, opened)))
+
+
+def encode_common(common: CommonState) -> bytes:
+    """Return a common state as bytes."""
+    prepared = common.prepared
+    return msgpack.packb(
+        {
+            "version": _VERSION,
+            "run": common.run,
+            "round": common.round,
+            "server": {name: array.astype("<f4").tobytes() for name, array in common.server.items()},
+            "normalisation": None if prepared is None else [list(part) for part in prepared.normalisation],
+            "class_weights": None if prepared is None else _packed(prepared.class_weights),
+            "accepted": dict(common.accepted),
+            "ranges": _packed(common.ranges),
+        },
+        use_bin_type=True,
+    )
+
+
+def decode_common(data: bytes, declared: Iterable[StateArray]) -> CommonState:
+    """Return the state that :func:`encode_common` encoded.
+
+    ``declared`` is the reader's own :meth:`~skinfl.federation.strategies.base.Strategy.state_layout`. Raises
+    :class:`~skinfl.errors.MessageError` for any other names, sizes or content.
+    """
+
+    def read(fields: Dict[str, Any]) -> CommonState:
+        arrays = {name: np.frombuffer(array, "<f4") for name, array in fields.pop("server").items()}
+        server = ServerState(declared, arrays)
+        normalisation, weights = fields.pop("normalisation"), _unpacked(fields.pop("class_weights"))
+        prepared = None
+        if normalisation is not None:
+            mean, std = (tuple(map(_number, part)) for part in normalisation)
+            prepared = Prepared(Normalisation(mean, std), weights)
+        accepted, ranges = fields.pop("accepted"), _unpacked(fields.pop("ranges"))
+        sound = all(type(n) is str and type(r) is int for n, r in accepted.items())
+        if not sound or set(fields) != {"run", "round"} or type(fields["round"]) is not int:
+            raise ValueError("it has other fields")
+        return CommonState(str(fields["run"]), fields["round"], server, prepared, accepted, ranges)
+
+    return _decoded("a common state", data, read)
+
+
+def _decoded(what: str, data: bytes, read: Callable[[Dict[str, Any]], Any]) -> Any:
     try:
-        fields = msgpack.unpackb(data)
-        version, arrays = fields["version"], fields["arrays"]
-        if version != _VERSION:
-            raise MessageError(
-                "server", f"state of version {str(version)[:20]}, this package reads {_VERSION}"
-            )
-        if len(fields) != 2 or any(type(a) is not bytes for a in arrays.values()):
-            raise TypeError
+        fields = msgpack.unpackb(data, raw=False, strict_map_key=True)
+        version = fields.pop("version")
     except (ValueError, KeyError, TypeError, AttributeError, msgpack.exceptions.UnpackException):
-        raise MessageError("server", "not a model state: cut short or damaged; ask for it again") from None
-    try:
-        values = {name: np.frombuffer(array, "<f4") for name, array in arrays.items()}
-        return ServerState(sent, values)
-    except ValueError as error:
+        raise MessageError("coordinator", f"not {what}: cut short or damaged; ask for it again") from None
+    if type(version) is not int or version != _VERSION:
         raise MessageError(
-            "server", f"{error}: let all machines run one release with one network and strategy"
+            "coordinator", f"{what} of version {str(version)[:20]!r}, this package reads {_VERSION}"
+        )
+    try:
+        return read(fields)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise MessageError(
+            "coordinator",
+            f"{what} that does not fit ({str(error)[:200]}): let all machines run one release with one "
+            "network and strategy",
         ) from None
 
 
-def server_bytes(server: ServerState) -> int:
-    """Return how long the encoded state is."""
-    return len(encode_server(server))
+def _number(value: Any) -> float:
+    if type(value) not in _NUMBER:
+        raise ValueError("a number is something else")
+    return float(value)
+
+
+def _packed(array: Optional[np.ndarray]) -> Optional[bytes]:
+    return None if array is None else array.astype("<f8").tobytes()
+
+
+def _unpacked(content: Any) -> Optional[np.ndarray]:
+    return None if content is None else np.frombuffer(content, "<f8").astype(np.float64)
+
+
+def hand_over(told: Optional[bytes], base: Optional[bytes]) -> bytes:
+    """Return what brings a hospital up to date: a sum, and for who missed what was before, the state."""
+    return msgpack.packb({"version": _VERSION, "told": told, "base": base}, use_bin_type=True)
+
+
+def take_over(data: bytes) -> Mapping[str, Optional[bytes]]:
+    """Return the parts of :func:`hand_over`, ``told`` and ``base``."""
+
+    def read(fields: Dict[str, Any]) -> Mapping[str, Optional[bytes]]:
+        if set(fields) != {"told", "base"} or any(type(v) not in (bytes, type(None)) for v in fields.values()):
+            raise ValueError("it has other fields")
+        return fields
+
+    return _decoded("the news of the last sum", data, read) if data else {"told": None, "base": None}

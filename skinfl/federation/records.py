@@ -35,22 +35,27 @@ class RoundRecord(NamedTuple):
     """One round. Mappings are by hospital.
 
     ``round`` counts from one. ``trained`` are the hospitals in the opened sum, ``left_out`` the others
-    that were asked, and why. ``train_loss`` is each hospital's mean training loss, ``clipped`` the share
-    of its values, 0 to 1, that the protection cut off. ``transforms`` are the public figures of each update
-    transform, by its name. ``metrics`` are those of
+    that were asked, and why. ``mean_loss`` is the training loss weighted by images, ``mean_clipped`` the
+    mean share of values, 0 to 1, that the protection cut off: both are from the opened sum, None where there
+    is none. ``train_loss`` and ``clipped`` are the same of each hospital that lets its own out. ``transforms``
+    are the public figures of each update transform, by its name. ``metrics`` are those of
     :func:`skinfl.federation.evaluation.evaluate` on the common test set, None where it was not evaluated;
-    ``hospital_metrics`` the same on each hospital's own test images. ``bytes_up`` and ``bytes_down`` are
-    what each hospital sent and received, in bytes. ``max_abs_difference_from_plaintext_sum`` is the opened
+    ``hospitals_together`` those of all hospitals' test images (see
+    :func:`skinfl.federation.figures.unpack_evaluation`), ``hospital_metrics`` those on each hospital's own,
+    of hospitals that let them out. ``bytes_up`` and ``bytes_down`` are what each hospital sent and received, in bytes. ``max_abs_difference_from_plaintext_sum`` is the opened
     sum's, in the contribution's unit; only simulations know it.
     """
 
     round: int
     trained: Tuple[str, ...]
     left_out: Dict[str, str]
+    mean_loss: Optional[float]
+    mean_clipped: Optional[float]
     train_loss: Dict[str, float]
     clipped: Dict[str, float]
     transforms: Dict[str, Dict[str, float]]
     metrics: Optional[Dict[str, Any]]
+    hospitals_together: Optional[Dict[str, Any]]
     hospital_metrics: Dict[str, Dict[str, Any]]
     bytes_up: Dict[str, int]
     bytes_down: Dict[str, int]
@@ -67,10 +72,13 @@ class RoundRecord(NamedTuple):
             "round": self.round,
             "trained": list(self.trained),
             "left_out": self.left_out,
+            "mean_loss": self.mean_loss,
+            "mean_clipped": self.mean_clipped,
             "train_loss": self.train_loss,
             "clipped": self.clipped,
             "transforms": self.transforms,
             "metrics": self.metrics,
+            "hospitals_together": self.hospitals_together,
             "hospital_metrics": self.hospital_metrics,
             "bytes": {"up": self.bytes_up, "down": self.bytes_down},
             "seconds": self.seconds._asdict(),
@@ -102,10 +110,13 @@ _KINDS = {
     "round": int,
     "trained": list,
     "left_out": dict,
+    "mean_loss": (*_NUMBER, _NONE),
+    "mean_clipped": (*_NUMBER, _NONE),
     "train_loss": dict,
     "clipped": dict,
     "transforms": dict,
     "metrics": (dict, _NONE),
+    "hospitals_together": (dict, _NONE),
     "hospital_metrics": dict,
     "bytes": dict,
     "seconds": dict,

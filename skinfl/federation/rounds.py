@@ -6,17 +6,16 @@ A loop over events; it prints, writes and draws nothing itself.
 from __future__ import annotations
 
 import time
-from functools import partial
-from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 import numpy as np
 from torch import nn
 
 from skinfl import seeds
 from skinfl.data.dataset import LesionDataset
-from skinfl.data.transforms import Normalisation, normalisation_from_sums
-from skinfl.errors import SkinflError, TrainingError
+from skinfl.errors import ProtectionError, SkinflError, TrainingError
 from skinfl.federation.audit import Audit
+from skinfl.federation.common import STATISTICS_ROUND, CommonState, Prepared
 from skinfl.federation.evaluation import evaluate
 from skinfl.federation.events import (
     Aggregated,
@@ -27,29 +26,24 @@ from skinfl.federation.events import (
     RoundStarted,
     RunStarted,
 )
-from skinfl.federation.hospital import STATISTICS_ROUND, ClientUpdate, Task, statistics_layout
-from skinfl.federation.messages import server_bytes
+from skinfl.federation.figures import pack_evaluation, unpack_evaluation
+from skinfl.federation.hospital import ClientUpdate
+from skinfl.federation.messages import told_bytes
 from skinfl.federation.records import RoundRecord, Seconds
+from skinfl.federation.rules import EVALUATE, STATISTICS, TRAIN, Applied, Rules, Task
 from skinfl.federation.state import ServerState
-from skinfl.federation.strategies.base import Strategy
-from skinfl.federation.transforms import Figures, Pipeline, ServerContext
-from skinfl.federation.transport import Transport
-from skinfl.federation.update import StateLayout
-from skinfl.protection.base import Exchange
+from skinfl.federation.transport import Messages, Transport
+from skinfl.protection.base import Opened
 
 #: the sum of a single hospital is that hospital's update: it is never opened
 LEAST_SENDERS = 2
 
 
-class Prepared(NamedTuple):
-    """What all hospitals train with, derived from protected sums before the first round."""
-
-    normalisation: Normalisation
-    class_weights: Optional[np.ndarray]
-
-
 class RunState(NamedTuple):
-    """Everything that a run has produced so far; with the hospitals' state, all of a checkpoint."""
+    """Everything that a run has produced so far; with the hospitals' state, all of a checkpoint.
+
+    ``summed`` is the round of the last sum, which all but ``records`` follow from.
+    """
 
     run: str
     round: int
@@ -58,13 +52,27 @@ class RunState(NamedTuple):
     accepted: Dict[str, int]
     records: Tuple[RoundRecord, ...]
     ranges: Optional[np.ndarray] = None
+    summed: int = -1
 
     @property
     def begun(self) -> Prepared:
         """What was prepared. Raises TrainingError where nothing was, before the first round."""
-        if self.prepared is None:
-            raise TrainingError("no round was begun yet: normalisation and class weights are not known")
-        return self.prepared
+        return self.common.begun
+
+    @property
+    def common(self) -> CommonState:
+        """What the hospitals hold alike."""
+        return CommonState(self.run, self.summed, self.server, self.prepared, self.accepted, self.ranges)
+
+    def moved(self, common: CommonState) -> RunState:
+        """Return the state with what a sum has made of it."""
+        return self._replace(
+            summed=common.round,
+            server=common.server,
+            prepared=common.prepared,
+            accepted=dict(common.accepted),
+            ranges=common.ranges,
+        )
 
 
 class Schedule(NamedTuple):
@@ -74,43 +82,41 @@ class Schedule(NamedTuple):
     sample: float
     dropout: float
     evaluate_every: int
-    class_weights: str
     seed: int
+
+
+class Sum(NamedTuple):
+    """A sum that was asked for: what was opened, None where nothing was; who is not in it, and why."""
+
+    opened: Optional[Opened]
+    left_out: Dict[str, str]
+    seconds: Dict[str, float]
 
 
 class Federation:
     """A federation that trains one network.
 
-    ``transforms`` are those that the hospitals' contributions went through; here their server's halves run.
-    ``test`` is the common test set, ``None`` where there is none. ``unsynchronised_batchnorm`` says
-    that BatchNorm statistics stay at the hospitals. ``audit`` exists in simulations only.
+    ``rules``: how sums move the common state; their transforms' server halves run here. ``test`` is the
+    common test set, ``None`` where there is none. ``unsynchronised_batchnorm`` says that BatchNorm
+    statistics stay at the hospitals. ``audit`` exists in simulations only.
     """
 
     def __init__(
         self,
         transport: Transport,
-        strategy: Strategy,
-        layout: StateLayout,
+        rules: Rules,
         model: nn.Module,
         schedule: Schedule,
         *,
         state: RunState,
-        channels: int,
-        classes: int,
-        transforms: Optional[Pipeline] = None,
         test: Optional[LesionDataset] = None,
         unsynchronised_batchnorm: bool = False,
         audit: Optional[Audit] = None,
     ):
         self._transport = transport
-        self._strategy = strategy
-        self._layout = layout
-        self._contribution = strategy.contribution_layout(layout)
-        self._transforms = Pipeline() if transforms is None else transforms
+        self._rules = rules
         self._model = model
         self._schedule = schedule
-        self._statistics_layout = statistics_layout(channels, classes)
-        self._channels = channels
         self._test = test
         self._local_batchnorm = unsynchronised_batchnorm
         self._audit = audit
@@ -121,118 +127,118 @@ class Federation:
         first = self.state.round + 1
         yield RunStarted(first, self._schedule.rounds, self._transport.hospitals)
         if self.state.prepared is None:
-            self.state = self.state._replace(prepared=self._prepare())
+            self._prepare()
         for round in range(first, self._schedule.rounds + 1):
             yield from self._round(round)
 
-    def _prepare(self) -> Prepared:
+    def _prepare(self) -> None:
         """Derive normalisation and class weights from sums over all hospitals' training images."""
-        exchange = Exchange(self.state.run, STATISTICS_ROUND, self._statistics_layout)
+        task = Task(STATISTICS, STATISTICS_ROUND, self.state.common, self._transport.hospitals)
         messages, failures = {}, {}
-        for name, answer in self._transport.statistics(self.state.run).items():
+        for name, answer in self._transport.statistics(task).items():
             if isinstance(answer, SkinflError):
                 failures[name] = str(answer)
             else:
                 messages[name] = answer.messages
-        combined = self._transport.combine(messages, exchange, LEAST_SENDERS)
-        failures.update(combined.refused)
-        if failures:
-            name, reason = next(iter(failures.items()))
+        found = Sum(None, {}, {}) if failures else self._sum(task, messages)
+        failures.update(found.left_out)
+        if found.opened is None or failures:
+            name, reason = next(iter(failures.items()), ("a hospital", "the sum was not opened"))
             raise TrainingError(f"{name} could not take part in the statistics before training: {reason}")
-        total = self._transport.open(combined, exchange).total
-        pixels, counts = total[: 2 * self._channels + 1], total[2 * self._channels + 1 :]
-        weights = class_weights(counts, self._schedule.class_weights)
-        return Prepared(normalisation_from_sums(pixels), weights)
+        self._apply(task, found.opened)
 
     def _round(self, round: int) -> Iterator[Event]:
         asked, vanishing = self._participants(round)
         yield RoundStarted(round, asked)
-        exchange = Exchange(self.state.run, round, self._transforms.layout(self._contribution))
+        in_sums = self._transport.reports_in_sums
+        evaluate = in_sums and round > 1 and self._evaluated(round - 1)
+        task = Task(TRAIN, round, self.state.common, asked, evaluate)
         seconds = {"train": 0.0, "protect": 0.0}
         updates: Dict[str, ClientUpdate] = {}
         left_out: Dict[str, str] = {}
-        for name, answer in self._transport.train({name: self._task(name, round) for name in asked}):
+        for name, answer in self._transport.train(task):
             if isinstance(answer, SkinflError):
                 left_out[name] = str(answer)
             elif name in vanishing:
                 left_out[name] = "vanished before it sent (simulated)"
             else:
                 updates[name] = answer
+                own = answer.figures
                 for phase in seconds:
-                    seconds[phase] += answer.seconds[phase]
+                    seconds[phase] += 0.0 if own is None else own.seconds[phase]
                 size = sum(map(len, answer.messages.values()))
-                took = sum(answer.seconds.values())
-                yield HospitalTrained(round, name, answer.loss, size, answer.clipped, took)
+                if own is None:
+                    yield HospitalTrained(round, name, size)
+                else:
+                    yield HospitalTrained(round, name, size, own.loss, own.clipped, sum(own.seconds.values()))
         if not updates and not vanishing:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in left_out.items())
             raise TrainingError(f"round {round}: no hospital's update arrived ({reasons})")
 
+        found = self._sum(task, {name: update.messages for name, update in updates.items()})
+        for name, reason in found.left_out.items():
+            left_out.setdefault(name, reason)
         started = time.perf_counter()
-        combined = self._transport.combine(
-            {name: f.messages for name, f in updates.items()}, exchange, LEAST_SENDERS
-        )
-        seconds["combine"] = time.perf_counter() - started
-        left_out.update(combined.refused)
-        started = time.perf_counter()
-        senders: Tuple[str, ...] = ()
+        applied = None if found.opened is None else self._apply(task, found.opened)
+        senders: Tuple[str, ...] = () if found.opened is None else found.opened.senders
         difference = None
-        figures: Dict[str, Figures] = {}
-        if combined.messages:
-            opened = self._transport.open(combined, exchange)
-            senders = opened.senders
-            seed = partial(seeds.derive, self._schedule.seed, "transform", round)
-            restored, figures = self._transforms.at_server(
-                opened.total, ServerContext(exchange.run, round, self._contribution, seed, senders)
-            )
-            total = self._strategy.unpack(restored, self._layout)
-            server = self._strategy.apply(
-                self.state.server, total, self._layout, len(self._transport.hospitals)
-            )
-            accepted = {**self.state.accepted, **dict.fromkeys(senders, round)}
-            self.state = self.state._replace(server=server, accepted=accepted, ranges=opened.ranges)
-            if self._audit is not None:
-                difference = self._audit.difference(round, opened)
-        else:
-            for name in combined.senders:
-                left_out[name] = "alone in this round: the sum of one hospital is never opened"
-        seconds["open"] = time.perf_counter() - started
+        if self._audit is not None and found.opened is not None:
+            difference = self._audit.difference(round, found.opened)
+        seconds.update(found.seconds)
+        seconds["open"] += time.perf_counter() - started
         for name, reason in left_out.items():
             yield HospitalLeftOut(round, name, reason)
         yield Aggregated(round, senders)
 
         started = time.perf_counter()
-        metrics, hospital_metrics = self._evaluate(round)
+        metrics, together, hospital_metrics = self._evaluate(round)
         seconds["evaluate"] = time.perf_counter() - started
+        own_figures = {name: u.figures for name, u in updates.items() if u.figures is not None}
         record = RoundRecord(
             round=round,
             trained=tuple(senders),
             left_out=left_out,
-            train_loss={name: f.loss for name, f in updates.items()},
-            clipped={name: f.clipped for name, f in updates.items()},
-            transforms=figures,
+            mean_loss=None if applied is None else applied.loss,
+            mean_clipped=None if found.opened is None else found.opened.clipped / len(senders),
+            train_loss={name: own.loss for name, own in own_figures.items()},
+            clipped={name: own.clipped for name, own in own_figures.items()},
+            transforms={} if applied is None else applied.transforms,
             metrics=metrics,
+            hospitals_together=together,
             hospital_metrics=hospital_metrics,
-            bytes_up={name: sum(map(len, f.messages.values())) for name, f in updates.items()},
-            bytes_down=self._bytes_down(asked, combined.messages),
+            bytes_up={name: sum(map(len, u.messages.values())) for name, u in updates.items()},
+            bytes_down=dict.fromkeys(asked, 0 if found.opened is None else told_bytes(task, found.opened)),
             seconds=Seconds(**seconds),
             max_abs_difference_from_plaintext_sum=difference,
         )
         records = (*self.state.records, record)
+        if evaluate:
+            previous = {name: own.metrics for name, own in own_figures.items() if own.metrics is not None}
+            records = _filled_in(records, round - 1, None if applied is None else applied.evaluation, previous)
         self.state = self.state._replace(round=round, records=records)
         yield RoundFinished(round, record)
 
-    def _task(self, name: str, round: int) -> Task:
-        p = self.state
-        accepted = p.accepted.get(name, -1)
-        return Task(
-            p.run,
-            round,
-            p.server.sent(),
-            p.begun.normalisation,
-            p.begun.class_weights,
-            accepted,
-            p.ranges,
-        )
+    def _sum(self, task: Task, messages: Messages) -> Sum:
+        """Have contributions to a task added up and opened; one that is not proved is not used."""
+        started = time.perf_counter()
+        combined = self._transport.combine(messages, self._rules.exchange(task), LEAST_SENDERS)
+        seconds = {"combine": time.perf_counter() - started, "open": 0.0}
+        left_out = dict(combined.refused)
+        if not combined.messages:
+            for name in combined.senders:
+                left_out[name] = "alone in this round: the sum of one hospital is never opened"
+            return Sum(None, left_out, seconds)
+        started = time.perf_counter()
+        opened = self._transport.open(combined)
+        seconds["open"] = time.perf_counter() - started
+        return Sum(opened, left_out, seconds)
+
+    def _apply(self, task: Task, opened: Opened) -> Applied:
+        applied = self._rules.apply(task, opened)
+        if task.kind != EVALUATE:
+            self._transport.tell(task, opened)
+            self.state = self.state.moved(applied.common)
+        return applied
 
     def _participants(self, round: int) -> Tuple[Tuple[str, ...], List[str]]:
         """Return who is asked in this round, and who of them will vanish."""
@@ -243,45 +249,66 @@ class Federation:
         asked = tuple(hospitals[i] for i in chosen)
         return asked, [name for name in asked if rng.random() < schedule.dropout]
 
-    def _evaluate(self, round: int) -> Tuple[Optional[Dict[str, Any]], Dict[str, Any]]:
-        """Return the metrics on the common test set and at each hospital, or nothing this round."""
-        if round % self._schedule.evaluate_every and round != self._schedule.rounds:
-            return None, {}
-        tasks = {name: self._task(name, round) for name in self._transport.hospitals}
-        at_hospitals = self._transport.evaluate(tasks)
+    def _evaluated(self, round: int) -> bool:
+        return round % self._schedule.evaluate_every == 0 or round == self._schedule.rounds
+
+    def _evaluate(
+        self, round: int
+    ) -> Tuple[Optional[Dict[str, Any]], Optional[Dict[str, Any]], Dict[str, Any]]:
+        """Return the metrics on the common test set, of all hospitals together, and at each hospital.
+
+        Nothing where this round is not evaluated; where hospitals report in sums, those of the last round
+        only: the others' come with the next contributions.
+        """
+        if not self._evaluated(round):
+            return None, None, {}
+        at_hospitals: Dict[str, Any] = {}
+        together = None
+        if not self._transport.reports_in_sums:
+            at_hospitals = self._transport.evaluate(self.state.common)
+            together = self._together(at_hospitals)
+        elif round == self._schedule.rounds:
+            together, at_hospitals = self._final_report(round)
         if self._test is None:
-            return None, at_hospitals
-        self._layout.write(self._model, self.state.server.model)
+            return None, together, at_hospitals
+        self._rules.layout.write(self._model, self.state.server.model)
         common = evaluate(
             self._model,
             self._test,
             self.state.begun.normalisation,
             batch_statistics=self._local_batchnorm,
         )
-        return common, at_hospitals
+        return common, together, at_hospitals
 
-    def _bytes_down(self, asked: Tuple[str, ...], combined: Mapping[str, bytes]) -> Dict[str, int]:
-        """Return what each hospital downloads for this round: the sum to open, or the next state."""
-        if self._transport.hospitals_open:
-            size = sum(map(len, combined.values()))
-        else:
-            size = server_bytes(self.state.server)
-        return dict.fromkeys(asked, size)
+    def _together(self, at_hospitals: Dict[str, Any]) -> Optional[Dict[str, Any]]:
+        """Return what the sum of the hospitals' reports would say."""
+        classes, unit = self._rules.classes, self._rules.unit
+        reports = [pack_evaluation(metrics, len(classes), unit) for metrics in at_hospitals.values()]
+        return unpack_evaluation(np.sum(reports, axis=0), classes, unit) if reports else None
+
+    def _final_report(self, round: int) -> Tuple[Optional[Dict[str, Any]], Dict[str, Any]]:
+        """Ask how the final model does; where the sum cannot be opened the run ends without."""
+        task = Task(EVALUATE, round, self.state.common, self._transport.hospitals)
+        answers = {n: a for n, a in self._transport.report(task).items() if isinstance(a, ClientUpdate)}
+        own = {name: a.figures.metrics for name, a in answers.items() if a.figures is not None}
+        try:
+            found = self._sum(task, {name: answer.messages for name, answer in answers.items()})
+        except ProtectionError:
+            found = Sum(None, {}, {})
+        together = None if found.opened is None else self._apply(task, found.opened).evaluation
+        return together, {name: metrics for name, metrics in own.items() if metrics is not None}
 
 
-def class_weights(counts: np.ndarray, kind: str) -> Optional[np.ndarray]:
-    """Return the loss weight of each class, with a mean over all images of one; float64.
-
-    ``counts`` may be in any unit; ``kind`` is ``"none"`` (returns None), ``"inverse"`` of a class's share,
-    or ``"sqrt"`` of that, which trades less accuracy for balance and keeps the gradient's variance
-    down. A class that no hospital holds has weight 0.
-    """
-    if kind == "none":
-        return None
-    shares = counts / counts.sum()
-    # An opened share of zero may be off by the encoding's last bit; one image never is that small.
-    present = shares > 1e-7
-    weights = np.where(present, 1.0 / np.where(present, shares, 1.0), 0.0)
-    if kind == "sqrt":
-        weights = np.sqrt(weights)
-    return weights / (weights * shares).sum()
+def _filled_in(
+    records: Tuple[RoundRecord, ...],
+    round: int,
+    together: Optional[Dict[str, Any]],
+    at_hospitals: Dict[str, Any],
+) -> Tuple[RoundRecord, ...]:
+    """Put metrics that came with a later round's contributions into the record of their own round."""
+    return tuple(
+        record._replace(hospitals_together=together, hospital_metrics=at_hospitals)
+        if record.round == round
+        else record
+        for record in records
+    )

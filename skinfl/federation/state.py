@@ -1,6 +1,6 @@
 """The server's state: named arrays, each declared by the strategy that keeps it.
 
-A strategy says once which arrays it has, how long they are, what they are and whether hospitals get them
+A strategy says once which arrays it has, how long they are and what they are
 (:meth:`~skinfl.federation.strategies.base.Strategy.state_layout`). Checkpoints, messages and the checks of
 both go by that declaration, so that a strategy with other arrays needs no line of code elsewhere.
 """
@@ -23,14 +23,13 @@ ROLES = (PARAMETERS, STATISTICS, AUXILIARY)
 class StateArray(NamedTuple):
     """One declared array: float32, shape ``(size,)``.
 
-    ``role`` is one of :data:`ROLES`; parameters, then statistics, are the model. An array that is not
-    ``sent`` never leaves the server. All arrays are in a checkpoint.
+    ``role`` is one of :data:`ROLES`; parameters, then statistics, are the model. All arrays are in a
+    checkpoint, and at every hospital, which computes the next ones itself.
     """
 
     name: str
     size: int
     role: str
-    sent: bool = True
 
 
 class ServerState(Mapping[str, np.ndarray]):
@@ -89,7 +88,3 @@ class ServerState(Mapping[str, np.ndarray]):
         """Return a state with some arrays exchanged."""
         return ServerState(self.declared, {**self._values, **arrays})
 
-    def sent(self) -> ServerState:
-        """Return what hospitals may see of it: the arrays declared as sent."""
-        kept = [d for d in self.declared if d.sent]
-        return ServerState(kept, {d.name: self[d.name] for d in kept})

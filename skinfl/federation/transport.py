@@ -7,13 +7,15 @@ in this process, and a deployment puts its own network behind the same calls.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, Dict, Iterable, Iterator, Mapping, NamedTuple, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, Iterable, Iterator, Mapping, NamedTuple, Sequence, Tuple, Union
 
 import numpy as np
 
 from skinfl.errors import MessageError, SkinflError
-from skinfl.federation.hospital import ClientUpdate, HospitalAgent, Task
-from skinfl.protection.base import Exchange, Opened, Protected, Roles
+from skinfl.federation.common import CommonState
+from skinfl.federation.hospital import ClientUpdate, HospitalAgent
+from skinfl.federation.rules import Task
+from skinfl.protection.base import AggregatorSide, Exchange, Opened, Protected, Roles
 from skinfl.protection.roles import majority_first
 from skinfl.workers.base import Pointer
 
@@ -21,11 +23,15 @@ Messages = Mapping[str, Mapping[str, bytes]]
 
 
 class Combined(NamedTuple):
-    """The parties' sums, keyed by party, the hospitals in them, and who was refused and why."""
+    """The parties' sums, keyed by party, the hospitals in them, and who was refused and why.
+
+    ``exchange`` is the one that was added up: of the last attempt, where protection was repeated.
+    """
 
     messages: Dict[str, bytes]
     senders: Tuple[str, ...]
     refused: Dict[str, str]
+    exchange: Exchange
 
 
 class Transport(ABC):
@@ -33,26 +39,31 @@ class Transport(ABC):
 
     #: all hospitals of the federation, in a fixed order
     hospitals: Tuple[str, ...]
-    #: whether the hospitals open the sum themselves (then it is sent down to them)
-    hospitals_open: bool
+    #: whether hospitals tell how they fare in sums only, of the model before with each contribution; else
+    #: :meth:`evaluate` says it of each
+    reports_in_sums: bool = False
 
     @abstractmethod
-    def statistics(self, run: str) -> Dict[str, Union[Protected, SkinflError]]:
-        """Ask all hospitals for the protected sums of pixels and class counts.
+    def statistics(self, task: Task) -> Dict[str, Union[Protected, SkinflError]]:
+        """Ask the participants for the protected sums of pixels and class counts.
 
-        ``run`` is the run's name. Each hospital is in the answer, with its messages or with the error.
+        Each is in the answer, with its messages or with the error.
         """
 
     @abstractmethod
-    def train(self, tasks: Mapping[str, Task]) -> Iterator[Tuple[str, Union[ClientUpdate, SkinflError]]]:
-        """Have the hospitals that ``tasks`` names train, and give each answer as it comes, or its error."""
+    def train(self, task: Task) -> Iterator[Tuple[str, Union[ClientUpdate, SkinflError]]]:
+        """Have the participants train, and give each answer as it comes, or its error."""
 
     @abstractmethod
-    def evaluate(self, tasks: Mapping[str, Task]) -> Dict[str, Dict[str, Any]]:
-        """Have hospitals evaluate their task's model on their own test images; return metrics by hospital.
+    def evaluate(self, common: CommonState) -> Dict[str, Dict[str, Any]]:
+        """Return what hospitals tell of the common model on their own test images, by hospital.
 
-        Hospitals without test images are left out.
+        Hospitals without test images, and those that keep it to themselves, are left out.
         """
+
+    def report(self, task: Task) -> Dict[str, Union[ClientUpdate, SkinflError]]:
+        """Ask the participants for protected metrics of the common model, where reports are sums."""
+        return {}
 
     @abstractmethod
     def combine(self, messages: Messages, exchange: Exchange, least: int) -> Combined:
@@ -64,11 +75,15 @@ class Transport(ABC):
         """
 
     @abstractmethod
-    def open(self, combined: Combined, exchange: Exchange) -> Opened:
-        """Open the sum, at whoever may see it: float64, shape ``(exchange.layout.size,)``.
+    def open(self, combined: Combined) -> Opened:
+        """Open the sum, at whoever may see it, and have a hospital verify it.
 
-        Raises what :meth:`~skinfl.protection.base.OpenerSide.open` raises.
+        Raises what :meth:`~skinfl.protection.base.OpenerSide.open` and
+        :meth:`~skinfl.protection.base.HospitalSide.verify` raise.
         """
+
+    def tell(self, task: Task, opened: Opened) -> None:  # noqa: B027 - optional by design
+        """Keep a sum that was applied: hospitals are told it, and how to prove it, with the next task."""
 
     @abstractmethod
     def state(self) -> Dict[str, np.ndarray]:
@@ -82,7 +97,8 @@ class Transport(ABC):
 class LocalTransport(Transport):
     """Hospitals behind pointers to virtual workers, parties in this process.
 
-    ``train`` and ``test`` are pointers by hospital; ``agents`` are here for their checkpoints only.
+    ``train`` and ``test`` are pointers by hospital; ``agents`` are here for their checkpoints, and to protect
+    again where the cohort shrinks.
     """
 
     def __init__(
@@ -93,32 +109,43 @@ class LocalTransport(Transport):
         roles: Roles,
     ):
         self.hospitals = tuple(train)
-        self.hospitals_open = roles.opener.place == "hospitals"
         self._train = train
         self._test = test
         self._agents = agents
         self._roles = roles
+        #: what each hospital would let the aggregator have of its last attempt
+        self._releases: Dict[str, bytes] = {}
 
-    def statistics(self, run: str) -> Dict[str, Union[Protected, SkinflError]]:
-        return {name: pointer.ask("statistics", run) for name, pointer in self._train.items()}
+    def statistics(self, task: Task) -> Dict[str, Union[Protected, SkinflError]]:
+        found = {name: self._train[name].ask("statistics", task) for name in task.participants}
+        self._releases.update({name: protected.release for name, protected in found.items()})
+        return found
 
-    def train(self, tasks: Mapping[str, Task]) -> Iterator[Tuple[str, Union[ClientUpdate, SkinflError]]]:
-        for name, task in tasks.items():
+    def train(self, task: Task) -> Iterator[Tuple[str, Union[ClientUpdate, SkinflError]]]:
+        for name in task.participants:
             try:
-                yield name, self._train[name].ask("train", task)
+                update = self._train[name].ask("train", task)
+                self._releases[name] = update.release
+                yield name, update
             except SkinflError as error:
                 yield name, error
 
-    def evaluate(self, tasks: Mapping[str, Task]) -> Dict[str, Dict[str, Any]]:
-        return {
-            name: self._test[name].ask("evaluate", task) for name, task in tasks.items() if name in self._test
-        }
+    def evaluate(self, common: CommonState) -> Dict[str, Dict[str, Any]]:
+        return {name: pointer.ask("evaluate", common) for name, pointer in self._test.items()}
 
     def combine(self, messages: Messages, exchange: Exchange, least: int) -> Combined:
-        return combine_at_parties(self._roles.aggregators, messages, exchange, least)
+        return combine_at_parties(
+            self._roles.aggregators, messages, exchange, least, self._protect_again, self._release
+        )
 
-    def open(self, combined: Combined, exchange: Exchange) -> Opened:
-        return self._roles.opener.open(combined.messages, exchange)
+    def open(self, combined: Combined) -> Opened:
+        opened = self._roles.opener.open(combined.messages, combined.exchange)
+        if self._roles.opener.place == "hospitals" or opened.words is None:
+            return opened
+        # the opener holds no key to prove it by; any hospital does
+        return self._roles.hospitals[opened.senders[0]].verify(
+            opened.words, opened.senders, combined.exchange
+        )
 
     def state(self) -> Dict[str, np.ndarray]:
         return {
@@ -132,33 +159,72 @@ class LocalTransport(Transport):
             prefix = name + "/"
             agent.load_state({k[len(prefix) :]: a for k, a in state.items() if k.startswith(prefix)})
 
+    def _protect_again(self, exchange: Exchange) -> Messages:
+        found = {name: self._agents[name].protect_again(exchange) for name in exchange.cohort}
+        self._releases.update({name: protected.release for name, protected in found.items()})
+        return {name: protected.messages for name, protected in found.items()}
+
+    def _release(self, exchange: Exchange) -> Dict[str, bytes]:
+        return {name: self._releases[name] for name in exchange.cohort}
+
 
 def combine_at_parties(
-    parties: Mapping[str, Any], messages: Messages, exchange: Exchange, least: int
+    parties: Mapping[str, AggregatorSide],
+    messages: Messages,
+    exchange: Exchange,
+    least: int,
+    protect_again: Callable[[Exchange], Messages],
+    release: Callable[[Exchange], Mapping[str, bytes]],
 ) -> Combined:
     """Let each party check and add; a hospital refused by one party is left out by all.
 
-    ``parties`` are :class:`~skinfl.protection.base.AggregatorSide` by name.
+    Where parties need releases (:attr:`~skinfl.protection.base.AggregatorSide.releases`) the senders must be
+    the whole cohort: those that are left are asked to ``protect_again`` as a smaller one, under the next
+    attempt, until all of a cohort's messages are there; then for their ``release``. Both return what came,
+    by hospital. A release that is missing loses the sum: the others have let theirs out, and give no other.
     """
-    received: Dict[str, set] = {party: set() for party in parties}
     refused: Dict[str, str] = {}
-    for party, side in parties.items():
-        for hospital in majority_first({name: m.get(party, b"") for name, m in messages.items()}):
-            try:
-                if party not in messages[hospital]:
-                    raise MessageError(hospital, f"no message for {party}")
-                by_party = messages[hospital]
-                sender = side.receive(by_party[party], exchange)
-                if sender != hospital:
-                    raise MessageError(hospital, f"it is signed {sender!r}")
-                received[party].add(hospital)
-            except MessageError as error:
-                refused.setdefault(hospital, error.reason)
-    senders = common_senders(received.values(), list(messages))
-    if len(senders) < least:
-        return Combined({}, senders, refused)
-    combined = {party: side.combine(senders, exchange) for party, side in parties.items()}
-    return Combined(combined, senders, refused)
+    while True:
+        # parties have no secret to key the digests with: they hold the messages against each other
+        blind = exchange._replace(task="", base="")
+        received: Dict[str, set] = {party: set() for party in parties}
+        for party, side in parties.items():
+            for hospital in majority_first({name: m.get(party, b"") for name, m in messages.items()}):
+                try:
+                    _receive(side, party, hospital, messages[hospital], blind)
+                    received[party].add(hospital)
+                except MessageError as error:
+                    refused.setdefault(hospital, error.reason)
+        senders = common_senders(received.values(), list(messages))
+        if len(senders) < least:
+            return Combined({}, senders, refused, exchange)
+        if not any(side.releases for side in parties.values()):
+            combined = {party: side.combine(senders, blind) for party, side in parties.items()}
+            return Combined(combined, senders, refused, exchange)
+        if set(senders) == set(exchange.cohort):
+            break
+        exchange = exchange._replace(cohort=tuple(sorted(senders)), attempt=exchange.attempt + 1)
+        messages = protect_again(exchange)
+        for name in senders:
+            if name not in messages:
+                refused.setdefault(name, "it did not protect its contribution again, as others had dropped out")
+    releases = release(exchange)
+    missing = [name for name in exchange.cohort if name not in releases]
+    if missing:
+        why = f"{missing[0]} was lost between protecting and releasing: this sum cannot be opened"
+        return Combined({}, (), {**refused, **dict.fromkeys(exchange.cohort, why)}, exchange)
+    combined = {party: side.combine(senders, blind, releases) for party, side in parties.items()}
+    return Combined(combined, senders, refused, exchange)
+
+
+def _receive(
+    side: AggregatorSide, party: str, hospital: str, by_party: Mapping[str, bytes], exchange: Exchange
+) -> None:
+    if party not in by_party:
+        raise MessageError(hospital, f"no message for {party}")
+    sender = side.receive(by_party[party], exchange)
+    if sender != hospital:
+        raise MessageError(hospital, f"it is signed {sender!r}")
 
 
 def common_senders(received: Iterable[set], order: Sequence[str]) -> Tuple[str, ...]:

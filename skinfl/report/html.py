@@ -178,7 +178,7 @@ def _rounds(rounds: Sequence[RoundRecord]) -> page.Html:
             len(entry.trained),
             len(entry.left_out),
             *(wording.score(entry.metric(key)) for key in keys),
-            f"{max(entry.clipped.values(), default=0.0):.2%}",
+            f"{entry.mean_clipped or 0.0:.2%}",
             wording.size(sum(entry.bytes_up.values())),
             wording.size(sum(entry.bytes_down.values())),
             wording.duration(entry.seconds.total),
@@ -188,7 +188,7 @@ def _rounds(rounds: Sequence[RoundRecord]) -> page.Html:
     ]
     headers = (
         *("Round", "Trained", "Left out", "Loss", "Accuracy", "Balanced accuracy", "Macro F1"),
-        *("Most clipped", "Bytes up, all", "Bytes down, all", "Seconds", "Difference of the sum"),
+        *("Clipped", "Bytes up, all", "Bytes down, all", "Seconds", "Difference of the sum"),
     )
     return page.folded("Rounds", page.table(headers, rows))
 

@@ -91,7 +91,7 @@ def training_curves(rounds: Sequence[RoundRecord], path: PathLike) -> Path:
     loss in the first panel, the hospitals' own test images in the others.
     """
     panels = [
-        ("Loss", "loss", lambda entry: entry.train_loss),
+        ("Loss", "loss", lambda entry: entry.train_loss or {"all": entry.mean_loss}),
         *(
             (wording.METRIC_LABELS[key], key, lambda entry, key=key: _of_hospitals(entry, key))
             for key in ("accuracy", "balanced_accuracy", "macro_f1")

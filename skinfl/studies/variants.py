@@ -51,7 +51,7 @@ def measure(
                 "balanced_accuracy": [r.metric("balanced_accuracy") for r in records],
                 "upload": _upload(records) / (4 * assembly.layout.size),
                 "share": _share(records),
-                "clipped": max(c for r in records for c in r.clipped.values()),
+                "clipped": max(r.mean_clipped or 0.0 for r in records),
             }
 
 

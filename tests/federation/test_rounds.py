@@ -11,7 +11,8 @@ from skinfl.errors import SkinflError, TrainingError
 from skinfl.federation.audit import Audit
 from skinfl.federation.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from skinfl.federation.events import Aggregated, HospitalLeftOut, RoundFinished, RoundStarted, RunStarted
-from skinfl.federation.rounds import STATISTICS_ROUND, class_weights
+from skinfl.federation.common import STATISTICS_ROUND
+from skinfl.federation.rules import class_weights
 from skinfl.federation.strategies import STRATEGIES
 from skinfl.federation.transport import common_senders
 from skinfl.protection.base import Opened

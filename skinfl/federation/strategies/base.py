@@ -80,7 +80,7 @@ class Strategy(ABC):
 
         A strategy with arrays of its own adds them to these two, which are the model::
 
-            m = StateArray("m", layout.n_parameters, AUXILIARY, sent=False)
+            m = StateArray("m", layout.n_parameters, AUXILIARY)
             return (*super().state_layout(layout), m)
         """
         return (
@@ -111,7 +111,7 @@ class Strategy(ABC):
     def correction(self, server: ServerState, control: Optional[np.ndarray]) -> Correction:
         """Return the correction of a hospital's gradient.
 
-        ``server`` holds the sent arrays only. ``control`` is the hospital's own control variate, float32,
+        ``control`` is the hospital's own control variate, float32,
         shape ``(layout.n_parameters,)``; None before its first contribution entered a sum.
         """
         return Correction()
@@ -139,7 +139,7 @@ class Strategy(ABC):
     ) -> ServerState:
         """Return the next state, of the same arrays as ``server``.
 
-        ``server`` holds all arrays, sent or not. ``hospitals`` counts all of the federation, asked or not.
+        ``hospitals`` counts all of the federation, asked or not.
         """
 
     def step(

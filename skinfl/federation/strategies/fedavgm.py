@@ -33,7 +33,7 @@ class FedAvgM(FedAvg):
     server_momentum: float = 0.9
 
     def state_layout(self, layout: StateLayout) -> Tuple[StateArray, ...]:
-        return (*super().state_layout(layout), StateArray("v", layout.n_parameters, AUXILIARY, sent=False))
+        return (*super().state_layout(layout), StateArray("v", layout.n_parameters, AUXILIARY))
 
     def apply(
         self, server: ServerState, total: UpdateSum, layout: StateLayout, hospitals: int

@@ -47,7 +47,7 @@ class FedOpt(FedAvg):
     tau: float = 1e-3
 
     def state_layout(self, layout: StateLayout) -> Tuple[StateArray, ...]:
-        kept = [StateArray(name, layout.n_parameters, AUXILIARY, sent=False) for name in ("m", "v")]
+        kept = [StateArray(name, layout.n_parameters, AUXILIARY) for name in ("m", "v")]
         return (*super().state_layout(layout), *kept)
 
     def init(self, model: np.ndarray, layout: StateLayout) -> ServerState:

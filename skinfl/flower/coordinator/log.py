@@ -35,10 +35,10 @@ def _line(event: Event) -> str:
     if isinstance(event, RoundStarted):
         return f"asking {', '.join(event.asked)}"
     if isinstance(event, HospitalTrained):
-        return (
-            f"{event.hospital} trained: loss {event.loss:.4f}, {event.bytes_up} bytes, "
-            f"{event.clipped:.2%} clipped, {event.seconds:.1f} s"
-        )
+        line = f"{event.hospital} trained: {event.bytes_up} bytes"
+        if event.loss is None:
+            return line
+        return f"{line}, loss {event.loss:.4f}, {event.clipped:.2%} clipped, {event.seconds:.1f} s"
     if isinstance(event, HospitalLeftOut):
         return f"left out {event.hospital}: {event.reason}"
     if isinstance(event, Aggregated):

@@ -1,0 +1,86 @@
+"""What the coordinator and every hospital hold alike, each having computed it for itself.
+
+It begins with the model that seed and settings give, and moves on by opened sums only
+(:mod:`skinfl.federation.rules`). Its digest enters what hospitals protect: those that hold another state
+contribute to another sum.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Iterable, Mapping, NamedTuple, Optional
+
+import numpy as np
+
+from skinfl.data.normalisation import Normalisation
+from skinfl.errors import TrainingError
+from skinfl.federation.state import ServerState
+
+#: the round of a state that no sum has entered yet
+NO_ROUND = -1
+#: the round of the sums of pixel statistics and class counts before training
+STATISTICS_ROUND = 0
+
+
+class Prepared(NamedTuple):
+    """What all hospitals train with, derived from protected sums before the first round.
+
+    ``class_weights``: float64, shape ``(classes,)``, or None for a loss without weights.
+    """
+
+    normalisation: Normalisation
+    class_weights: Optional[np.ndarray]
+
+
+@dataclass(frozen=True)
+class CommonState:
+    """The state after the sum of ``round``; immutable.
+
+    ``server``: the strategy's arrays. ``accepted``: by hospital, the last round whose sum it is in.
+    ``ranges``: what the last sum says all are to quantise with, see
+    :meth:`~skinfl.protection.base.HospitalSide.set_ranges`.
+    """
+
+    run: str
+    round: int
+    server: ServerState
+    prepared: Optional[Prepared]
+    accepted: Mapping[str, int]
+    ranges: Optional[np.ndarray] = None
+
+    @property
+    def begun(self) -> Prepared:
+        """What was prepared. Raises TrainingError where nothing was, before the first round."""
+        if self.prepared is None:
+            raise TrainingError("no round was begun yet: normalisation and class weights are not known")
+        return self.prepared
+
+    @cached_property
+    def model_digest(self) -> str:
+        """What identifies the strategy's arrays, in any run: 64 hexadecimal digits."""
+        parts = ((d.name, int(d.size), d.role, self.server[d.name]) for d in self.server.declared)
+        return _digest(part for array in parts for part in array)
+
+    @cached_property
+    def digest(self) -> str:
+        """What identifies the state, of this run and round: 64 hexadecimal digits."""
+        parts: list = [self.run, self.round, self.model_digest, sorted(self.accepted.items()), self.ranges]
+        if self.prepared is not None:
+            parts += [tuple(self.prepared.normalisation), self.prepared.class_weights]
+        return _digest(parts)
+
+
+def _digest(parts: Iterable[Any]) -> str:
+    """Return the SHA-256 of parts, each with its length and kind, so that no two lists are alike."""
+    found = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            kind, content = f"array {part.dtype.str} {part.shape}", np.ascontiguousarray(part)
+            data = memoryview(content).cast("B") if content.size else memoryview(b"")
+        else:
+            kind, data = "value", memoryview(repr(part).encode())
+        found.update(f"{kind} {len(data)}\n".encode())
+        found.update(data)
+    return found.hexdigest()

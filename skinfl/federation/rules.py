@@ -1,0 +1,196 @@
+"""How the common state moves on, written once: hospitals compute the next model by it, as the coordinator does.
+
+Everybody derives the same from the same settings, and what is asked is bound into what is protected: the
+task's digest covers the kind of sum, the run and round, the terms on which hospitals joined, who was asked,
+and the whole state to start from (model, normalisation, class weights, quantisation ranges). Contributions
+made for different tasks never add up to an opened sum.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, Dict, Mapping, NamedTuple, Optional, Sequence, Tuple
+
+import numpy as np
+
+from skinfl import seeds
+from skinfl.data.transforms import normalisation_from_sums
+from skinfl.errors import TrainingError
+from skinfl.federation import figures
+from skinfl.federation.common import NO_ROUND, STATISTICS_ROUND, CommonState, Prepared
+from skinfl.federation.strategies.base import Strategy
+from skinfl.federation.transforms import Figures, Pipeline, ServerContext
+from skinfl.federation.update import StateLayout
+from skinfl.protection import wire
+from skinfl.protection.base import Exchange, Opened
+from skinfl.protection.layout import Layout, Segment
+
+#: what is summed: pixels and classes before training, contributions, and how the last model does
+STATISTICS, TRAIN, EVALUATE = KINDS = ("statistics", "train", "evaluate")
+
+
+class Task(NamedTuple):
+    """What all hospitals are asked alike.
+
+    ``kind``: one of :data:`KINDS`. ``common``: the state to start from. ``participants``: who is asked.
+    ``evaluate``: whether a contribution also carries how the model that it starts from does on the
+    hospital's test images.
+    """
+
+    kind: str
+    round: int
+    common: CommonState
+    participants: Tuple[str, ...]
+    evaluate: bool = False
+
+
+class Applied(NamedTuple):
+    """What a sum gave: the next state, transforms' public figures by name, and how hospitals fare together.
+
+    ``loss``: the mean training loss, weighted by images; None for other sums than a round's.
+    ``evaluation``: metrics on all the hospitals' test images of the model that the round started from, as
+    :func:`skinfl.federation.figures.unpack_evaluation` gives them; None where it was not asked for.
+    """
+
+    common: CommonState
+    transforms: Dict[str, Figures]
+    loss: Optional[float] = None
+    evaluation: Optional[Dict[str, Any]] = None
+
+
+class Rules:
+    """What makes the next state out of a state and a sum.
+
+    ``hospitals``: all of the federation. ``transforms``: the pipeline whose server's halves run here.
+    ``class_weights``: a kind of :func:`class_weights`. ``unit``: the public number of images that has weight
+    one. ``terms``: a digest of whatever else all must agree on; a deployment's is of the request to join.
+    """
+
+    def __init__(
+        self,
+        strategy: Strategy,
+        layout: StateLayout,
+        transforms: Optional[Pipeline] = None,
+        *,
+        hospitals: Sequence[str],
+        channels: int,
+        classes: Sequence[str],
+        class_weights: str,
+        seed: int,
+        unit: int,
+        terms: str = "",
+    ):
+        self.strategy = strategy
+        self.layout = layout
+        self.transforms = Pipeline() if transforms is None else transforms
+        self.hospitals = tuple(hospitals)
+        self.classes = tuple(classes)
+        self.unit = unit
+        #: of what a strategy contributes, before transforms
+        self.contribution = strategy.contribution_layout(layout)
+        self._channels = channels
+        self._class_weights = class_weights
+        self._seed = seed
+        self._terms = terms
+        transformed = self.transforms.layout(self.contribution)
+        segments = [*transformed.segments, figures.training_segment(len(self.classes))]
+        self._layouts = {
+            STATISTICS: statistics_layout(channels, len(self.classes)),
+            TRAIN: Layout(segments, transforms=transformed.transforms),
+            EVALUATE: Layout([figures.evaluation_segment(len(self.classes))]),
+        }
+
+    def start(self, run: str, model: np.ndarray) -> CommonState:
+        """Return the state before any sum; ``model``: float32, shape ``(layout.size,)``."""
+        return CommonState(run, NO_ROUND, self.strategy.init(model, self.layout), None, {})
+
+    def vectors(self, kind: str) -> Layout:
+        """Return the layout of the vectors that are summed."""
+        return self._layouts[kind]
+
+    def exchange(self, task: Task) -> Exchange:
+        """Return which sum the contributions to a task enter."""
+        common = task.common
+        digest = wire.fingerprint(
+            "task",
+            task.kind,
+            common.run,
+            task.round,
+            self._terms,
+            sorted(task.participants),
+            bool(task.evaluate),
+            common.digest,
+        )
+        cohort = tuple(sorted(task.participants))
+        return Exchange(common.run, task.round, self._layouts[task.kind], digest, common.digest, cohort)
+
+    def seed(self, round: int) -> Any:
+        """Return what gives transforms their public seeds in a round."""
+        return partial(seeds.derive, self._seed, "transform", round)
+
+    def apply(self, task: Task, opened: Opened) -> Applied:
+        """Return the state after a sum.
+
+        Raises :class:`~skinfl.errors.TrainingError` where nobody's weight is in it.
+        """
+        if task.kind == STATISTICS:
+            return self._prepare(task, opened)
+        if task.kind == EVALUATE:
+            return Applied(task.common, {}, evaluation=self._evaluation(opened.total))
+        cut = len(opened.total) - figures.training_segment(len(self.classes)).size
+        total, own = opened.total[:cut], opened.total[cut:]
+        context = ServerContext(
+            task.common.run, task.round, self.contribution, self.seed(task.round), opened.senders
+        )
+        restored, shown = self.transforms.at_server(total, context)
+        update = self.strategy.unpack(restored, self.layout)
+        common = CommonState(
+            task.common.run,
+            task.round,
+            self.strategy.apply(task.common.server, update, self.layout, len(self.hospitals)),
+            task.common.prepared,
+            {**task.common.accepted, **dict.fromkeys(opened.senders, task.round)},
+            opened.ranges,
+        )
+        evaluation = self._evaluation(own[1:]) if task.evaluate else None
+        return Applied(common, shown, float(own[0] / update.counts[0]), evaluation)
+
+    def _prepare(self, task: Task, opened: Opened) -> Applied:
+        pixels = opened.total[: 2 * self._channels + 1]
+        counts = opened.total[2 * self._channels + 1 :]
+        if not counts.sum() > 0:
+            raise TrainingError("the sums before training hold no image of any class: no hospital contributed")
+        prepared = Prepared(normalisation_from_sums(pixels), class_weights(counts, self._class_weights))
+        before = task.common
+        return Applied(CommonState(before.run, STATISTICS_ROUND, before.server, prepared, {}), {})
+
+    def _evaluation(self, total: np.ndarray) -> Optional[Dict[str, Any]]:
+        return figures.unpack_evaluation(total, self.classes, self.unit)
+
+
+def statistics_layout(channels: int, classes: int) -> Layout:
+    """Return the layout of the sums before training."""
+    return Layout([Segment("pixels", 2 * channels + 1, "count"), Segment("classes", classes, "count")])
+
+
+def class_weights(counts: np.ndarray, kind: str) -> Optional[np.ndarray]:
+    """Return the loss weight of each class, with a mean over all images of one; float64.
+
+    ``counts`` may be in any unit; ``kind`` is ``"none"`` (returns None), ``"inverse"`` of a class's share,
+    or ``"sqrt"`` of that, which trades less accuracy for balance and keeps the gradient's variance
+    down. A class that no hospital holds has weight 0.
+    """
+    if kind == "none":
+        return None
+    shares = counts / counts.sum()
+    # An opened share of zero may be off by the encoding's last bit; one image never is that small.
+    present = shares > 1e-7
+    weights = np.where(present, 1.0 / np.where(present, shares, 1.0), 0.0)
+    if kind == "sqrt":
+        weights = np.sqrt(weights)
+    return weights / (weights * shares).sum()
+
+
+def accepted_round(common: CommonState, hospital: str) -> int:
+    """Return the last round whose sum holds a hospital's contribution, -1 where none does."""
+    return common.accepted.get(hospital, -1)
