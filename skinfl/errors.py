@@ -10,6 +10,19 @@ import difflib
 from typing import Iterable, Optional
 
 
+def printable(text: str, limit: Optional[int] = None) -> str:
+    """Return text of another's as one line that forges nothing: for errors, logs and terminals.
+
+    Line ends and tabs become spaces, and what is not printable (escape codes, marks that turn the direction
+    of writing, halves of characters) question marks. What is beyond ``limit`` characters is cut off.
+    """
+    if limit is not None and len(text) > limit:
+        text = text[: max(limit - 3, 0)] + "..."
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in text)
+
+
 class SkinflError(Exception):
     """Base of all errors caused by input, settings, files or messages."""
 
@@ -33,10 +46,12 @@ class ProtectionError(SkinflError):
 class MessageError(ProtectionError):
     """A protected message that was refused; ``sender`` names who claims to have sent it.
 
-    ``reason`` is the bare reason, the text of the error names the sender as well.
+    ``reason`` is the bare reason, the text of the error names the sender as well. Both may hold what a
+    stranger wrote, so both are made printable and cut.
     """
 
     def __init__(self, sender: str, reason: str):
+        sender, reason = printable(sender, 64), printable(reason, 500)
         super().__init__(f"message from {sender!r} refused: {reason}")
         self.sender = sender
         self.reason = reason

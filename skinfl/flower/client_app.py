@@ -10,7 +10,7 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from skinfl import plugins
-from skinfl.errors import SkinflError
+from skinfl.errors import MessageError, SkinflError, printable
 from skinfl.flower import protocol
 from skinfl.flower.environment import flower_home, simulated_federation, wait_for_federation
 from skinfl.flower.hospital.site import Site
@@ -34,20 +34,28 @@ def hospital_folder(context: Context) -> HospitalFolder:
 
 def _answer(message: Message, context: Context) -> Message:
     started = time.perf_counter()
-    request, server = message.content["request"]["body"], message.content["server"]["body"]
     try:
+        request, server = (_body(message, part) for part in ("request", "server"))
         plugins.load_for([])
         folder = hospital_folder(context)
         name, answer = folder.name, Site(folder).answer(request, server)
     except SkinflError as error:
         name, answer = "hospital", protocol.encode_refusal(str(error))
-    kind, round = message.metadata.message_type.rpartition(".")[2], message.metadata.group_id
+    kind, round = message.metadata.message_type.rpartition(".")[2], printable(message.metadata.group_id, 20)
     print(
         f"run {context.run_id} round {round}: {name} answers {kind} with {len(answer)} bytes "
         f"after {time.perf_counter() - started:.1f} s",
         flush=True,
     )
     return Message(RecordDict({"answer": ConfigRecord({"body": answer})}), reply_to=message)
+
+
+def _body(message: Message, part: str) -> bytes:
+    record = message.content.get(part)
+    body = record.get("body") if isinstance(record, ConfigRecord) else None
+    if not isinstance(body, bytes):
+        raise MessageError(protocol.COORDINATOR, f"its {part} is no bytes")
+    return body
 
 
 def _who(message: Message, context: Context) -> Message:
@@ -59,6 +67,6 @@ def _who(message: Message, context: Context) -> Message:
     return Message(RecordDict({"answer": ConfigRecord(found)}), reply_to=message)
 
 
-for _kind in protocol.FIELDS:
+for _kind in protocol.REQUESTS:
     app.query(_kind)(_answer)
 app.query(protocol.WHO)(_who)

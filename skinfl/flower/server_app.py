@@ -11,7 +11,7 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from skinfl import plugins
-from skinfl.errors import SkinflError
+from skinfl.errors import SkinflError, printable
 from skinfl.flower.coordinator.coordinator import Coordinator, run_folder
 from skinfl.flower.coordinator.grid_messaging import GridMessaging
 from skinfl.flower.coordinator.log import RunLog
@@ -63,4 +63,4 @@ def _train(grid: Grid, context: Context) -> None:
 
 
 def _say(line: str) -> None:
-    print(line, flush=True)
+    print(printable(line), flush=True)

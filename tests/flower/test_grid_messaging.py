@@ -70,6 +70,14 @@ def quick(monkeypatch):
         monkeypatch.setattr(grid_messaging, name, seconds)
 
 
+def test_an_answer_of_another_form_is_none(capsys):
+    def react(grid, message):
+        return {"node 1": {}, "node 2": {"body": "text"}}.get(f"node {message.metadata.dst_node_id}")
+
+    found = ask(FakeGrid({1: ("a", "t"), 2: ("b", "t")}, react))
+    assert {str(reply) for reply in found.values()} == {"a sent no answer", "b sent no answer"}
+
+
 def ask(grid, names=("a", "b"), timeout=0.5, **options):
     requests = {name: Request(name.encode(), b"model") for name in names}
     return dict(GridMessaging(grid, ("x", "y"), 0.2).ask("train", 3, requests, timeout, **options))

@@ -22,7 +22,7 @@ from skinfl.assembly import (
 )
 from skinfl.data import load
 from skinfl.data.dataset import LesionDataset
-from skinfl.errors import CheckpointError, SettingsError, TrainingError
+from skinfl.errors import CheckpointError, SettingsError, TrainingError, printable
 from skinfl.federation.checkpoint import Checkpoint, save_checkpoint
 from skinfl.federation.events import Listener, RoundFinished
 from skinfl.federation.records import write_records
@@ -58,7 +58,7 @@ class Coordinator:
         self._options = options
         self._out = out
         self._messaging = CountedMessaging(messaging)
-        self._say = say
+        self._say = lambda line: say(printable(line))
         self._describe = describe
 
     def run(self, hospitals: Sequence[str], listeners: Sequence[Listener] = ()) -> Dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
+from skinfl.errors import printable
 from skinfl.flower import protocol
 from skinfl.flower.coordinator.messaging import Messaging, NoAnswer, Reply, Request
 
@@ -95,11 +96,12 @@ class GridMessaging(Messaging):
         for message in self._grid.pull_messages([m for m, s in sent.items() if s.name in waiting]):
             name = sent.pop(message.metadata.reply_to_message_id).name
             if not message.has_error():
-                found.append((name, message.content["answer"]["body"]))
+                body = _entry(message, "body")
+                found.append((name, body if isinstance(body, bytes) else NoAnswer(f"{name} sent no answer")))
             elif message.error.code == _NODE_UNAVAILABLE:
                 found.append((name, None))
             else:
-                found.append((name, NoAnswer(f"{name}: {message.error.reason}")))
+                found.append((name, NoAnswer(f"{name}: {printable(message.error.reason, 500)}")))
         return found
 
     def _lost(
@@ -163,8 +165,15 @@ class GridMessaging(Messaging):
         for message in self._grid.send_and_receive(messages, timeout=_WHO_SECONDS):
             if message.has_error():
                 continue
-            answer = message.content["answer"]
-            place = answer.get("place")
-            name = answer.get("name") if place is None else self._hospitals[int(place) % len(self._hospitals)]
-            found[message.metadata.src_node_id] = str(name)
+            place, name = _entry(message, "place"), _entry(message, "name")
+            if isinstance(place, int):
+                name = self._hospitals[place % len(self._hospitals)]
+            if isinstance(name, str):
+                found[message.metadata.src_node_id] = name
         return found
+
+
+def _entry(message: Message, name: str) -> object:
+    """Return what a node's answer says under ``name``; None where it has nothing of the kind."""
+    answer = message.content.get("answer")
+    return answer.get(name) if isinstance(answer, ConfigRecord) else None

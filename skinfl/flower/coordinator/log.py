@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Callable
 
+from skinfl.errors import printable
 from skinfl.federation.events import (
     Aggregated,
     Event,
@@ -16,11 +17,15 @@ from skinfl.federation.events import (
 
 
 class RunLog:
-    """A listener that hands each event to ``say`` as a line. No line has more of a hospital than its loss."""
+    """A listener that hands each event to ``say`` as a line.
+
+    No line has more of a hospital than its loss, and none can be forged by what a hospital sends: what is not
+    printable is replaced.
+    """
 
     def __init__(self, run: str, say: Callable[[str], None]):
         self._run = run
-        self._say = say
+        self._say = lambda line: say(printable(line))
 
     def __call__(self, event: Event) -> None:
         """Say what happened."""

@@ -18,6 +18,7 @@ from typing import Dict, List, NamedTuple, Sequence, Tuple
 
 from skinfl.errors import SettingsError, nearest
 from skinfl.files import whole_folder
+from skinfl.flower.protocol import NAME
 from skinfl.flower.provisioning import certificates
 from skinfl.flower.provisioning.defaults import DEFAULT_MAXIMUM_PARAMETERS, DEFAULT_PROTECTIONS
 from skinfl.flower.provisioning.folders import COORDINATOR_FILE, HOSPITAL_FILE
@@ -28,7 +29,6 @@ DEFAULT_PORT = 8000
 NODE_PORT = 9094
 PROTECTIONS = ("smpc", "he", "plaintext")
 
-_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
 _DNS_LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 _RESERVED = ("coordinator", "authority")
 
@@ -103,7 +103,7 @@ def check_hospitals(hospitals: Sequence[str]) -> List[str]:
     """Return the names, or raise for one that cannot be a folder, a key's name and a log's word."""
     names = [name.strip() for name in hospitals]
     for name in names:
-        if not _NAME.fullmatch(name):
+        if not re.fullmatch(NAME, name):
             raise SettingsError(
                 f"hospital name {name!r}: use 1 to 32 small letters, digits and hyphens, "
                 "with no hyphen at either end"

@@ -1,0 +1,71 @@
+"""A valid request and answer of every kind, with everything filled in that may be."""
+
+NAMES = ["hospital-1", "hospital-2", "hospital-3"]
+RUN = "ab" * 16
+SEALED = {
+    "keys": dict.fromkeys(NAMES[1:], b"k" * 150),
+    "public": dict.fromkeys(NAMES, b"p" * 32),
+    "common": b"c" * 400,
+}
+_METRIC = {"sensitivity": 0.5, "specificity": 1.0, "auc": None, "support": 7}
+METRICS = {
+    "accuracy": 0.5,
+    "balanced_accuracy": 0.25,
+    "macro_f1": 0.2,
+    "auc": None,
+    "melanoma_sensitivity_at_90_specificity": 0.0,
+    "ece": 0.1,
+    "loss": 1.75,
+    "per_class": {"nv": _METRIC, "mel": _METRIC},
+    "confusion": [[3, 4], [1, 6]],
+}
+FIGURES = {"loss": 1.5, "clipped": 0.01, "seconds": {"train": 1.5, "protect": 0.25}, "metrics": METRICS}
+_SUM = {"run": RUN, "round": 3, "kind": "train"}
+_MESSAGES = dict.fromkeys(NAMES, b"m" * 40)
+REQUESTS = {
+    "join": {
+        "run": RUN,
+        "settings": {"lr": 0.1, "rounds": 1, "doconv": True, "bits": None, "model": "skinnet", "plugins": []},
+        "hospitals": NAMES,
+        "parties": {"party-1": "hospital-1", "party-2": "hospital-3"},
+        "coordinator_key": b"q" * 32,
+        "unit": 4096,
+    },
+    "statistics": {"run": RUN, "sealed": SEALED},
+    "train": {"run": RUN, "round": 1, "participants": NAMES, "evaluate": False, "sealed": SEALED},
+    "protect": {**_SUM, "attempt": 1, "cohort": NAMES[:2], "sealed": {}},
+    "release": {**_SUM, "attempt": 0, "cohort": NAMES[:2], "sealed": {}},
+    "combine": {**_SUM, "messages": {"party-1": _MESSAGES}, "senders": NAMES, "sealed": {}},
+    "open": {
+        **_SUM,
+        "combined": {"aggregator": b"s" * 90},
+        "participants": NAMES,
+        "cohort": NAMES[:2],
+        "attempt": 2,
+        "sealed": {},
+    },
+    "verify": {**_SUM, "participants": NAMES, "senders": NAMES[:2], "sealed": {}},
+    "evaluate": {"run": RUN, "round": 3, "participants": NAMES, "last": True, "sealed": {}},
+}
+_PROTECTED = {"messages": _MESSAGES, "figures": FIGURES}
+ANSWERS = {
+    "join": {
+        "classes": ["nv", "mel"],
+        "image_shape": [3, 28, 28],
+        "layout": "1f" * 16,
+        "model": "2e" * 16,
+        "public_key": b"p" * 32,
+        "sealed": dict.fromkeys(NAMES[1:], b"k" * 150),
+        "common": dict.fromkeys(NAMES[1:], b"c" * 400),
+        "key_id": b"i" * 16,
+        "opener_key": b"o" * 32,
+    },
+    "statistics": _PROTECTED,
+    "train": _PROTECTED,
+    "evaluate": {"messages": _MESSAGES, "figures": None},
+    "protect": {"messages": _MESSAGES, "figures": {**FIGURES, "seconds": None, "metrics": None}},
+    "release": {"release": b"r" * 32},
+    "combine": {"sums": {"party-1": b"s" * 40}, "refused": {"hospital-2": "its tag is wrong"}},
+    "open": {"words": b"w" * 64, "dtype": "<i8", "senders": NAMES},
+    "verify": {"proved": True},
+}
