@@ -19,8 +19,10 @@ from typer.testing import CliRunner
 
 from skinfl.errors import ProtectionError, SettingsError, WriteError
 from skinfl.flower.provisioning import commands
+from skinfl.flower.provisioning.defaults import Limits
 from skinfl.flower.provisioning.folders import read_coordinator, read_hospital
 from skinfl.flower.provisioning.provision import check_hospitals, parse_server, provision
+from skinfl.settings import Settings
 
 
 @pytest.fixture(scope="module")
@@ -173,13 +175,82 @@ def folder(tmp_path):
         ('name = "a"', 'name = "z"', "lacks 'z'"),
         ('a = "', 'a = "zz', "64 hexadecimal"),
         ("[sealing_keys]", "[sealing_keys", "not valid TOML"),
+        ('protections = ["smpc"', "protections = [1", "a list of names"),
+        ("own_figures = false", "own_figures = 0", "own_figures = 0: expected bool"),
+        ("reproducible = false", 'reproducible = "no"', "expected bool"),
+        ("reproducible = false", "reproducibel = true", "did you mean 'reproducible'"),
+        ("batch_size = [8, 4096]", "batch_size = [64, 8]", "batch_size = .*in order"),
+        ("batch_size = [8, 4096]", "batch_size = [8.0, 64]", "two whole numbers"),
+        ("batch_size = [8, 4096]", "batch_size = 8", r"expected \[low, high\]"),
+        ("batch_size = [8, 4096]", "batchsize = [8, 4096]", "did you mean 'batch_size'"),
+        ("lr = [1e-05, 1.0]", "lr = [0, 1.0]", "above 0"),
+        ("lr = [1e-05, 1.0]", "lr = [1e-5, inf]", "above 0 in order"),
+        ("lr = [1e-05, 1.0]", "lr = [nan, 1.0]", "above 0 in order"),
+        ("lr = [1e-05, 1.0]", "lr = [true, 1.0]", "two numbers"),
+        ("message_bytes = 1073741824", "message_bytes = 0", "at least 1"),
+        ("[limits]", "[limits.lr]", "two numbers"),
     ],
 )
 def test_a_spoilt_hospital_file_is_refused(folder, old, new, reason):
     path = folder / "hospital.toml"
+    assert old in path.read_text()
     path.write_text(path.read_text().replace(old, new))
-    with pytest.raises(SettingsError, match=reason):
+    with pytest.raises(SettingsError, match=reason) as caught:
         read_hospital(folder)
+    assert "\n" not in str(caught.value) or "TOML" in reason
+
+
+def test_a_file_without_the_newer_settings_has_their_safe_defaults(folder):
+    path = folder / "hospital.toml"
+    before, _, rest = path.read_text().partition("# whether this hospital's own loss")
+    path.write_text(before + "[sealing_keys]" + rest.partition("[sealing_keys]")[2])
+    found = read_hospital(folder)
+    assert (found.own_figures, found.reproducible, found.limits) == (False, False, Limits())
+    path.write_text(path.read_text().replace("[sealing_keys]", "[limits]\nlr = [0.01, 1]\n[sealing_keys]"))
+    assert read_hospital(folder).limits == Limits(lr=(0.01, 1))
+
+
+def test_what_is_provisioned_is_written_and_read_back(tmp_path):
+    limits = Limits(batch_size=(2, 64), lr=(1e-7, 20.0), message_bytes=4096)
+    out = tmp_path / "fed"
+    provision(["a", "b", "c"], "localhost", out, own_figures=True, reproducible=True, limits=limits)
+    found = read_hospital(out / "a")
+    assert (found.own_figures, found.reproducible, found.limits) == (True, True, limits)
+    assert found.minimum_others == 2
+
+
+def test_two_hospitals_are_told_why_a_sum_of_two_must_do(folder, made):
+    assert read_hospital(folder).minimum_others == 1
+    assert "# 1, there are only two: who is alone with" in (folder / "hospital.toml").read_text()
+    assert "can subtract its own update" not in (made / "a" / "hospital.toml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"batch_size": 4}, "a takes part with batch_size from 8 to 4096, this run has 4"),
+        ({"local_epochs": 51}, "local_epochs from 1 to 50, this run has 51"),
+        ({"lr": 1.5}, r"lr from 1e-05 to 1\.0, this run has 1\.5"),
+        ({"protection": "smpc", "smpc_scheme": "shamir", "threshold": 2}, "above half of the 4 parties"),
+    ],
+)
+def test_settings_beyond_a_hospitals_limits_are_refused(folder, changes, reason):
+    hospital = read_hospital(folder)
+    hospital.check_settings(Settings(parties=4), 4)
+    hospital.check_settings(Settings(protection="smpc", smpc_scheme="shamir", parties=4, threshold=3), 4)
+    hospital.check_settings(Settings(protection="smpc", smpc_scheme="shamir", parties=4), 4)
+    with pytest.raises(ProtectionError, match=reason):
+        hospital.check_settings(Settings(**{"parties": 4, **changes}), 4)
+
+
+@pytest.mark.parametrize("weight", [0.019, 50.1, -1.0, float("nan"), float("inf")])
+def test_class_weights_beyond_a_hospitals_limits_are_refused(folder, weight):
+    hospital = read_hospital(folder)
+    hospital.check_class_weights([0.0, 0.02, 50.0])
+    with pytest.raises(ProtectionError, match=r"class_weights from 0\.02 to 50\.0, or 0, this run has"):
+        hospital.check_class_weights([1.0, weight])
+    with pytest.raises(ProtectionError, match="0 for every class"):
+        hospital.check_class_weights([0.0, 0.0])
 
 
 def test_missing_files_are_named(folder, tmp_path):
@@ -213,10 +284,13 @@ def test_the_command_line_makes_the_folders(tmp_path):
     commands.register(app)
     app.callback()(lambda: None)  # keeps 'provision' a sub-command
     arguments = ["provision", "--hospitals", "a,b", "--server", "localhost", "--out", str(tmp_path / "fed")]
+    arguments += ["--own-figures", "--reproducible"]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     assert sorted(p.name for p in (tmp_path / "fed").iterdir()) == ["a", "authority", "b", "coordinator"]
     assert "over a channel you trust" in result.output
+    found = read_hospital(tmp_path / "fed" / "b")
+    assert (found.minimum_others, found.own_figures, found.reproducible) == (1, True, True)
 
 
 def test_provisioning_does_not_import_flower():

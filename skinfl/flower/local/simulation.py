@@ -6,6 +6,7 @@ from pathlib import Path
 
 from skinfl.assembly import FederatedData, load_federated_data, unit_images
 from skinfl.flower.local.data_folders import hand_out
+from skinfl.flower.provisioning.defaults import WIDE_LIMITS
 from skinfl.flower.provisioning.folders import COORDINATOR_FILE
 from skinfl.flower.provisioning.provision import PROTECTIONS, provision
 from skinfl.settings import Settings
@@ -14,9 +15,20 @@ from skinfl.settings import Settings
 def make_federation(federated: FederatedData, out: Path, server: str = "localhost") -> None:
     """Provision a federation on this machine and hand each hospital its part of ``federated``.
 
-    Its hospitals accept every protection: they are all on this machine, and plaintext is to compare with.
+    Its hospitals accept every protection, sums of two and whatever settings allow, tell their own figures
+    and train from the run's seed: they are all on this machine, and runs are compared bit for bit.
     """
-    provision(list(federated.partition), server, out, listen="127.0.0.1", protections=PROTECTIONS)
+    provision(
+        list(federated.partition),
+        server,
+        out,
+        listen="127.0.0.1",
+        minimum_others=1,
+        protections=PROTECTIONS,
+        own_figures=True,
+        reproducible=True,
+        limits=WIDE_LIMITS,
+    )
     hand_out(federated, out)
 
 

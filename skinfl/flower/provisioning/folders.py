@@ -6,13 +6,19 @@ sends can widen it.
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Mapping, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Dict, Mapping, Optional, Sequence, Tuple
 
-from skinfl.errors import SettingsError, nearest
+from skinfl.errors import ProtectionError, SettingsError, nearest
+from skinfl.flower.provisioning.defaults import DEFAULT_LIMITS, Limits
 from skinfl.protection.keys import read_key_file
+
+if TYPE_CHECKING:
+    from skinfl.settings import Settings
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -33,7 +39,10 @@ class HospitalFolder:
     ``minimum_others``: how many other hospitals must be in a sum before this one contributes to it.
     ``maximum_parameters``: the largest model, counted in trained values, that this hospital accepts.
     ``protections``: the protections under which it lets an update out. ``test_data``: where its test
-    images are; None to hold some of ``data`` out.
+    images are; None to hold some of ``data`` out. ``own_figures``: whether its own loss, metrics, clipped
+    share and times may leave it in the clear. ``reproducible``: whether its training draws on the run's
+    seed, which the coordinator knows, instead of on randomness of its own. ``limits``: in which ranges it
+    lets the coordinator choose.
     """
 
     path: Path
@@ -46,6 +55,9 @@ class HospitalFolder:
     maximum_parameters: int
     protections: Tuple[str, ...]
     sealing_keys: Dict[str, bytes]
+    own_figures: bool = False
+    reproducible: bool = False
+    limits: Limits = DEFAULT_LIMITS
 
     @property
     def authority(self) -> Path:
@@ -71,6 +83,42 @@ class HospitalFolder:
     def flower_home(self) -> Path:
         """``$FLWR_HOME``."""
         return self.path / "flower"
+
+    def check_settings(self, settings: Settings, parties: int) -> None:
+        """Refuse settings of a run beyond this hospital's limits; ``parties`` add up its shares.
+
+        Raises :class:`~skinfl.errors.ProtectionError`.
+        """
+        for name in ("batch_size", "local_epochs", "lr", "image_size"):
+            low, high = getattr(self.limits, name)
+            value = getattr(settings, name)
+            if not low <= value <= high:
+                raise ProtectionError(
+                    f"{self.name} takes part with {name} from {low} to {high}, this run has {value}: "
+                    f"choose another, or widen [limits] in the hospital's {HOSPITAL_FILE}"
+                )
+        shamir = settings.protection == "smpc" and settings.smpc_scheme == "shamir"
+        if shamir and settings.threshold is not None and 2 * settings.threshold <= parties:
+            raise ProtectionError(
+                f"{self.name} takes part with threshold above half of the {parties} parties, this run has "
+                f"{settings.threshold}: two halves could open two sums of one round; raise threshold"
+            )
+
+    def check_class_weights(self, weights: Sequence[float]) -> None:
+        """Refuse weights of classes in the loss beyond this hospital's limits.
+
+        0 is allowed, which a class has that no hospital holds, but not for all. Raises
+        :class:`~skinfl.errors.ProtectionError`.
+        """
+        low, high = self.limits.class_weights
+        for weight in weights:
+            if weight != 0 and not low <= weight <= high:
+                raise ProtectionError(
+                    f"{self.name} takes part with class_weights from {low} to {high}, or 0, this run has "
+                    f"{weight:g}: choose others, or widen [limits] in the hospital's {HOSPITAL_FILE}"
+                )
+        if not any(weights):
+            raise ProtectionError(f"{self.name} is told class_weights of 0 for every class")
 
     def sealing_key(self) -> bytes:
         """Return the private X25519 key, 32 bytes."""
@@ -133,7 +181,9 @@ def read_hospital(path: Path) -> HospitalFolder:
     kinds = {"name": str, "coordinator": str, "port": int, "data": str, "test_data": str}
     kinds.update({"minimum_others": int, "maximum_parameters": int, "protections": list})
     kinds.update({"sealing_keys": dict})
-    _check(values, kinds, path / HOSPITAL_FILE)
+    optional = {"own_figures": bool, "reproducible": bool, "limits": dict}
+    _check(values, kinds, path / HOSPITAL_FILE, optional)
+    values["limits"] = _limits(values.get("limits", {}), path / HOSPITAL_FILE)
     if values["minimum_others"] < 1:
         raise SettingsError(
             f"{path / HOSPITAL_FILE}: minimum_others must be at least 1, or a sum could hold this "
@@ -144,6 +194,8 @@ def read_hospital(path: Path) -> HospitalFolder:
         raise SettingsError(f"{path / HOSPITAL_FILE}: [sealing_keys] lacks {values['name']!r} itself")
     values["data"] = path / values["data"]
     values["test_data"] = path / values["test_data"] if values["test_data"] else None
+    if not all(isinstance(name, str) for name in values["protections"]):
+        raise SettingsError(f"{path / HOSPITAL_FILE}: protections: expected a list of names")
     values["protections"] = tuple(values["protections"])
     return HospitalFolder(path=path, sealing_keys=keys, **values)
 
@@ -169,15 +221,43 @@ def _read(path: Path) -> Dict[str, Any]:
         raise SettingsError(f"{path} is not valid TOML: {error}") from None
 
 
-def _check(values: Mapping[str, Any], kinds: Mapping[str, type], path: Path) -> None:
+def _check(
+    values: Mapping[str, Any], kinds: Mapping[str, type], path: Path, optional: Mapping[str, type] = {}
+) -> None:
+    known = {**kinds, **optional}
     for key in values:
-        if key not in kinds:
-            raise SettingsError(f"{path}: unknown setting {key!r}: {nearest(key, kinds)}")
-    for key, kind in kinds.items():
+        if key not in known:
+            raise SettingsError(f"{path}: unknown setting {key!r}: {nearest(key, known)}")
+    for key, kind in known.items():
         if key not in values:
+            if key in optional:
+                continue
             raise SettingsError(f"{path}: the setting {key!r} is missing")
-        if not isinstance(values[key], kind) or isinstance(values[key], bool):
+        if type(values[key]) is not kind:
             raise SettingsError(f"{path}: {key} = {values[key]!r}: expected {kind.__name__}")
+
+
+def _limits(given: Mapping[str, Any], path: Path) -> Limits:
+    """Return the limits of a hospital's file; what it leaves out takes its default."""
+    kept = dataclasses.asdict(DEFAULT_LIMITS)
+    for key, value in given.items():
+        if key not in kept:
+            raise SettingsError(f"{path}: [limits]: unknown setting {key!r}: {nearest(key, kept)}")
+        default = kept[key]
+        if isinstance(default, int):
+            if type(value) is not int or value < 1:
+                raise SettingsError(f"{path}: [limits] {key} = {value!r}: expected a number of at least 1")
+            kept[key] = value
+            continue
+        kinds = (int,) if isinstance(default[0], int) else (int, float)
+        what = "whole numbers" if kinds == (int,) else "numbers"
+        pair = isinstance(value, list) and len(value) == 2 and all(type(each) in kinds for each in value)
+        if not pair or not 0 < value[0] <= value[1] < math.inf:
+            raise SettingsError(
+                f"{path}: [limits] {key} = {value!r}: expected [low, high], two {what} above 0 in order"
+            )
+        kept[key] = tuple(value)
+    return Limits(**kept)
 
 
 def _hex(text: str, what: str, path: Path) -> bytes:

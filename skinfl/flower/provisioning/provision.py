@@ -10,17 +10,24 @@ Needs no Flower: a hospital's security officer can run it and read what it made.
 
 from __future__ import annotations
 
+import dataclasses
 import ipaddress
 import os
 import re
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Sequence, Tuple
+from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from skinfl.errors import SettingsError, nearest
 from skinfl.files import whole_folder
 from skinfl.flower.protocol import NAME
 from skinfl.flower.provisioning import certificates
-from skinfl.flower.provisioning.defaults import DEFAULT_MAXIMUM_PARAMETERS, DEFAULT_PROTECTIONS
+from skinfl.flower.provisioning.defaults import (
+    DEFAULT_LIMITS,
+    DEFAULT_MAXIMUM_PARAMETERS,
+    DEFAULT_MINIMUM_OTHERS,
+    DEFAULT_PROTECTIONS,
+    Limits,
+)
 from skinfl.flower.provisioning.folders import COORDINATOR_FILE, HOSPITAL_FILE
 from skinfl.protection.keys import readable
 
@@ -33,12 +40,15 @@ _DNS_LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 _RESERVED = ("coordinator", "authority")
 
 
-class _Limits(NamedTuple):
+class _Terms(NamedTuple):
     """What every hospital's file starts with; each may tighten its own."""
 
     minimum_others: int
     maximum_parameters: int
     protections: Tuple[str, ...]
+    own_figures: bool
+    reproducible: bool
+    limits: Limits
 
 
 def provision(
@@ -47,19 +57,26 @@ def provision(
     out: Path,
     *,
     listen: str = "0.0.0.0",
-    minimum_others: int = 1,
+    minimum_others: Optional[int] = None,
     maximum_parameters: int = DEFAULT_MAXIMUM_PARAMETERS,
     protections: Sequence[str] = DEFAULT_PROTECTIONS,
+    own_figures: bool = False,
+    reproducible: bool = False,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> List[Path]:
     """Write ``out/coordinator``, ``out/authority`` and one folder per hospital; return the folders.
 
-    ``server`` is ``HOST`` or ``HOST:PORT`` as the hospitals reach it. Nothing is left behind where
-    something fails.
+    ``server`` is ``HOST`` or ``HOST:PORT`` as the hospitals reach it. ``minimum_others`` is 2 unless given,
+    and 1 for two hospitals. The rest is what each hospital's file starts with, see
+    :class:`~skinfl.flower.provisioning.folders.HospitalFolder`. Nothing is left behind where something
+    fails.
 
     Raises :class:`~skinfl.errors.SettingsError` for impossible names or limits, and where ``out`` exists.
     """
     hospitals = check_hospitals(hospitals)
     host, port = parse_server(server)
+    if minimum_others is None:
+        minimum_others = min(DEFAULT_MINIMUM_OTHERS, len(hospitals) - 1)
     if minimum_others < 1 or minimum_others > len(hospitals) - 1:
         raise SettingsError(
             f"minimum-others = {minimum_others}: with {len(hospitals)} hospitals it lies between 1 and "
@@ -79,6 +96,7 @@ def provision(
     ca = certificates.certificate_pem(authority.certificate)
     nodes = {name: certificates.make_node_key() for name in hospitals}
     sealing = {name: certificates.make_sealing_key() for name in hospitals}
+    terms = _Terms(minimum_others, maximum_parameters, tuple(protections), own_figures, reproducible, limits)
     published = {name: public.hex() for name, (_, public) in sealing.items()}
 
     with whole_folder(out, private=True) as draft:
@@ -91,8 +109,7 @@ def provision(
         for name in hospitals:
             _write(coordinator / "hospitals" / f"{name}.pub", nodes[name][1])
             folder = draft / name
-            limits = _Limits(minimum_others, maximum_parameters, tuple(protections))
-            _write_hospital(folder, name, _join(host, port), limits, published)
+            _write_hospital(folder, name, _join(host, port), terms, published)
             _write(folder / "ca.pem", ca)
             _write(folder / "node.key", nodes[name][0], 0o600)
             _write(folder / "sealing.key", sealing[name][0].hex().encode() + b"\n", 0o600)
@@ -219,10 +236,10 @@ def _write_hospital(
     folder: Path,
     name: str,
     coordinator: str,
-    limits: _Limits,
+    terms: _Terms,
     sealing_keys: Dict[str, str],
 ) -> None:
-    protections = ", ".join(f'"{protection}"' for protection in limits.protections)
+    protections = ", ".join(f'"{protection}"' for protection in terms.protections)
     keys = "\n".join(
         f'# {readable(bytes.fromhex(key))}\n{other} = "{key}"' for other, key in sealing_keys.items()
     )
@@ -237,12 +254,21 @@ port = {NODE_PORT}
 data = "data"
 # a folder with test images; empty: some lesions of data are held out
 test_data = ""
-# refuse a sum of fewer than this many other hospitals
-minimum_others = {limits.minimum_others}
+# refuse a sum of fewer than this many other hospitals{_why_one(terms, sealing_keys)}
+minimum_others = {terms.minimum_others}
 # refuse a larger model
-maximum_parameters = {limits.maximum_parameters}
+maximum_parameters = {terms.maximum_parameters}
 # refuse to let an update out in any other way
 protections = [{protections}]
+# whether this hospital's own loss, metrics, clipped share and times may leave it in the clear
+own_figures = {_word(terms.own_figures)}
+# whether training draws on the run's seed, which the coordinator knows; else on randomness of its own, so
+# that two runs on the same images cannot be subtracted from each other
+reproducible = {_word(terms.reproducible)}
+
+# ranges, ends included, in which the coordinator may choose; message_bytes: the longest message it may send
+[limits]
+{_limits(terms.limits)}
 
 # every hospital's public key: shares and keys are sealed to these. Above each, its fingerprint: compare
 # yours with what the others have, by telephone.
@@ -269,6 +295,22 @@ cd "$(dirname "$0")" && exec "${{PYTHON:-python}}" -m skinfl.flower.supernode --
         "(`python -m skinfl.flower.approve --folder .`), then `./start.sh`. `node.key` and `sealing.key` "
         "are secret and belong to this hospital alone. See docs/deployment.md.\n",
     )
+
+
+def _why_one(terms: _Terms, hospitals: Dict[str, str]) -> str:
+    if terms.minimum_others > 1:
+        return ""
+    why = "there are only two: " if len(hospitals) == 2 else ""
+    return f".\n# 1, {why}who is alone with this hospital in a sum can subtract its own update from it"
+
+
+def _word(value: bool) -> str:
+    return "true" if value else "false"
+
+
+def _limits(limits: Limits) -> str:
+    pairs = dataclasses.asdict(limits).items()
+    return "\n".join(f"{name} = {list(v) if isinstance(v, tuple) else v!r}" for name, v in pairs)
 
 
 def _write_text(path: Path, text: str, mode: int = 0o644) -> None:
