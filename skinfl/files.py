@@ -10,7 +10,7 @@ import json
 import os
 import secrets
 import shutil
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Iterator, Union
 
@@ -23,9 +23,10 @@ PathLike = Union[str, "os.PathLike[str]"]
 def whole_file(path: PathLike, *, private: bool = False, overwrite: bool = True) -> Iterator[BinaryIO]:
     """Give a binary file to write into, which is at ``path`` once the block has ended without an error.
 
-    Missing parent folders are made. Whatever was at ``path`` stays until the new file is complete and on
-    the disk. A ``private`` file is its owner's alone (mode 600) from the moment it exists, the temporary
-    one too. Without ``overwrite`` a file that is there is left alone and FileExistsError raised.
+    Missing parent folders are made. Whatever was at ``path`` stays until the new file is complete, and the
+    new one is on the disk when the block has ended. A ``private`` file is its owner's alone (mode 600) from
+    the moment it exists, the temporary one too. Without ``overwrite`` a file that is there is left alone and
+    FileExistsError raised.
 
     Raises :class:`~skinfl.errors.WriteError` where the disk is full, the folder read-only or not a folder.
     """
@@ -43,6 +44,7 @@ def whole_file(path: PathLike, *, private: bool = False, overwrite: bool = True)
                 os.replace(str(temporary), str(path))
             else:
                 _take_free_place(temporary, path, mode)
+            _settle(path.parent)
         finally:
             if temporary.exists():
                 temporary.unlink()
@@ -100,6 +102,16 @@ def _beside(path: Path) -> Path:
 
 def _create(path: Path, mode: int) -> int:
     return os.open(str(path), os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), mode)
+
+
+def _settle(folder: Path) -> None:
+    """Let the system write down which files a folder holds, where it can be asked to."""
+    with suppress(OSError):  # Windows and some network file systems refuse
+        descriptor = os.open(str(folder), os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _take_free_place(temporary: Path, path: Path, mode: int) -> None:

@@ -6,24 +6,42 @@ restart at either end) be answered twice with the same bytes, so that no second 
 same sum exists.
 
 One run has one folder, mode 700, its files mode 600; joining another run deletes those of earlier ones.
+What must outlive runs (:mod:`skinfl.flower.hospital.ledger`) and the locks lie beside these folders.
 """
 
 from __future__ import annotations
 
+import fcntl
 import io
 import os
 import re
 import shutil
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Dict, NamedTuple, Optional
+from typing import Any, Callable, Dict, Iterator, NamedTuple, Optional
 
 import msgpack
 import numpy as np
 
-from skinfl.errors import CheckpointError, MessageError
+from skinfl.errors import CheckpointError, MessageError, ProtectionError
 from skinfl.files import write_bytes
 
 _RUN = re.compile(r"[0-9a-f]{8,64}")
+
+
+@contextmanager
+def locked(state: Path, name: str) -> Iterator[None]:
+    """Hold the lock ``name`` of a hospital's state; waits for a process that holds it.
+
+    The system lets go of it when its process dies. Not to be taken twice by one process.
+    """
+    state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    descriptor = os.open(str(state / f"{name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 class Answer(NamedTuple):
@@ -44,11 +62,11 @@ class RunStore:
         self._folder = state / run
 
     def begin(self) -> None:
-        """Make the folder, and delete those of other runs."""
+        """Make the folder, and delete those of other runs; files beside them stay."""
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         os.chmod(self._state, 0o700)
         for other in self._state.iterdir():
-            if other != self._folder:
+            if other != self._folder and other.is_dir():
                 shutil.rmtree(other, ignore_errors=True)
 
     def write(self, name: str, content: Dict[str, Any]) -> None:
@@ -88,9 +106,36 @@ class RunStore:
 
     def answered(self, kind: str) -> Optional[Answer]:
         """Return the last answer to a request of that kind."""
-        found = self.read(f"answer-{kind}")
+        name = f"answer-{kind}"
+        found = self.read(name)
+        if found is not None and set(found) != set(Answer._fields):
+            raise CheckpointError(f"{self._folder / name}.msgpack is damaged: join a new run")
         return None if found is None else Answer(**found)
 
     def keep_answer(self, kind: str, answer: Answer) -> None:
         """Keep an answer; the one before it is forgotten."""
         self.write(f"answer-{kind}", answer._asdict())
+
+    def once(self, kind: str, round: int, request: str, make: Callable[[], bytes]) -> bytes:
+        """Return the answer to a request: the one that was given before, else what ``make`` makes.
+
+        ``request`` is the request's digest. A new answer is on the disk before it is returned, so that
+        nothing leaves that a restart would make anew and differently; an exception of ``make`` leaves no
+        trace. Two processes that are asked at once make one answer: the second waits for the first.
+
+        Raises :class:`~skinfl.errors.ProtectionError` for a round before the last that was answered, and
+        for another request of the same round.
+        """
+        with locked(self._state, kind):
+            known = self.answered(kind)
+            if known is not None and (known.round, known.request) == (round, request):
+                return known.answer
+            if known is not None and round <= known.round:
+                raise ProtectionError(
+                    f"this hospital has already answered {kind!r} for round {known.round}: a second answer "
+                    f"to another request, for round {round}, could be told apart from the first; go on with "
+                    "the next round, or start a new run"
+                )
+            answer = make()
+            self.keep_answer(kind, Answer(request, round, answer))
+            return answer

@@ -1,0 +1,105 @@
+"""What a hospital has taken part in, over all runs: which task with which hospitals.
+
+Two sums of one task (the same model, or the same statistics, over the same images) whose hospitals differ by
+one give that one's update away: whoever saw both subtracts. Within a round the sums are guarded one by one;
+this ledger guards them over rounds, runs and restarts. What differs by ``minimum_others`` or more is let
+through: a difference of so many is a sum that the hospital allows.
+
+Trust model: the hospital's own disk. A ledger that is damaged is refused rather than begun anew, and one that
+is full as well, since forgetting entries would let whoever sends enough requests start over. What several
+sums over very different hospitals tell when they are combined is stated in docs/threat-model.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any, Dict, List, Sequence
+
+import msgpack
+
+from skinfl.errors import CheckpointError, ProtectionError
+from skinfl.files import write_bytes
+from skinfl.flower.hospital.store import locked
+
+LEDGER = "ledger.msgpack"
+#: a hundred runs of a thousand rounds; and with thousands of hospitals that change in each round, bytes
+MOST_ENTRIES = 100_000
+MOST_BYTES = 1 << 27
+_DIGEST = hashlib.sha256().digest_size
+_VERSION = 1
+
+
+class Ledger:
+    """The ledger in a hospital's ``state`` folder.
+
+    ``minimum_others`` is the folder's, ``hospital`` its name for what is refused.
+    """
+
+    def __init__(self, state: Path, minimum_others: int, hospital: str = "this hospital"):
+        self._state = state
+        self._path = state / LEDGER
+        self._minimum_others = minimum_others
+        self._hospital = hospital
+
+    def admit(self, task: str, cohort: Sequence[str]) -> None:
+        """Note that this hospital takes part in ``task`` with ``cohort``; on the disk when this returns.
+
+        ``task`` is a digest of what is computed and of the data that it is computed on. The same task with
+        the same hospitals is admitted again. Raises :class:`~skinfl.errors.ProtectionError` where it was
+        admitted with others that differ by fewer than ``minimum_others``, and where the ledger is full,
+        :class:`~skinfl.errors.CheckpointError` where it is damaged.
+        """
+        names = sorted(set(cohort))
+        with locked(self._state, "ledger"):
+            for leftover in self._state.glob(".skinfl-*.tmp"):  # of a process that was killed in the middle
+                leftover.unlink()
+            found = self._read()
+            cohorts: List[List[str]] = found["cohorts"]
+            entries: Dict[str, List[int]] = found["entries"]
+            for place in entries.get(task, []):
+                difference = len(set(cohorts[place]).symmetric_difference(names))
+                if difference == 0:
+                    return
+                if difference < self._minimum_others:
+                    raise ProtectionError(
+                        f"{self._hospital} has taken part in this task ({task[:12]}) with "
+                        f"{_listed(cohorts[place])}: a second sum over hospitals that differ by fewer than "
+                        f"{self._minimum_others} would show one of them: ask for the same hospitals, or "
+                        "start with another seed"
+                    )
+            if names not in cohorts:
+                cohorts.append(names)
+            entries.setdefault(task, []).append(cohorts.index(names))
+            self._write(found)
+
+    def _read(self) -> Dict[str, Any]:
+        try:
+            content = self._path.read_bytes()
+        except FileNotFoundError:
+            return {"version": _VERSION, "cohorts": [], "entries": {}}
+        except OSError as error:
+            raise CheckpointError(f"cannot read {self._path}: {error.strerror}") from None
+        digest, body = content[:_DIGEST], content[_DIGEST:]
+        sound = hashlib.sha256(body).digest() == digest
+        found = msgpack.unpackb(body, raw=False) if sound else {}
+        if found.get("version") != _VERSION:
+            raise CheckpointError(
+                f"{self._path} is damaged, or another release's: put back a copy of it; moved away, nothing "
+                f"guards what {self._hospital} took part in before"
+            )
+        return found
+
+    def _write(self, found: Dict[str, Any]) -> None:
+        body = msgpack.packb(found, use_bin_type=True)
+        if sum(map(len, found["entries"].values())) > MOST_ENTRIES or len(body) > MOST_BYTES:
+            raise ProtectionError(
+                f"{self._path} is full: {self._hospital} takes part in nothing new until it is moved away, "
+                "which is safe once the images are others than those that runs were made with"
+            )
+        write_bytes(self._path, hashlib.sha256(body).digest() + body, private=True)
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:10])
+    return shown if len(names) <= 10 else f"{shown} and {len(names) - 10} more"
