@@ -57,6 +57,12 @@ class MessageError(ProtectionError):
         self.reason = reason
 
 
+class UnprovedSum(ProtectionError):
+    """An opened sum that is not proved to be what its senders protected; :data:`MARK` is in its text."""
+
+    MARK = "is not proved"
+
+
 class CheckpointError(SkinflError):
     """A checkpoint that is cut short, damaged, or of another configuration."""
 

@@ -171,6 +171,11 @@ class HospitalAgent:
         return protect_again(self._side, self._last, exchange)
 
     @property
+    def side(self) -> HospitalSide:
+        """The hospital's side of the protection."""
+        return self._side
+
+    @property
     def last(self) -> Optional[Contribution]:
         """What was protected last, which a deployment keeps on disk."""
         return self._last

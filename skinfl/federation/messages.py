@@ -18,9 +18,9 @@ from skinfl.federation.common import CommonState, Prepared
 from skinfl.federation.rules import KINDS, Task
 from skinfl.federation.state import ServerState, StateArray
 from skinfl.protection.base import Opened
+from skinfl.protection.words import decode_words, encode_words
 
 _VERSION = 3
-_DTYPES = ("<i4", "<i8", "<f8")
 _NUMBER = (int, float)
 
 
@@ -56,23 +56,6 @@ def tell(task: Task, opened: Opened) -> Told:
         opened.senders,
         opened.words,
     )
-
-
-def encode_words(words: np.ndarray) -> Tuple[str, bytes]:
-    """Return the shortest type that holds words, one of three, and their bytes, little-endian."""
-    if words.dtype.kind == "f":
-        dtype = "<f8"
-    else:
-        small = not len(words) or max(int(words.max()), -int(words.min()) - 1) < 1 << 31
-        dtype = "<i4" if small else "<i8"
-    return dtype, np.ascontiguousarray(words, dtype).tobytes()
-
-
-def decode_words(dtype: str, content: bytes) -> np.ndarray:
-    """Return what :func:`encode_words` encoded: int64, or float64. Raises :class:`ValueError`."""
-    if dtype not in _DTYPES:
-        raise ValueError(f"its numbers are of type {dtype!r:.20}")
-    return np.frombuffer(content, dtype).astype("f8" if dtype == "<f8" else "i8")
 
 
 def encode_told(told: Told) -> bytes:

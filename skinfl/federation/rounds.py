@@ -13,7 +13,7 @@ from torch import nn
 
 from skinfl import seeds
 from skinfl.data.dataset import LesionDataset
-from skinfl.errors import ProtectionError, SkinflError, TrainingError
+from skinfl.errors import ProtectionError, SkinflError, TrainingError, UnprovedSum
 from skinfl.federation.audit import Audit
 from skinfl.federation.common import STATISTICS_ROUND, CommonState, Prepared
 from skinfl.federation.evaluation import evaluate
@@ -127,12 +127,12 @@ class Federation:
         first = self.state.round + 1
         yield RunStarted(first, self._schedule.rounds, self._transport.hospitals)
         if self.state.prepared is None:
-            self._prepare()
+            yield from self._prepare()
         for round in range(first, self._schedule.rounds + 1):
             yield from self._round(round)
 
-    def _prepare(self) -> None:
-        """Derive normalisation and class weights from sums over all hospitals' training images."""
+    def _prepare(self) -> Iterator[Event]:
+        """Derive normalisation and class weights from sums over the hospitals' training images."""
         task = Task(STATISTICS, STATISTICS_ROUND, self.state.common, self._transport.hospitals)
         messages, failures = {}, {}
         for name, answer in self._transport.statistics(task).items():
@@ -140,11 +140,13 @@ class Federation:
                 failures[name] = str(answer)
             else:
                 messages[name] = answer.messages
-        found = Sum(None, {}, {}) if failures else self._sum(task, messages)
+        found = self._sum(task, messages)
         failures.update(found.left_out)
-        if found.opened is None or failures:
-            name, reason = next(iter(failures.items()), ("a hospital", "the sum was not opened"))
+        if found.opened is None:
+            name, reason = next(iter(failures.items()))
             raise TrainingError(f"{name} could not take part in the statistics before training: {reason}")
+        for name, reason in failures.items():
+            yield HospitalLeftOut(STATISTICS_ROUND, name, reason)
         self._apply(task, found.opened)
 
     def _round(self, round: int) -> Iterator[Event]:
@@ -229,7 +231,11 @@ class Federation:
                 left_out[name] = "alone in this round: the sum of one hospital is never opened"
             return Sum(None, left_out, seconds)
         started = time.perf_counter()
-        opened = self._transport.open(combined)
+        opened = None
+        try:
+            opened = self._transport.open(combined)
+        except UnprovedSum as error:
+            left_out.update(dict.fromkeys(combined.senders, str(error)))
         seconds["open"] = time.perf_counter() - started
         return Sum(opened, left_out, seconds)
 

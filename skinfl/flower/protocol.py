@@ -17,7 +17,9 @@ round's model. What is summed, in any of these, goes through
 2. ``release``: asks each for its consent to a sum over these hospitals,
 3. ``combine`` (secret sharing): brings a party the shares sealed to it, asks for its sum; ``open``
    (homomorphic encryption): brings the encrypted sum, asks for the sum,
-4. ``verify``: brings a hospital the opened sum, asks whether it proves itself.
+4. ``verify`` (secret sharing): brings a hospital the opened sum, asks whether it proves itself.
+
+``end`` says that a run is over: its keys can go.
 
 All but ``join`` carry ``sealed``: what the other hospitals sealed to this one when they joined, until it has
 answered once.
@@ -87,6 +89,7 @@ _sum: Dict[str, Kind] = {
     "kind": Choice("statistics", "train", "evaluate"),
 }
 _body = Bytes(MESSAGE_BYTES)
+_dtype = Choice("<i4", "<i8", "<f8")
 _by_party = MapOf(_name, _body, _HOSPITALS)
 _public_key = Bytes(32, [32])
 _sealed = OrEmpty(
@@ -162,20 +165,10 @@ REQUESTS: Dict[str, Fields] = {
             "sealed": _sealed,
         }
     ),
-    "open": Fields(
-        {
-            **_sum,
-            "combined": _by_party,
-            "participants": _names,
-            "cohort": _names,
-            "attempt": Whole(0, _ATTEMPTS),
-            "sealed": _sealed,
-        }
-    ),
-    "verify": Fields({**_sum, "participants": _names, "senders": _names, "sealed": _sealed}),
-    "evaluate": Fields(
-        {"run": _run, "round": _round, "participants": _names, "last": Bool(), "sealed": _sealed}
-    ),
+    "open": Fields({**_sum, "combined": _by_party, "sealed": _sealed}),
+    "verify": Fields({**_sum, "senders": _names, "dtype": _dtype, "sealed": _sealed}),
+    "evaluate": Fields({"run": _run, "round": _round, "participants": _names, "sealed": _sealed}),
+    "end": Fields({"run": _run, "sealed": _sealed}),
 }
 ANSWERS: Dict[str, Fields] = {
     "join": Fields(
@@ -198,9 +191,10 @@ ANSWERS: Dict[str, Fields] = {
     "release": Fields({"release": Bytes(32, [0, 32])}),
     "combine": Fields({"sums": _by_party, "refused": MapOf(_name, Reason(), _HOSPITALS)}),
     "open": Fields(
-        {"words": _body, "dtype": Choice("<i4", "<i8", "<f8"), "senders": _names}, rule=_of_whole_words
+        {"words": _body, "dtype": _dtype, "senders": _names}, rule=_of_whole_words
     ),
     "verify": Fields({"proved": Bool()}),
+    "end": Fields({}),
 }
 
 

@@ -26,13 +26,13 @@ def protect_again(side: HospitalSide, last: Contribution, exchange: Exchange) ->
     """Protect a contribution once more; ``exchange`` is its own but for a smaller cohort and a later attempt.
 
     Raises :class:`~skinfl.errors.ProtectionError` for any other exchange, and for a cohort without this
-    hospital.
+    hospital. The last attempt itself may be repeated, where its messages were lost.
     """
     known = last.exchange
     if exchange._replace(cohort=known.cohort, attempt=known.attempt) != known:
         raise ProtectionError("asked to protect for another sum than the last: ask for the round anew")
-    smaller = set(exchange.cohort) < set(known.cohort) and exchange.attempt > known.attempt
-    if side.name not in exchange.cohort or not smaller:
+    later = exchange.attempt > known.attempt or exchange == known
+    if side.name not in exchange.cohort or not set(exchange.cohort) <= set(known.cohort) or not later:
         raise ProtectionError("asked to protect again for a cohort that is no smaller one with this hospital")
     side.load_state(last.side)
     return side.protect(last.vector, exchange)

@@ -6,7 +6,6 @@ transport and listens.
 
 from __future__ import annotations
 
-import secrets
 from pathlib import Path
 from typing import Any, Callable, Dict, Optional, Sequence, Tuple
 
@@ -17,8 +16,8 @@ from skinfl.assembly import (
     Assembly,
     initial_state,
     network_of,
+    rules_of,
     schedule_of,
-    transforms_of,
 )
 from skinfl.data import load
 from skinfl.data.dataset import LesionDataset
@@ -27,19 +26,20 @@ from skinfl.federation.checkpoint import Checkpoint, save_checkpoint
 from skinfl.federation.events import Listener, RoundFinished
 from skinfl.federation.records import write_records
 from skinfl.federation.rounds import Federation
+from skinfl.federation.rules import TRAIN
 from skinfl.files import write_json, write_text
-from skinfl.flower.coordinator.gathering import Joined, gather, take_roles
+from skinfl.flower.coordinator.gathering import Joined, gather, read_joined, take_roles, write_joined
 from skinfl.flower.coordinator.messaging import Messaging
 from skinfl.flower.coordinator.options import Options
 from skinfl.flower.coordinator.traffic import CountedMessaging
-from skinfl.flower.coordinator.transport import RemoteTransport, Timeouts
+from skinfl.flower.coordinator.transport import BEGUN, RemoteTransport, Timeouts
 from skinfl.protection.build import protection_of
 from skinfl.protection.keys import private_bytes, read_key_file, write_key_file
 from skinfl.run import CHECKPOINT, CONFIG, MODEL, RESULT, ROUNDS, load_matching, summarise, write_model
 from skinfl.settings import Settings, to_toml
 
 KEY = "coordinator.key"
-BEGUN = "begun.json"
+JOINED = "joined.msgpack"
 
 
 class Coordinator:
@@ -68,26 +68,29 @@ class Coordinator:
         cannot be opened, and for whatever else a user can mend. Finished rounds are kept.
         """
         checkpoint = self._checkpoint()
-        run = secrets.token_hex(16) if checkpoint is None else checkpoint.state.run
         private = self._key()
         write_text(self._out / CONFIG, to_toml(self._settings))
-        joined = gather(self._settings, self._options, self._messaging, hospitals, run, private, self._say)
+        if checkpoint is None:
+            joined = gather(self._settings, self._options, self._messaging, hospitals, private, self._say)
+            write_joined(self._out / JOINED, joined)
+        else:
+            joined = read_joined(self._out / JOINED)
+            self._messaging.connected(joined.members.hospitals, self._options.connect_timeout)
         transport = RemoteTransport(
             self._messaging,
             take_roles(self._settings, joined, private),
             Timeouts(self._options.round_timeout, self._options.sum_timeout),
-            rounds=self._settings.rounds,
-            evaluate_every=self._settings.evaluate_every,
-            begun=self._out / BEGUN,
+            self._out,
         )
-        assembly = self._assemble(joined, transport, run, checkpoint)
+        assembly = self._assemble(joined, transport, checkpoint)
+        transport.resume(assembly.federation.state.common)
         self._save(assembly)
         for event in assembly.federation.run():
             if isinstance(event, RoundFinished):
-                _fill_in(assembly.federation, transport)
                 self._save(assembly)
             for listener in listeners:
                 listener(event)
+        transport.end()
         return self._finish(assembly, joined)
 
     def _checkpoint(self) -> Optional[Checkpoint]:
@@ -97,8 +100,9 @@ class Coordinator:
                 raise SettingsError(f"{self._out} holds a run already: resume=true, or name another out")
             return None
         checkpoint = load_matching(path, self._settings)
-        # before the first round there is nothing to keep, and members may change
-        return checkpoint if checkpoint.state.round else None
+        # as long as nothing was asked of hospitals there is nothing to keep, and members may change
+        begun = checkpoint.state.round or (self._out / BEGUN).exists()
+        return checkpoint if begun else None
 
     def _key(self) -> bytes:
         """Return the coordinator's private key of this run; a resumed run needs the same one."""
@@ -109,19 +113,23 @@ class Coordinator:
         return bytes.fromhex(read_key_file(path).decode())
 
     def _assemble(
-        self, joined: Joined, transport: RemoteTransport, run: str, checkpoint: Optional[Checkpoint]
+        self, joined: Joined, transport: RemoteTransport, checkpoint: Optional[Checkpoint]
     ) -> Assembly:
         settings = self._settings
         torch.set_num_threads(settings.threads)
         blank = joined.blank()
-        model, layout, strategy, local_batchnorm = network_of(settings, blank, self._options.unit)
-        transforms = transforms_of(settings)
-        expected = transforms.layout(strategy.contribution_layout(layout)).digest
-        if expected != joined.answers[joined.members.hospitals[0]]["layout"]:
+        network = network_of(settings, blank, self._options.unit)
+        model, layout, strategy, local_batchnorm = network
+        hospitals = joined.members.hospitals
+        rules = rules_of(settings, network, hospitals, blank, self._options.unit, joined.terms)
+        state = initial_state(strategy, model, layout)._replace(run=joined.run)
+        if (rules.vectors(TRAIN).digest, state.common.digest) != (
+            joined.first["layout"],
+            joined.first["model"],
+        ):
             raise TrainingError(
                 "the hospitals build another network than the coordinator: install one release"
             )
-        state = initial_state(strategy, model, layout)._replace(run=run)
         if checkpoint is not None:
             if checkpoint.state.server.declared != state.server.declared:
                 raise CheckpointError(
@@ -130,14 +138,10 @@ class Coordinator:
             state = checkpoint.state
         federation = Federation(
             transport,
-            strategy,
-            layout,
+            rules,
             model,
             schedule_of(settings),
             state=state,
-            channels=blank.image_shape[0],
-            classes=len(blank.classes),
-            transforms=transforms,
             test=self._test(blank),
             unsynchronised_batchnorm=local_batchnorm,
         )
@@ -169,16 +173,6 @@ class Coordinator:
         write_json(self._out / RESULT, result)
         write_model(self._out / MODEL, self._settings, joined.blank(), assembly)
         return result
-
-
-def _fill_in(federation: Federation, transport: RemoteTransport) -> None:
-    """Put metrics that came with a later round's training into the record of their own round."""
-    state = federation.state
-    records = tuple(
-        record._replace(hospital_metrics=transport.metrics.get(record.round, record.hospital_metrics))
-        for record in state.records
-    )
-    federation.state = state._replace(records=records)
 
 
 def run_folder(coordinator: Path, options: Options, protection: str, now: str) -> Tuple[Path, bool]:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import secrets
+from pathlib import Path
 from typing import Any, Callable, Dict, List, NamedTuple, Sequence, Tuple
 
+import msgpack
 import numpy as np
 
 from skinfl.assembly import FederatedData
 from skinfl.data.dataset import LesionDataset
 from skinfl.data.splits import Split
-from skinfl.errors import SkinflError, TrainingError
+from skinfl.errors import CheckpointError, SkinflError, TrainingError
+from skinfl.files import write_bytes
 from skinfl.flower import keys, protocol
 from skinfl.flower.coordinator.messaging import Messaging, NoAnswer, Request
 from skinfl.flower.coordinator.options import Options
@@ -19,8 +23,10 @@ from skinfl.settings import Settings
 
 
 class Joined(NamedTuple):
-    """Who takes part, and each one's answer on joining."""
+    """Who takes part in a run, on which terms (a digest of what they were told), and each one's answer."""
 
+    run: str
+    terms: str
     members: keys.Members
     answers: Dict[str, Dict[str, Any]]
 
@@ -48,11 +54,10 @@ def gather(
     options: Options,
     messaging: Messaging,
     hospitals: Sequence[str],
-    run: str,
     private: bytes,
     say: Callable[[str], None],
 ) -> Joined:
-    """Have hospitals join ``run``; where one refuses or does not answer, the others join without it.
+    """Have hospitals join a run; where one refuses or does not answer, the others join another without it.
 
     ``private`` is the coordinator's key. Raises :class:`~skinfl.errors.TrainingError` where too few
     are left, or where they differ in classes, image shape or network.
@@ -60,6 +65,7 @@ def gather(
     names: Tuple[str, ...] = messaging.connected(hospitals, options.connect_timeout)
     protection = protection_of(settings)
     while True:
+        run = secrets.token_hex(16)
         if len(names) < options.minimum_hospitals:
             raise TrainingError(
                 f"{len(names)} of {len(hospitals)} hospitals take part ({', '.join(names) or 'none'}), "
@@ -88,12 +94,33 @@ def gather(
                 answers[name] = protocol.decode_answer("join", name, reply)
             except SkinflError as error:
                 say(f"run {run[:8]}: {name} does not take part: {error}")
+        for name, reason in (_unlike(answers) if answers else {}).items():
+            say(f"run {run[:8]}: {name} does not take part: {reason}")
+            del answers[name]
         if len(answers) == len(names):
             say(f"run {run[:8]}: {len(names)} hospitals joined: {', '.join(names)}")
-            joined = Joined(keys.Members(names, parties), {name: answers[name] for name in names})
-            _check_alike(joined)
-            return joined
+            members = keys.Members(names, parties)
+            return Joined(run, keys.digest(request.body), members, {name: answers[name] for name in names})
         names = tuple(name for name in names if name in answers)
+
+
+def write_joined(path: Path, joined: Joined) -> None:
+    """Keep who takes part: a coordinator that is started again goes on with them and no others."""
+    content = {"run": joined.run, "terms": joined.terms, "members": joined.members._asdict()}
+    packed = msgpack.packb({**content, "answers": joined.answers}, use_bin_type=True)
+    write_bytes(path, packed, private=True)
+
+
+def read_joined(path: Path) -> Joined:
+    """Return what :func:`write_joined` wrote; raises :class:`~skinfl.errors.CheckpointError`."""
+    try:
+        found = msgpack.unpackb(path.read_bytes(), raw=False)
+        members = keys.Members(tuple(found["members"]["hospitals"]), found["members"]["parties"])
+        return Joined(found["run"], found["terms"], members, found["answers"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{path} cannot be read ({type(error).__name__}): restore it, or start a new run in another out"
+        ) from None
 
 
 def take_roles(settings: Settings, joined: Joined, private: bytes) -> CoordinatorRoles:
@@ -115,12 +142,26 @@ def take_roles(settings: Settings, joined: Joined, private: bytes) -> Coordinato
     )
 
 
-def _check_alike(joined: Joined) -> None:
-    first = joined.members.hospitals[0]
-    for name, answer in joined.answers.items():
-        for field in ("classes", "image_shape", "layout"):
-            if answer[field] != joined.first[field]:
-                raise TrainingError(
-                    f"{name} and {first} differ in {field}: {answer[field]} and {joined.first[field]}; "
+#: in which all hospitals must agree: their data's kind, and the network that they build for it
+_ALIKE = ("classes", "image_shape", "layout", "model")
+
+
+def _unlike(answers: Dict[str, Dict[str, Any]]) -> Dict[str, str]:
+    """Return the hospitals that differ from most in what must be alike, and how.
+
+    Raises :class:`~skinfl.errors.TrainingError` where there is no majority.
+    """
+    found = {name: [answer[field] for field in _ALIKE] for name, answer in answers.items()}
+    most = max(found.values(), key=list(found.values()).count)
+    model = next(name for name in found if found[name] == most)
+    reasons = {}
+    for name, own in found.items():
+        for field, value, usual in zip(_ALIKE, own, most):
+            if value != usual and name not in reasons:
+                reasons[name] = (
+                    f"{name} and {model} differ in {field}: {value} and {usual}; "
                     "they need data of one kind and one release"
                 )
+    if 2 * len(reasons) >= len(found):
+        raise TrainingError(next(iter(reasons.values())))
+    return reasons

@@ -1,13 +1,14 @@
 """The rounds' view of hospitals on machines of their own: a :class:`Transport` over a :class:`Messaging`.
 
-A round is two exchanges at most. First the hospitals train and protect. Then, under secret sharing, each
-party's hospital adds up what was sealed to it; under homomorphic encryption one hospital opens the sum
-that the coordinator added up. Metrics at the hospitals need no exchange of their own: the request to
-train asks for those of the model that it brings.
+What a round exchanges: the hospitals train and protect. Under secret sharing each party's hospital adds up
+what was sealed to it, and a hospital is asked whether the opened sum proves itself. Under homomorphic
+encryption each hospital of the cohort consents to the sum, and one opens what the coordinator added up. The
+next request to train brings the sum; how hospitals fare comes with their contributions, in the sum.
 
 Trust model: what passes through here under secret sharing is sealed to parties, under encryption it is
-ciphertexts; the coordinator holds no key to either. It is trusted to ask every party for the same sum;
-parties refuse a second one in a round.
+ciphertexts under masks; the coordinator holds no key to either. Hospitals do not rely on anything here: what
+they refuse is in :mod:`skinfl.flower.hospital`. The coordinator in turn believes no hospital: an answer that
+is malformed is none, and a party's complaint counts for as much as the party is willing to lose by it.
 """
 
 from __future__ import annotations
@@ -16,17 +17,25 @@ import json
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Set, Tuple, Union
 
-import numpy as np
-
-from skinfl.errors import ProtectionError, SkinflError
-from skinfl.federation.hospital import STATISTICS_ROUND, ClientUpdate, Task
-from skinfl.federation.messages import encode_server
+from skinfl.errors import MessageError, ProtectionError, SkinflError, UnprovedSum
+from skinfl.federation.common import CommonState
+from skinfl.federation.hospital import ClientUpdate, OwnFigures
+from skinfl.federation.messages import decode_told, encode_common, encode_told, hand_over, take_over, tell
+from skinfl.federation.rules import EVALUATE, STATISTICS, TRAIN, Task
 from skinfl.federation.transport import Combined, Messages, Transport, combine_at_parties
-from skinfl.files import write_json
+from skinfl.files import write_bytes, write_json
 from skinfl.flower import protocol
+from skinfl.flower.coordinator.benches import Benches
 from skinfl.flower.coordinator.messaging import Messaging, NoAnswer, Request
 from skinfl.flower.keys import Members
+from skinfl.protection import wire
 from skinfl.protection.base import AggregatorSide, Exchange, Opened, OpenerSide, Protected
+from skinfl.protection.roles import Basis
+from skinfl.protection.words import decode_words, encode_words
+
+#: of whom the last sum was asked, and how often: files in the run's folder
+BEGUN = "begun.json"
+_NEWS = "news-{}.msgpack"
 
 
 class CoordinatorRoles(NamedTuple):
@@ -50,141 +59,214 @@ class Timeouts(NamedTuple):
 
 
 class RemoteTransport(Transport):
-    """Hospitals behind a :class:`Messaging`.
+    """Hospitals behind a :class:`Messaging`; ``folder`` is the run's, where what must last is kept."""
 
-    ``evaluate_every`` is the number of rounds between evaluations at the hospitals, ``rounds`` the last
-    round. ``metrics`` collects, by round, what hospitals reported of the model after it. ``begun`` is a
-    file that remembers of whom the last sum was asked.
-    """
+    reports_in_sums = True
 
-    def __init__(
-        self,
-        messaging: Messaging,
-        roles: CoordinatorRoles,
-        timeouts: Timeouts,
-        *,
-        rounds: int,
-        evaluate_every: int,
-        begun: Path,
-    ):
+    def __init__(self, messaging: Messaging, roles: CoordinatorRoles, timeouts: Timeouts, folder: Path):
         self.hospitals = roles.members.hospitals
-        self.hospitals_open = roles.opener is None
-        self.metrics: Dict[int, Dict[str, Dict[str, Any]]] = {}
         self._messaging = messaging
         self._roles = roles
         self._timeouts = timeouts
-        self._rounds = rounds
-        self._evaluate_every = evaluate_every
-        self._begun = begun
+        self._folder = folder
+        self._kind = STATISTICS
         #: hospitals that have taken in the others' keys
         self._informed: Set[str] = set()
-        #: hospitals whose shares a party refused, and why: their next ones would spoil another round
-        self._distrusted: Dict[str, str] = {}
+        #: hospitals that hold the state before the last sum, or the one after it
+        self._holding: Set[str] = set()
+        self._answered: Set[str] = set()
+        self._told: Optional[bytes] = None
+        self._base: Optional[bytes] = None
+        self._benches = Benches()
 
-    def statistics(self, run: str) -> Dict[str, Union[Protected, SkinflError]]:
-        requests = {name: self._request("statistics", name, {"run": run}) for name in self.hospitals}
+    def resume(self, common: CommonState) -> None:
+        """Take up what hospitals are to be told of the sum that led to ``common``, after a restart."""
+        path = self._folder / _NEWS.format(common.round)
+        if path.exists():
+            parts = take_over(path.read_bytes())
+            self._told, self._base = parts["told"], parts["base"]
+
+    def end(self) -> None:
+        """Tell the hospitals that the run is over; whether they hear it does not matter."""
+        requests = {name: self._request("end", name, {}) for name in self.hospitals}
+        for _ in self._ask("end", 0, requests, self._timeouts.other):
+            pass
+
+    def statistics(self, task: Task) -> Dict[str, Union[Protected, SkinflError]]:
+        requests = {name: self._request("statistics", name, {"run": task.common.run}) for name in task.participants}
         found: Dict[str, Union[Protected, SkinflError]] = {}
-        for name, answer in self._ask("statistics", STATISTICS_ROUND, requests, self._timeouts.training):
+        for name, answer in self._contributions(task, requests):
             found[name] = (
-                answer
-                if isinstance(answer, SkinflError)
-                else Protected(answer["messages"], answer["clipped"])
+                answer if isinstance(answer, SkinflError) else Protected(answer.messages, 0.0)
             )
-        return {name: found[name] for name in self.hospitals}
+        return {name: found[name] for name in task.participants}
 
-    def train(self, tasks: Mapping[str, Task]) -> Iterator[Tuple[str, Union[ClientUpdate, SkinflError]]]:
-        round = next(iter(tasks.values())).round
-        evaluate = round > 1 and (round - 1) % self._evaluate_every == 0
-        requests = {}
-        for name, task in tasks.items():
-            fields = {**_task_fields(task), "participants": list(tasks), "evaluate": evaluate}
-            requests[name] = self._request("train", name, fields, encode_server(task.server))
-        for name, answer in self._ask("train", round, requests, self._timeouts.training):
-            if isinstance(answer, SkinflError):
-                yield name, answer
-                continue
-            if answer["metrics"] is not None:
-                self.metrics.setdefault(round - 1, {})[name] = answer["metrics"]
-            yield name, ClientUpdate(answer["messages"], answer["loss"], answer["clipped"], answer["seconds"])
+    def train(self, task: Task) -> Iterator[Tuple[str, Union[ClientUpdate, SkinflError]]]:
+        fields = {
+            "run": task.common.run,
+            "round": task.round,
+            "participants": list(task.participants),
+            "evaluate": task.evaluate,
+        }
+        requests = {name: self._request("train", name, fields, self._news(name)) for name in task.participants}
+        yield from self._contributions(task, requests)
 
-    def evaluate(self, tasks: Mapping[str, Task]) -> Dict[str, Dict[str, Any]]:
-        """Ask after the last round only; the metrics of other rounds come with the next one's training."""
-        round = next(iter(tasks.values())).round
-        if round != self._rounds:
-            return {}
-        requests = {}
-        for name, task in tasks.items():
-            fields = {**_task_fields(task), "last": True}
-            requests[name] = self._request("evaluate", name, fields, encode_server(task.server))
-        found = {}
-        for name, answer in self._ask("evaluate", round, requests, self._timeouts.training):
-            if not isinstance(answer, SkinflError) and answer["metrics"] is not None:
-                found[name] = answer["metrics"]
-        return {name: found[name] for name in self.hospitals if name in found}
+    def evaluate(self, common: CommonState) -> Dict[str, Dict[str, Any]]:
+        """Return nothing: hospitals report with their contributions, see :meth:`report`."""
+        return {}
+
+    def report(self, task: Task) -> Dict[str, Union[ClientUpdate, SkinflError]]:
+        fields = {"run": task.common.run, "round": task.round, "participants": list(task.participants)}
+        requests = {
+            name: self._request("evaluate", name, fields, self._news(name)) for name in task.participants
+        }
+        return dict(self._contributions(task, requests))
 
     def combine(self, messages: Messages, exchange: Exchange, least: int) -> Combined:
-        refused = {name: reason for name, reason in self._distrusted.items() if name in messages}
-        trusted = {
-            name: messages[name] for name in self.hospitals if name in messages and name not in refused
-        }
         if self._roles.aggregators:
-            combined = combine_at_parties(self._roles.aggregators, trusted, exchange, least)
-            return combined._replace(refused={**refused, **combined.refused})
+            return self._combine_here(messages, exchange, least)
         parties = self._roles.members.parties
-        for name, by_party in list(trusted.items()):
-            if set(by_party) != set(parties):
-                refused[name] = "it did not send a share to every party"
-                del trusted[name]
+        refused = {name: why for name, why in self._benches.sitting(exchange.round).items() if name in messages}
+        trusted = {name: messages[name] for name in self.hospitals if name in messages and name not in refused}
+        for name, reason in _odd(trusted, set(parties), exchange).items():
+            refused[name] = reason
+            del trusted[name]
         if len(trusted) < least:
-            return Combined({}, tuple(trusted), refused)
+            return Combined({}, tuple(trusted), refused, exchange)
         for name in self._late(exchange, list(trusted)):
             refused[name] = "a sum without it was begun before the coordinator was restarted"
             del trusted[name]
         return self._combine_remotely(trusted, exchange, refused)
 
-    def open(self, combined: Combined, exchange: Exchange) -> Opened:
-        if self._roles.opener is not None:
-            return self._open_here(self._roles.opener, combined, exchange)
-        # One hospital after the other until one opens: each holds the key, and each can be away.
-        reasons = []
-        for name in (*combined.senders, *(n for n in self.hospitals if n not in combined.senders)):
-            fields = {"run": exchange.run, "round": exchange.round, "combined": combined.messages}
+    def open(self, combined: Combined) -> Opened:
+        if self._roles.opener is None:
+            return self._open_at_hospitals(combined)
+        opened = self._open_here(self._roles.opener, combined)
+        if opened.words is None or not self._roles.members.parties:
+            return opened  # without protection nothing proves a sum
+        return self._verified(opened, combined.exchange)
+
+    def tell(self, task: Task, opened: Opened) -> None:
+        # The file comes before the checkpoint: what the checkpoint says was summed can be told.
+        self._told, self._base = encode_told(tell(task, opened)), encode_common(task.common)
+        write_bytes(self._folder / _NEWS.format(task.round), hand_over(self._told, self._base))
+        for older in self._folder.glob(_NEWS.format("*")):
+            if older.stem.split("-")[1] not in (str(task.round), str(task.common.round)):
+                older.unlink()
+        self._holding = set(self._answered)
+
+    def state(self) -> Dict[str, Any]:
+        """Return nothing: what is a hospital's own stays on its disk."""
+        return {}
+
+    def load_state(self, state: Dict[str, Any]) -> None:
+        pass
+
+    def _news(self, name: str) -> bytes:
+        """Return what a hospital needs to know of the last sum; one that holds what was before needs no more."""
+        if self._told is None:
+            return b""
+        return hand_over(self._told, None if name in self._holding else self._base)
+
+    def _contributions(
+        self, task: Task, requests: Mapping[str, Request]
+    ) -> Iterator[Tuple[str, Union[ClientUpdate, SkinflError]]]:
+        self._kind = task.kind
+        self._answered = set()
+        for name, answer in self._ask(task.kind, task.round, requests, self._timeouts.training):
+            if isinstance(answer, SkinflError):
+                yield name, answer
+                continue
+            self._answered.add(name)
+            yield name, ClientUpdate(answer["messages"], b"", _figures(answer["figures"]))
+
+    def _combine_here(self, messages: Messages, exchange: Exchange, least: int) -> Combined:
+        found = self._begun(exchange)
+        if found is not None and found["attempt"]:
+            # hospitals consent to one attempt: after a restart the one that was begun goes on
+            exchange = exchange._replace(cohort=tuple(found["senders"]), attempt=found["attempt"])
+            messages = self._protect_again(exchange)
+        return combine_at_parties(
+            self._roles.aggregators, messages, exchange, least, self._protect_again, self._release
+        )
+
+    def _protect_again(self, exchange: Exchange) -> Messages:
+        self._begin(exchange, list(exchange.cohort))
+        answers = self._ask_cohort("protect", exchange)
+        return {name: answer["messages"] for name, answer in answers.items()}
+
+    def _release(self, exchange: Exchange) -> Dict[str, bytes]:
+        return {name: answer["release"] for name, answer in self._ask_cohort("release", exchange).items()}
+
+    def _ask_cohort(self, kind: str, exchange: Exchange) -> Dict[str, Dict[str, Any]]:
+        fields = {**self._sum(exchange), "attempt": exchange.attempt, "cohort": list(exchange.cohort)}
+        requests = {name: self._request(kind, name, fields) for name in exchange.cohort}
+        answers = self._ask(kind, exchange.round, requests, self._timeouts.other, insist=True)
+        return {name: answer for name, answer in answers if not isinstance(answer, SkinflError)}
+
+    def _open_at_hospitals(self, combined: Combined) -> Opened:
+        """Ask one hospital after the other until one opens: each holds the key, and each can be away."""
+        exchange, reasons = combined.exchange, []
+        unproved = 0
+        for name in combined.senders:
+            fields = {**self._sum(exchange), "combined": combined.messages}
             requests = {name: self._request("open", name, fields)}
             for _, answer in self._ask("open", exchange.round, requests, self._timeouts.other):
-                if isinstance(answer, SkinflError):
-                    reasons.append(f"{name}: {answer}")
-                else:
-                    total = np.frombuffer(answer["total"], "<f8").astype(np.float64)
-                    if total.shape == (exchange.layout.size,):
-                        packed = answer["ranges"]
-                        ranges = None if packed is None else np.frombuffer(packed, "<f8").astype(np.float64)
-                        return Opened(total, tuple(answer["senders"]), ranges)
-                    reasons.append(f"{name}: a sum of {len(total)} values, {exchange.layout.size} expected")
-        raise ProtectionError(
+                try:
+                    if isinstance(answer, SkinflError):
+                        raise answer
+                    if tuple(answer["senders"]) != tuple(sorted(combined.senders)):
+                        raise MessageError(name, "it opened the sum of other hospitals")
+                    words = decode_words(answer["dtype"], answer["words"])
+                    (aggregator,) = self._roles.aggregators.values()
+                    return aggregator.read_sum(words, combined.senders, exchange, combined.messages)
+                except SkinflError as error:
+                    reasons.append(f"{name}: {error}")
+                    unproved += UnprovedSum.MARK in str(error)
+        kind = UnprovedSum if unproved and unproved == len(reasons) else ProtectionError
+        raise kind(
             f"round {exchange.round}: no hospital opened the sum ({'; '.join(reasons)}): "
             "resume once one that trained is connected again"
         )
 
-    def state(self) -> Dict[str, np.ndarray]:
-        """Return nothing: what is a hospital's own stays on its disk."""
-        return {}
-
-    def load_state(self, state: Dict[str, np.ndarray]) -> None:
-        pass
-
-    def _open_here(self, opener: OpenerSide, combined: Combined, exchange: Exchange) -> Opened:
+    def _open_here(self, opener: OpenerSide, combined: Combined) -> Opened:
         """Open, and where that fails say which hospitals' sums are missing: the opener knows parties only."""
         try:
-            return opener.open(combined.messages, exchange)
+            return opener.open(combined.messages, combined.exchange)
         except ProtectionError as error:
             parties = self._roles.members.parties
             missing = [host for party, host in parties.items() if party not in combined.messages]
             if not missing:
                 raise
             raise ProtectionError(
-                f"round {exchange.round}: {', '.join(missing)} did not add up the shares in time: {error}; "
-                "the last round is kept, resume when they are connected again"
+                f"round {combined.exchange.round}: {', '.join(missing)} did not add up the shares in time: "
+                f"{error}; the last round is kept, resume when they are connected again"
             ) from None
+
+    def _verified(self, opened: Opened, exchange: Exchange) -> Opened:
+        """Return a sum that a hospital finds proved; the coordinator holds no key to do so itself."""
+        assert opened.words is not None, "there is something to prove"
+        dtype, words = encode_words(opened.words)
+        reasons = []
+        for name in opened.senders:
+            fields = {**self._sum(exchange), "senders": list(opened.senders), "dtype": dtype}
+            requests = {name: self._request("verify", name, fields, words)}
+            for _, answer in self._ask("verify", exchange.round, requests, self._timeouts.other):
+                if not isinstance(answer, SkinflError) and answer["proved"]:
+                    return opened
+                reasons.append(f"{name}: {answer if isinstance(answer, SkinflError) else 'not proved'}")
+        raise UnprovedSum(f"round {exchange.round}: {UnprovedSum.MARK} to any hospital ({'; '.join(reasons)})")
+
+    def _begun(self, exchange: Exchange) -> Optional[Dict[str, Any]]:
+        """Return of whom this very sum was asked before a restart, None where it was not."""
+        path = self._folder / BEGUN
+        found: Dict[str, Any] = json.loads(path.read_text("utf-8")) if path.exists() else {}
+        same = [found.get(name) for name in ("run", "kind", "round")]
+        return found if same == [exchange.run, self._kind, exchange.round] else None
+
+    def _begin(self, exchange: Exchange, senders: List[str]) -> None:
+        content = {**self._sum(exchange), "attempt": exchange.attempt, "senders": senders}
+        write_json(self._folder / BEGUN, content)
 
     def _late(self, exchange: Exchange, senders: List[str]) -> List[str]:
         """Note of whom this round's sum is asked; return those of whom it was not, where it was before.
@@ -192,46 +274,58 @@ class RemoteTransport(Transport):
         Some parties may have added up a round in which the coordinator was then restarted. They make no
         second sum over others, but give the same answer to the same request.
         """
-        found = json.loads(self._begun.read_text("utf-8")) if self._begun.exists() else {}
-        if found.get("run") == exchange.run and found.get("round") == exchange.round:
+        found = self._begun(exchange)
+        if found is not None:
             return [name for name in senders if name not in found["senders"]]
-        write_json(self._begun, {"run": exchange.run, "round": exchange.round, "senders": senders})
+        self._begin(exchange, senders)
         return []
 
     def _combine_remotely(self, trusted: Messages, exchange: Exchange, refused: Dict[str, str]) -> Combined:
-        """Hand each party its shares; where a party refuses a hospital's, this round has no sum."""
+        """Hand each party its shares.
+
+        A party that refuses shares of a hospital says so and adds nothing up. Where enough other parties
+        add up, nobody is left out. Else this sum is lost, and the next ones do without those whom most
+        parties accuse, or, where it is one word against another, without both.
+        """
+        parties = self._roles.members.parties
         requests: Dict[str, Request] = {}
-        for host in dict.fromkeys(self._roles.members.parties.values()):
-            own = [party for party, at in self._roles.members.parties.items() if at == host]
+        for host in dict.fromkeys(parties.values()):
+            own = [party for party, at in parties.items() if at == host]
             fields = {
-                "run": exchange.run,
-                "round": exchange.round,
+                **self._sum(exchange),
                 "messages": {party: {n: trusted[n][party] for n in trusted} for party in own},
-                "senders": list(trusted),
+                "senders": sorted(trusted),
             }
             requests[host] = self._request("combine", host, fields)
         sums: Dict[str, bytes] = {}
-        spoilt: Dict[str, str] = {}
+        complaints: Dict[str, Dict[str, str]] = {}  # accuser -> accused -> reason
+        broken: Dict[str, str] = {}
         answers = self._ask("combine", exchange.round, requests, self._timeouts.other, insist=True)
         for host, answer in answers:
-            if isinstance(answer, NoAnswer):
-                continue  # Shamir opens without it; where it is needed, open() names it
             if isinstance(answer, SkinflError):
-                spoilt[host] = f"it adds nothing up: {answer}"
-            elif answer["refused"]:
-                spoilt.update({n: f"{host} refused its share: {why}" for n, why in answer["refused"].items()})
-                self._distrusted.update({n: spoilt[n] for n in answer["refused"]})
+                if not isinstance(answer, NoAnswer):
+                    broken[host] = f"it adds nothing up: {answer}"
+                continue  # Shamir opens without it; where it is needed, open() names it
+            accused = {name: why for name, why in answer["refused"].items() if name in trusted}
+            if accused:
+                complaints[host] = accused
             else:
-                sums.update(answer["sums"])
-        if spoilt:
-            return Combined({}, (), {**refused, **spoilt})
-        if not sums:
-            raise ProtectionError(f"round {exchange.round}: no party answered, so there is no sum to open")
-        return Combined(sums, tuple(trusted), refused)
+                own = {party for party, at in parties.items() if at == host}
+                sums.update({party: sum for party, sum in answer["sums"].items() if party in own})
+        opener = self._roles.opener
+        if opener is None or len(sums) >= opener.threshold or not (complaints or broken):
+            if not sums:
+                raise ProtectionError(f"round {exchange.round}: no party answered, so there is no sum to open")
+            return Combined(sums, tuple(trusted), refused, exchange)
+        found = self._benches.judge(complaints, len(requests), exchange.round)
+        return Combined({}, (), {**refused, **broken, **found}, exchange)
 
-    def _request(self, kind: str, name: str, fields: Dict[str, Any], server: bytes = b"") -> Request:
+    def _sum(self, exchange: Exchange) -> Dict[str, Any]:
+        return {"run": exchange.run, "round": exchange.round, "kind": self._kind}
+
+    def _request(self, kind: str, name: str, fields: Dict[str, Any], body: bytes = b"") -> Request:
         sealed = {} if name in self._informed else self._roles.sealed[name]
-        return Request(protocol.encode_request(kind, {**fields, "sealed": sealed}), server)
+        return Request(protocol.encode_request(kind, {**fields, "sealed": sealed}), body)
 
     def _ask(
         self,
@@ -254,13 +348,36 @@ class RemoteTransport(Transport):
                 yield name, error
 
 
-def _task_fields(task: Task) -> Dict[str, Any]:
-    weights: Optional[List[float]] = None if task.class_weights is None else task.class_weights.tolist()
-    return {
-        "run": task.run,
-        "round": task.round,
-        "normalisation": [list(task.normalisation.mean), list(task.normalisation.std)],
-        "class_weights": weights,
-        "accepted_round": task.accepted_round,
-        "ranges": None if task.ranges is None else task.ranges.astype("<f8").tobytes(),
-    }
+def _figures(found: Optional[Dict[str, Any]]) -> Optional[OwnFigures]:
+    """Return a hospital's own figures, where it let all of them out."""
+    if found is None or found["clipped"] is None or found["seconds"] is None:
+        return None
+    loss = float("nan") if found["loss"] is None else found["loss"]
+    return OwnFigures(loss, found["clipped"], found["seconds"], found["metrics"])
+
+
+def _odd(messages: Messages, parties: Set[str], exchange: Exchange) -> Dict[str, str]:
+    """Return the hospitals whose messages' headers are not as those of most, and why.
+
+    What can be seen without a key is found here, before a party has to complain of it.
+    """
+    found: Dict[str, str] = {}
+    bases: Dict[str, Basis] = {}
+    for name, by_party in messages.items():
+        try:
+            if set(by_party) != parties:
+                raise MessageError(name, "it did not send a share to every party")
+            headers = [wire.parse(by_party[party]).header for party in sorted(parties)]
+            expected = (exchange.run, exchange.round, exchange.layout.digest, name, 0)
+            for party, header in zip(sorted(parties), headers):
+                said = (header.run, header.round, header.layout, header.sender, header.attempt)
+                if said != expected or header.recipient != party or Basis.of(header) != Basis.of(headers[0]):
+                    raise MessageError(name, f"its share for {party} is labelled otherwise")
+            bases[name] = Basis.of(headers[0])
+        except MessageError as error:
+            found[name] = error.reason
+    most = max(bases.values(), key=list(bases.values()).count) if bases else None
+    for name, basis in bases.items():
+        if basis != most:
+            found[name] = "it contributed to another task than most: its model or settings differ"
+    return found

@@ -6,16 +6,15 @@ keys it was not given, fewer others than its minimum.
 
 from __future__ import annotations
 
-from typing import Any, Dict, Tuple
+from typing import Any, Dict
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from skinfl.assembly import network_of, transforms_of
+from skinfl.assembly import Network, network_of, rules_of
 from skinfl.data.dataset import LesionDataset
 from skinfl.errors import ProtectionError
-from skinfl.federation.hospital import STATISTICS_ROUND, statistics_layout
-from skinfl.federation.strategies import Strategy
-from skinfl.federation.update import StateLayout
+from skinfl.federation.common import STATISTICS_ROUND
+from skinfl.federation.rules import KINDS, TRAIN
 from skinfl.flower import keys, protocol
 from skinfl.flower.hospital.membership import check_others, keying_of, pack_keys
 from skinfl.flower.hospital.store import Answer, RunStore
@@ -28,21 +27,28 @@ def join(folder: HospitalFolder, fields: Dict[str, Any], request_digest: str, tr
     """Join a run and return the answer; joining the same run once more gives the same answer.
 
     ``request_digest`` is the request's digest, which what is sealed is bound to. Raises
-    :class:`~skinfl.errors.ProtectionError` for what the folder does not allow.
+    :class:`~skinfl.errors.ProtectionError` for what the folder does not allow, and where this hospital
+    joined the run on other terms: what it has answered since holds for these.
     """
     store = RunStore(folder.state, fields["run"])
     known = store.answered("join")
     if known is not None and known.request == request_digest:
         return known.answer
+    if known is not None:
+        raise ProtectionError(
+            f"{folder.name} has joined run {fields['run'][:8]} on other terms: start a new run for these"
+        )
     settings = from_mapping(fields["settings"])
     members = keys.Members(tuple(fields["hospitals"]), dict(fields["parties"]))
     _check_members(folder, settings, members)
+    folder.check_settings(settings, len(members.parties))
     if len(train) > fields["unit"]:
         raise ProtectionError(
             f"{folder.name} holds more training images than the agreed unit of {fields['unit']}: raise unit"
         )
-    layout, strategy = network(folder, settings, train, fields["unit"])
-    contribution = transforms_of(settings).layout(strategy.contribution_layout(layout))
+    found = network(folder, settings, train, fields["unit"])
+    rules = rules_of(settings, found, members.hospitals, train, fields["unit"], request_digest)
+    first = rules.start(fields["run"], found.layout.flatten(found.model))
 
     private = X25519PrivateKey.generate()
     public = public_bytes(private)
@@ -55,7 +61,8 @@ def join(folder: HospitalFolder, fields: Dict[str, Any], request_digest: str, tr
         {
             "classes": list(train.classes),
             "image_shape": list(train.image_shape),
-            "layout": contribution.digest,
+            "layout": rules.vectors(TRAIN).digest,
+            "model": first.digest,
             "public_key": public,
             "sealed": sealed.keys,
             "common": sealed.common,
@@ -64,30 +71,23 @@ def join(folder: HospitalFolder, fields: Dict[str, Any], request_digest: str, tr
         }
     )
     store.begin()
-    for kind in ("statistics", "train"):  # made under other keys, nobody could read them
-        store.remove(f"answer-{kind}")
-    layouts = {
-        "statistics": statistics_layout(train.image_shape[0], len(train.classes)),
-        "round": contribution,
-    }
-    packed = {name: [list(map(list, found.segments)), found.transforms] for name, found in layouts.items()}
+    layouts = {kind: rules.vectors(kind) for kind in KINDS}
+    packed = {kind: [list(map(list, made.segments)), made.transforms] for kind, made in layouts.items()}
     store.write("joined", {"request_digest": request_digest, "layouts": packed, **fields})
     store.write("keys", pack_keys(keys.OwnKeys(private_bytes(private), {folder.name: public}, common)))
     store.keep_answer("join", Answer(request_digest, STATISTICS_ROUND, answer))
     return answer
 
 
-def network(
-    folder: HospitalFolder, settings: Settings, dataset: LesionDataset, unit: int
-) -> Tuple[StateLayout, Strategy]:
-    """Return layout and strategy; refuse a model that is larger than the folder allows."""
+def network(folder: HospitalFolder, settings: Settings, dataset: LesionDataset, unit: int) -> Network:
+    """Return the network and what goes with it; refuse a model that is larger than the folder allows."""
     found = network_of(settings, dataset, unit)
     if found.layout.size > folder.maximum_parameters:
         raise ProtectionError(
             f"{folder.name} trains models of at most {folder.maximum_parameters} values, "
             f"{settings.model} has {found.layout.size}"
         )
-    return found.layout, found.strategy
+    return found
 
 
 def _check_members(folder: HospitalFolder, settings: Settings, members: keys.Members) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Dict, NamedTuple, Sequence
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from skinfl.errors import MessageError, ProtectionError
-from skinfl.flower import keys
+from skinfl.flower import keys, protocol
 from skinfl.flower.hospital.store import RunStore
 from skinfl.flower.provisioning.folders import HospitalFolder
 from skinfl.protection.build import protection_of
@@ -29,8 +29,10 @@ class Run(NamedTuple):
     coordinator: bytes
     unit: int
     own: keys.OwnKeys
-    #: of the sums before training and of a round's
+    #: of what is summed, by kind of sum
     layouts: Dict[str, Layout]
+    #: digest of the request to join
+    terms: str
 
     def keying(self) -> keys.Keying:
         """Return how the protection's roles follow from the keys."""
@@ -57,12 +59,23 @@ def open_run(folder: HospitalFolder, run: str, sealed: Dict[str, Any]) -> Run:
         raise ProtectionError(f"{folder.name} has not been given the other hospitals' keys yet")
     settings = from_mapping(joined["settings"])
     layouts = {name: Layout(*packed) for name, packed in joined["layouts"].items()}
-    return Run(store, run, settings, members, joined["coordinator_key"], joined["unit"], own, layouts)
+    return Run(
+        store,
+        run,
+        settings,
+        members,
+        joined["coordinator_key"],
+        joined["unit"],
+        own,
+        layouts,
+        joined["request_digest"],
+    )
 
 
-def end_run(run: Run) -> None:
+def end_run(run: Run) -> bytes:
     """Forget the keys: what was recorded on the way stays sealed from now on."""
     run.store.remove("keys")
+    return protocol.encode_answer({})
 
 
 def check_others(folder: HospitalFolder, names: Sequence[str], where: str) -> None:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from skinfl.errors import SkinflError
 from skinfl.flower import protocol
-from skinfl.flower.hospital.adding import combine, open_sum
-from skinfl.flower.hospital.membership import open_run
+from skinfl.flower.hospital import adding
+from skinfl.flower.hospital.membership import end_run, open_run
+from skinfl.flower.hospital.store import locked
 from skinfl.flower.provisioning.folders import HospitalFolder
 
 if TYPE_CHECKING:
@@ -25,9 +26,11 @@ class Site:
         self._folder = folder
 
     def answer(self, request: bytes, server: bytes = b"") -> bytes:
-        """Answer a request; ``server`` is the encoded model state that comes with some kinds.
+        """Answer a request; ``server`` is what comes with some kinds: news of the last sum, or its words.
 
-        What goes wrong in a way that the coordinator should know is a refusal, which has no data in it.
+        One request at a time, however many come: what was answered before is on disk when the next is
+        looked at. What goes wrong in a way that the coordinator should know is a refusal, which has no
+        data in it.
         """
         try:
             return self._answer(request, server)
@@ -35,19 +38,28 @@ class Site:
             return protocol.encode_refusal(str(error))
 
     def _answer(self, request: bytes, server: bytes) -> bytes:
-        kind, fields = protocol.decode_request(request)
-        if kind == "join":
-            return self._trainer().join(fields, request)
-        run = open_run(self._folder, fields["run"], fields.pop("sealed"))
-        if kind == "combine":
-            return combine(self._folder, run, fields)
-        if kind == "open":
-            return open_sum(self._folder, run, fields)
-        if kind == "statistics":
-            return self._trainer().statistics(run)
-        if kind == "train":
-            return self._trainer().train(run, fields, server)
-        return self._trainer().evaluate(run, fields, server)
+        kind, fields = protocol.decode_request(request, self._folder.limits.message_bytes)
+        with locked(self._folder.state, "site"):
+            if kind == "join":
+                return self._trainer().join(fields, request)
+            run = open_run(self._folder, fields["run"], fields.pop("sealed"))
+            if kind == "protect":
+                return adding.protect_again(self._folder, run, fields)
+            if kind == "release":
+                return adding.release(self._folder, run, fields)
+            if kind == "combine":
+                return adding.combine(self._folder, run, fields)
+            if kind == "open":
+                return adding.open_sum(self._folder, run, fields)
+            if kind == "verify":
+                return adding.verify(self._folder, run, fields, server)
+            if kind == "end":
+                return end_run(run)
+            if kind == "statistics":
+                return self._trainer().statistics(run, fields)
+            if kind == "train":
+                return self._trainer().train(run, fields, server)
+            return self._trainer().evaluate(run, fields, server)
 
     def _trainer(self) -> Trainer:
         from skinfl.flower.hospital.training import Trainer  # torch takes seconds to load, adding needs none

@@ -5,25 +5,28 @@ The very same :class:`~skinfl.federation.hospital.HospitalAgent` works here as o
 
 from __future__ import annotations
 
-from typing import Any, Dict, Tuple
+import secrets
+from typing import Any, Dict, Optional, Tuple
 
 import numpy as np
 import torch
 
-from skinfl.assembly import initial_model, local_plan, transforms_of
+from skinfl.assembly import local_plan, rules_of
 from skinfl.data import load
 from skinfl.data.dataset import LesionDataset
 from skinfl.data.splits import train_test_split
-from skinfl.data.transforms import Normalisation
-from skinfl.errors import DataError, MessageError, ProtectionError
-from skinfl.federation.hospital import STATISTICS_ROUND, HospitalAgent, Task
-from skinfl.federation.messages import decode_server
+from skinfl.errors import DataError, ProtectionError
+from skinfl.federation.common import NO_ROUND, STATISTICS_ROUND, CommonState
+from skinfl.federation.hospital import HospitalAgent, OwnFigures
+from skinfl.federation.rules import EVALUATE, STATISTICS, TRAIN, Rules, Task
 from skinfl.flower import keys, protocol
-from skinfl.flower.hospital.adding import digest_of
+from skinfl.flower.hospital.adding import digest_of, keep, ledger_of
+from skinfl.flower.hospital.following import follow, held
 from skinfl.flower.hospital.joining import join, network
-from skinfl.flower.hospital.membership import Run, check_others, end_run
-from skinfl.flower.hospital.store import Answer, RunStore
+from skinfl.flower.hospital.membership import Run, check_others
+from skinfl.flower.hospital.store import RunStore
 from skinfl.flower.provisioning.folders import HospitalFolder
+from skinfl.protection import wire
 from skinfl.settings import Settings, from_mapping
 
 
@@ -39,73 +42,110 @@ class Trainer:
         train, _ = self._data(from_mapping(fields["settings"]))
         return join(self._folder, fields, keys.digest(request), train)
 
-    def statistics(self, run: Run) -> bytes:
+    def statistics(self, run: Run, fields: Dict[str, Any]) -> bytes:
         """Answer with the protected sums of pixels and class counts."""
-        known = run.store.answered("statistics")
-        if known is not None:
-            return known.answer
-        train, _ = self._data(run.settings)
-        protected = self._agent(run, train).statistics(train, run.name)
-        answer = protocol.encode_answer({"messages": protected.messages, "clipped": float(protected.clipped)})
-        run.store.keep_answer("statistics", Answer("", STATISTICS_ROUND, answer))
-        return answer
 
-    def train(self, run: Run, fields: Dict[str, Any], server: bytes) -> bytes:
-        """Train on the model state ``server``; answer with the protected contribution."""
-        check_others(self._folder, fields["participants"], f"round {fields['round']}")
-        request = digest_of(fields, server)
-        known = run.store.answered("train")
-        if known is not None and known.request == request:
-            return known.answer
-        train, test = self._data(run.settings)
-        agent = self._agent(run, train)
-        task = _task(fields, server, agent)
-        before = _restore(run.store, agent, task.round)
-        metrics = agent.evaluate(test, task) if fields["evaluate"] and len(test) else None
-        update = agent.train(train, task)
-        answer = protocol.encode_answer(
-            {
-                "messages": update.messages,
-                "loss": float(update.loss),
-                "clipped": float(update.clipped),
-                "seconds": update.seconds,
-                "metrics": metrics,
-            }
-        )
-        run.store.write_arrays("before", before)
-        run.store.write_arrays("after", {**agent.state(), "round": np.asarray(task.round)})
-        run.store.keep_answer("train", Answer(request, task.round, answer))
-        return answer
+        def make() -> bytes:
+            train, _ = self._data(run.settings)
+            agent, rules, common = self._prepared(run, train)
+            if common.round != NO_ROUND:
+                raise ProtectionError(f"{self.name} knows the statistics of run {run.name[:8]} already")
+            task = Task(STATISTICS, STATISTICS_ROUND, common, rules.hospitals)
+            subject = f"statistics {_identity(train)}"
+            ledger_of(self._folder).admit(subject, rules.hospitals)
+            protected = agent.statistics(train, task)
+            return self._kept(run, agent, task, subject, protected.messages, protected.release, None)
 
-    def evaluate(self, run: Run, fields: Dict[str, Any], server: bytes) -> bytes:
-        """Answer with the metrics of the model state ``server`` on the test images."""
-        _, test = self._data(run.settings)
-        agent = self._agent(run, test)
-        task = _task(fields, server, agent)
-        metrics = None
-        if len(test):
+        return run.store.once("statistics", STATISTICS_ROUND, digest_of(fields), make)
+
+    def train(self, run: Run, fields: Dict[str, Any], news: bytes) -> bytes:
+        """Train on the common model, moved on by ``news``; answer with the protected contribution."""
+        round, participants = fields["round"], tuple(fields["participants"])
+        self._check_participants(run, participants, f"round {round}")
+
+        def make() -> bytes:
+            train, test = self._data(run.settings)
+            agent, rules, own = self._prepared(run, train)
+            common = follow(self._folder, run, rules, agent.side, own, news)
+            if not STATISTICS_ROUND <= common.round < round:
+                raise ProtectionError(
+                    f"{self.name} holds the model after round {common.round}: it does not train for {round}"
+                )
+            if common.begun.class_weights is not None:
+                self._folder.check_class_weights(common.begun.class_weights)
+            task = Task(TRAIN, round, common, participants, fields["evaluate"])
+            subject = f"model {common.model_digest} on {_identity(train)}"
+            ledger_of(self._folder).admit(subject, participants)
+            before = _restore(run.store, agent, round)
+            update = agent.train(train, task, test)
+            run.store.write_arrays("before", before)
+            run.store.write_arrays("after", {**agent.state(), "round": np.asarray(round)})
+            return self._kept(run, agent, task, subject, update.messages, update.release, update.figures)
+
+        return run.store.once("train", round, digest_of(fields), make)
+
+    def evaluate(self, run: Run, fields: Dict[str, Any], news: bytes) -> bytes:
+        """Answer with the protected metrics of the common model, moved on by ``news``, on the test images."""
+        round, participants = fields["round"], tuple(fields["participants"])
+        self._check_participants(run, participants, f"the evaluation after round {round}")
+
+        def make() -> bytes:
+            train, test = self._data(run.settings)
+            agent, rules, own = self._prepared(run, train)
+            common = follow(self._folder, run, rules, agent.side, own, news)
+            if not STATISTICS_ROUND <= common.round <= round:
+                raise ProtectionError(f"{self.name} holds the model after round {common.round}, not {round}")
+            task = Task(EVALUATE, round, common, participants)
+            subject = f"evaluation of {common.model_digest} on {_identity(test)}"
+            ledger_of(self._folder).admit(subject, participants)
             state = run.store.read_arrays("after")
             if state is not None:
                 agent.load_state(_without_round(state))
-            metrics = agent.evaluate(test, task)
-        if fields["last"]:
-            end_run(run)
-        return protocol.encode_answer({"metrics": metrics})
+            update = agent.report(test, task)
+            return self._kept(run, agent, task, subject, update.messages, update.release, update.figures)
 
-    def _agent(self, run: Run, dataset: LesionDataset) -> HospitalAgent:
+        return run.store.once("evaluate", round, digest_of(fields), make)
+
+    def _check_participants(self, run: Run, participants: Tuple[str, ...], where: str) -> None:
+        check_others(self._folder, participants, where)
+        if self.name not in participants or not set(participants) <= set(run.members.hospitals):
+            raise ProtectionError(f"{where} names hospitals that are not of this run, or not {self.name}")
+
+    def _prepared(self, run: Run, dataset: LesionDataset) -> Tuple[HospitalAgent, Rules, CommonState]:
+        """Return the agent, its rules, and the common state that the hospital holds."""
         torch.set_num_threads(run.settings.threads)
-        layout, strategy = network(self._folder, run.settings, dataset, run.unit)
-        return HospitalAgent(
+        found = network(self._folder, run.settings, dataset, run.unit)
+        rules = rules_of(run.settings, found, run.members.hospitals, dataset, run.unit, run.terms)
+        common = held(run, rules, found.layout.flatten(found.model))
+        # whoever foresees how a hospital trains can tell sums apart by what it would have contributed
+        own = run.settings.seed if self._folder.reproducible else secrets.randbits(63)
+        agent = HospitalAgent(
             self.name,
-            initial_model(run.settings, dataset),
-            layout,
-            strategy,
+            found.model,
+            rules,
             run.keying().hospital(self.name, run.own, run.coordinator),
             local_plan(run.settings),
-            seed=run.settings.seed,
-            unit=run.unit,
-            transforms=transforms_of(run.settings),
+            seed=own,
         )
+        return agent, rules, common
+
+    def _kept(
+        self,
+        run: Run,
+        agent: HospitalAgent,
+        task: Task,
+        subject: str,
+        messages: Dict[str, bytes],
+        release: bytes,
+        figures: Optional[OwnFigures],
+    ) -> bytes:
+        """Keep what was contributed and return the answer, with own figures only where they may go out."""
+        assert agent.last is not None, "a contribution was just made"
+        keep(run, task.kind, subject, agent.last, release)
+        shown = None
+        if figures is not None and self._folder.own_figures:
+            shown = {**figures._asdict(), "loss": figures.loss if task.kind == TRAIN else None}
+        return protocol.encode_answer({"messages": messages, "figures": shown})
 
     def _data(self, settings: Settings) -> Tuple[LesionDataset, LesionDataset]:
         """Return training and test images, from this hospital's own folders."""
@@ -122,25 +162,10 @@ class Trainer:
         return data.subset(split.train), data.subset(split.test)
 
 
-def _task(fields: Dict[str, Any], server: bytes, agent: HospitalAgent) -> Task:
-    weights = fields["class_weights"]
-    try:
-        mean, std = fields["normalisation"]
-        normalisation = Normalisation(tuple(map(float, mean)), tuple(map(float, std)))
-        class_weights = None if weights is None else np.asarray(weights, np.float64)
-    except (TypeError, ValueError):
-        raise MessageError(
-            protocol.COORDINATOR, "its normalisation or class weights are no numbers"
-        ) from None
-    return Task(
-        fields["run"],
-        fields["round"],
-        decode_server(server, agent.server_arrays),
-        normalisation,
-        class_weights,
-        fields["accepted_round"],
-        None if fields["ranges"] is None else np.frombuffer(fields["ranges"], "<f8").astype(np.float64),
-    )
+def _identity(dataset: LesionDataset) -> str:
+    """Return what identifies photographs and their labels, however large they are decoded."""
+    pairs = sorted(zip(map(str, dataset.image_ids), map(int, dataset.labels)))
+    return wire.fingerprint(dataset.classes, pairs)
 
 
 def _restore(store: RunStore, agent: HospitalAgent, round: int) -> Dict[str, np.ndarray]:
