@@ -14,6 +14,7 @@ Protocol, for hospital i with the clipped values v and the counts c:
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
@@ -38,6 +39,7 @@ from skinfl.protection.encoder import (
     fit_precision,
 )
 from skinfl.protection.fixedpoint import FixedPoint
+from skinfl.protection.keys import SecretKey
 from skinfl.protection.options import check_clip, check_parties, check_precision, party_names
 from skinfl.protection.roles import (
     MINIMUM_SENDERS,
@@ -49,8 +51,9 @@ from skinfl.protection.roles import (
     read_sums,
 )
 from skinfl.protection.sealing import Channel, Link, Writer
+from skinfl.protection.trailer import LARGEST_WORD
 
-CAPACITY = (1 << 63) - 1
+CAPACITY = LARGEST_WORD
 DEFAULT_PARTIES = 3
 DEFAULT_PRECISION = 16
 DEFAULT_CLIP = 64.0
@@ -99,9 +102,15 @@ class LibraryHospital(EncodingHospital):
     """Has the library split a vector. ``links`` are the hospital's links, by party."""
 
     def __init__(
-        self, name: str, session: Session, encoder: Encoder, library: Library, links: Mapping[str, Link]
+        self,
+        name: str,
+        session: Session,
+        encoder: Encoder,
+        secret: SecretKey,
+        library: Library,
+        links: Mapping[str, Link],
     ):
-        super().__init__(name, session, encoder)
+        super().__init__(name, session, encoder, secret)
         self._library = library
         self._links = dict(links)
 
@@ -112,7 +121,15 @@ class LibraryHospital(EncodingHospital):
         shares = self._library.share(np.concatenate([block.copy() for block in blocks]))
         messages = {}
         for (party, link), share in zip(self._links.items(), shares):
-            writer = begin_update(self._session, link, self.name, party, exchange, reserve=share.nbytes)
+            writer = begin_update(
+                self._session,
+                link,
+                self.name,
+                party,
+                exchange,
+                secret=self._secret,
+                reserve=share.nbytes,
+            )
             writer.write(np.ascontiguousarray(share, _WORD))
             messages[party] = writer.finish()
         return Protected(messages, tally.share)
@@ -176,7 +193,8 @@ class LibraryOpener(OpenerSide):
             if len(body) != size:
                 raise MessageError(party, f"its sum has {len(body)} bytes, {size} expected")
         total = self._library.reconstruct([np.frombuffer(body, _WORD) for body in bodies.values()])
-        return Opened(self._encoder.decode(total, exchange.layout, len(senders)), senders)
+        decoded = self._encoder.decode(total, exchange.layout, len(senders))
+        return Opened(decoded.vector, senders, decoded.ranges, decoded.clipped, total)
 
 
 class LibraryProtection(Protection):
@@ -222,12 +240,13 @@ class LibraryProtection(Protection):
         encoder = self._encoder_for(len(names))
         fingerprint = wire.fingerprint(self.fingerprint, names, parties, directory.fingerprint)
         session = Session(self.name, fingerprint, names, MINIMUM_SENDERS)
+        secret = SecretKey(os.urandom(16), os.urandom(32))
         library = self.set_up(parties)
         encoder.fixed = LibraryFixedPoint(library, self.precision)
         sides: Dict[str, HospitalSide] = {}
         for name, private in keyring.hospitals.items():
             links = {party: Channel(private, directory.parties[party]) for party in parties}
-            sides[name] = LibraryHospital(name, session, encoder, library, links)
+            sides[name] = LibraryHospital(name, session, encoder, secret, library, links)
         aggregators: Dict[str, AggregatorSide] = {}
         for party, private in keyring.parties.items():
             links = {name: Channel(private, public) for name, public in directory.hospitals.items()}

@@ -2,11 +2,11 @@
 
 Secret sharing and encryption add integers. An encoder lays a float vector out as integers that may be
 added without overflow: first those of the ordinary values, in layout order, then a few for each
-``"count"``, which is carried at full precision whatever the integers' width. Everything that happens to a
-value on the way is here and in :mod:`.quantise`: shape and finiteness are checked, values and counts
-separated, values clipped (and the clipped ones counted), then encoded. What needs the very integers that
-are added up, such as noise on their grid or an authenticator, belongs between :meth:`Encoder.blocks` and
-whoever shares or encrypts them.
+``"count"``, which is carried at full precision whatever the integers' width, then a trailer. Everything that
+happens to a value on the way is here and in :mod:`.quantise`: shape and finiteness are checked, values and
+counts separated, values clipped (and the clipped ones counted), then encoded. What needs the very integers
+that are added up, such as noise on their grid, belongs between :meth:`Encoder.blocks` and whoever shares or
+encrypts them; :mod:`.authenticator` is there.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from skinfl.protection.base import Exchange
 from skinfl.protection.digits import CountDigits
 from skinfl.protection.fixedpoint import DEFAULT_PRECISION, FixedPoint
 from skinfl.protection.layout import Layout
+from skinfl.protection.trailer import Trailer
 
 #: values processed at a time, so that memory stays flat and the work stays in the cache
 BLOCK = 1 << 16
@@ -46,15 +47,22 @@ class Decoded(NamedTuple):
     """A sum, and what hospitals agree on for the next round (None where nothing).
 
     ``vector``: float64, shape ``(layout.size,)``, in the units of the vectors that were encoded.
-    ``ranges``: float64, one clip range per segment of ordinary values, in the same units.
+    ``ranges``: float64, one clip range per segment of ordinary values, in the same units. ``clipped``: the
+    sum of the senders' shares of clipped values.
     """
 
     vector: np.ndarray
     ranges: Optional[np.ndarray]
+    clipped: float
 
 
 class Encoder(ABC):
     """How a hospital's vector becomes integers, with whatever the hospital keeps for that."""
+
+    #: what comes behind the integers of values and counts
+    trailer: Trailer
+    #: of the integers that are yielded
+    dtype: np.dtype = np.dtype(np.int64)
 
     @abstractmethod
     def agreement(self, layout: Layout) -> str:
@@ -62,11 +70,13 @@ class Encoder(ABC):
 
     @abstractmethod
     def size(self, layout: Layout) -> int:
-        """Return how many integers a vector of ``layout`` becomes now."""
+        """Return how many integers a vector of ``layout`` becomes now, with the trailer."""
 
     @abstractmethod
     def blocks(self, vector: np.ndarray, exchange: Exchange, tally: Tally) -> Iterator[np.ndarray]:
-        """Yield the integers of ``vector`` in order, ``size(layout)`` in all, at most BLOCK at a time.
+        """Yield the integers of ``vector`` in order, at most BLOCK at a time.
+
+        They are ``size(layout)`` in all but for the trailer: :class:`~.authenticator.Authenticated` adds it.
 
         ``vector``: float32 or float64, shape ``(exchange.layout.size,)``. A value outside the clip range
         is clipped and counted in ``tally``. An array yielded may be overwritten by the next one; the
@@ -74,6 +84,13 @@ class Encoder(ABC):
 
         Raises :class:`~skinfl.errors.ProtectionError` for another shape, a value that is not finite, and
         a count larger than 2^22.
+        """
+
+    @abstractmethod
+    def decode(self, words: np.ndarray, layout: Layout, senders: int) -> Decoded:
+        """Return what the words of a sum of so many senders stand for: signed, shape ``(size(layout),)``.
+
+        Raises :class:`~skinfl.errors.ProtectionError` for a word that no such sum has.
         """
 
     def set_ranges(self, ranges: np.ndarray) -> None:  # noqa: B027 - optional by design
@@ -112,16 +129,18 @@ class FixedPointEncoder(Encoder):
         self.clip = clip
         self.dtype = dtype
         self.fixed = FixedPoint(precision, rounding=rounding)
-        self.counts = CountDigits(capacity // hospitals + 1)
+        base = capacity // hospitals + 1
+        self.counts = CountDigits(base)
+        self.trailer = Trailer(base)
 
     def agreement(self, layout: Layout) -> str:
         """Nothing is agreed from round to round."""
         return ""
 
     def size(self, layout: Layout) -> int:
-        """Return how many integers a vector of ``layout`` becomes."""
+        """Return how many integers a vector of ``layout`` becomes, with the trailer."""
         counts = sum(segment.size for segment in layout.segments if segment.kind == "count")
-        return layout.size - counts + counts * self.counts.width
+        return layout.size - counts + counts * self.counts.width + self.trailer.width
 
     def blocks(self, vector: np.ndarray, exchange: Exchange, tally: Tally) -> Iterator[np.ndarray]:
         """Yield the integers of ``vector`` in order."""
@@ -135,20 +154,31 @@ class FixedPointEncoder(Encoder):
                 yield self.fixed.encode(inside, out=integers[:n], work=work[:n])
         yield from in_blocks(self.counts.encode(vector[parts.counts]).astype(self.dtype))
 
-    def decode(self, integers: np.ndarray, layout: Layout, senders: int) -> np.ndarray:
-        """Return the float64 vector, shape ``(layout.size,)``, of integers summed over that many senders.
-
-        ``integers``: signed, shape ``(size(layout),)``.
-        """
+    def decode(self, words: np.ndarray, layout: Layout, senders: int) -> Decoded:
+        """Return what the words of a sum of so many senders stand for: signed, shape ``(size(layout),)``."""
         parts = separate_counts(layout)
+        values = layout.size - len(parts.counts)
+        # one step more: a float32 may be a little above a clip range that it cannot represent
+        largest = math.ceil(self.clip * self.fixed.scale * (1 + 2.0**-23)) + 1
+        check_range(words[:values], -senders * largest, senders * largest, senders)
+        check_range(words[values:], 0, senders * (self.trailer.base - 1), senders)
         vector = np.empty(layout.size)
         done = 0
         for run in parts.runs:
             length = run.stop - run.start
-            vector[run] = self.fixed.decode(integers[done : done + length])
+            vector[run] = self.fixed.decode(words[done : done + length])
             done += length
-        vector[parts.counts] = self.counts.decode(integers[done:], senders)
-        return vector
+        vector[parts.counts] = self.counts.decode(words[done : len(words) - self.trailer.width], senders)
+        return Decoded(vector, None, self.trailer.share(words, senders))
+
+
+def check_range(words: np.ndarray, low: int, high: int, senders: int) -> None:
+    """Refuse words of a sum outside ``low`` to ``high``."""
+    if len(words) and not (low <= int(words.min()) and int(words.max()) <= high):
+        raise ProtectionError(
+            f"the sum has a value that no {senders} updates within their clip range add up to: a wrong "
+            "message is in it, or one that was altered on the way"
+        )
 
 
 def fit_precision(wanted: Optional[int], *, hospitals: int, clip: float, capacity: int, scheme: str) -> int:

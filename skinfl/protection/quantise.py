@@ -30,6 +30,7 @@ from skinfl.protection.encoder import (
     Decoded,
     Encoder,
     Tally,
+    check_range,
     check_vector,
     clipped_block,
     in_blocks,
@@ -38,6 +39,7 @@ from skinfl.protection.encoder import (
 from skinfl.protection.fixedpoint import DEFAULT_PRECISION, FixedPoint
 from skinfl.protection.layout import Layout
 from skinfl.protection.smpc.prg import Stream, new_seed
+from skinfl.protection.trailer import Trailer
 
 BITS = (8, 12, 16)
 #: clip range of a first round
@@ -64,6 +66,7 @@ class QuantisedEncoding:
         self.largest = 2 * self.half
         base = self.largest + 1
         self.counts = CountDigits(base)
+        self.trailer = Trailer(base)
         digits = math.ceil(24 / bits)
         precision = min(DEFAULT_PRECISION, math.floor(math.log2(base**digits / (2 * WIDE_CLIP))))
         self.wide = FixedPoint(precision, rounding="nearest")
@@ -89,18 +92,19 @@ class QuantisedEncoding:
         return self.clip is None and not agreement
 
     def size(self, layout: Layout, agreement: str) -> int:
-        """Return how many integers a vector becomes."""
+        """Return how many integers a vector becomes, with the trailer."""
         segments = self.segments(layout)
         values = sum(s.stop - s.start for s in segments)
-        counts = layout.size - values
-        if self.clip is not None:
-            return values + counts * self.counts.width
-        if not agreement:
-            return values * self.wide_digits.count + (counts + len(segments)) * self.counts.width
-        return values + (counts + 2 * len(segments)) * self.counts.width
+        extras = layout.size - values
+        if self.clip is None:
+            extras += len(segments) if self.is_wide(agreement) else 2 * len(segments)
+        width = self.wide_digits.count if self.is_wide(agreement) else 1
+        return values * width + extras * self.counts.width + self.trailer.width
 
-    def decode(self, integers: np.ndarray, layout: Layout, senders: int, agreement: str) -> Decoded:
-        """Return the float64 vector of integers summed over that many senders."""
+    def decode(self, words: np.ndarray, layout: Layout, senders: int, agreement: str) -> Decoded:
+        """Return what the words of a sum of so many senders stand for: ``size(layout, agreement)`` words."""
+        check_range(words, 0, senders * self.largest, senders)
+        integers = words[: len(words) - self.trailer.width]
         parts, segments = separate_counts(layout), self.segments(layout)
         number = layout.size - len(parts.counts)
         width = self.wide_digits.count if self.is_wide(agreement) else 1
@@ -123,7 +127,7 @@ class QuantisedEncoding:
         ranges = (
             None if self.clip is not None or not segments else next_clips(self.counts.value(peaks), senders)
         )
-        return Decoded(vector, ranges)
+        return Decoded(vector, ranges, self.trailer.share(words, senders))
 
     def _common(self, clips: np.ndarray, senders: int, segments: int) -> np.ndarray:
         """Return the ranges that all senders used: their sums, in steps, are multiples of the senders."""
@@ -161,6 +165,7 @@ class Quantiser(Encoder):
         error_feedback: bool = False,
     ):
         self.encoding = encoding
+        self.trailer = encoding.trailer
         self.name = name
         self._salt = salt
         self._rounding = rounding
@@ -204,8 +209,12 @@ class Quantiser(Encoder):
         """Return how many integers a vector of ``layout`` becomes under the ranges agreed now."""
         return self.encoding.size(layout, self.agreement(layout))
 
+    def decode(self, words: np.ndarray, layout: Layout, senders: int) -> Decoded:
+        """Return what the words of a sum under the ranges agreed now stand for."""
+        return self.encoding.decode(words, layout, senders, self.agreement(layout))
+
     def blocks(self, vector: np.ndarray, exchange: Exchange, tally: Tally) -> Iterator[np.ndarray]:
-        """Yield the integers of ``vector`` in order, int64, each in ``0 .. largest``.
+        """Yield the integers of ``vector`` in order but for the trailer, int64, each in ``0 .. largest``.
 
         What was cut off is kept for the next call with error feedback, once all are taken.
         """

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from typing import (
+    Callable,
     Dict,
     Generic,
     Iterable,
@@ -26,9 +27,12 @@ import numpy as np
 
 from skinfl.errors import MessageError, ProtectionError
 from skinfl.protection import wire
+from skinfl.protection.authenticator import Authenticated, Authenticator
 from skinfl.protection.base import AggregatorSide, Exchange, HospitalSide, Opened
-from skinfl.protection.encoder import Encoder
+from skinfl.protection.encoder import Decoded, Encoder
+from skinfl.protection.keys import SecretKey
 from skinfl.protection.sealing import Link, Writer
+from skinfl.protection.trailer import Trailer
 
 #: names of the roles that aren't hospitals
 AGGREGATOR = "aggregator"
@@ -100,16 +104,34 @@ def begin_update(
 
 
 class EncodingHospital(HospitalSide):
-    """A hospital whose vector is encoded as integers, which a subclass then shares or encrypts."""
+    """A hospital whose vector is encoded as integers, which a subclass then shares or encrypts.
 
-    def __init__(self, name: str, session: Session, encoder: Encoder):
+    ``secret`` is the hospitals' common one: it authenticates the integers.
+    """
+
+    def __init__(self, name: str, session: Session, encoder: Encoder, secret: SecretKey):
         self.name = name
         self._session = session
-        self._encoder = encoder
+        self._secret = secret.data
+        self._authenticator = Authenticator(secret.data)
+        self._encoder = Authenticated(encoder, self._authenticator, name)
 
     def verify(self, words: np.ndarray, senders: Sequence[str], exchange: Exchange) -> Opened:
-        """Return what the words stand for, once they are proved to be the senders' sum."""
-        raise NotImplementedError
+        """Return what the words stand for, once they are proved to be the senders' sum.
+
+        To be asked before :meth:`set_ranges` is told what this very sum says.
+        """
+        encoder, layout = self._encoder, exchange.layout
+        return proved(
+            words,
+            senders,
+            exchange,
+            session=self._session,
+            authenticator=self._authenticator,
+            trailer=encoder.trailer,
+            size=encoder.size(layout),
+            decode=lambda checked: encoder.decode(checked, layout, len(senders)),
+        )
 
     def set_ranges(self, ranges: np.ndarray) -> None:
         """Take over what the last sum says."""
@@ -131,6 +153,36 @@ class EncodingHospital(HospitalSide):
             done += len(block)
             if self.progress is not None:
                 self.progress(done, total)
+
+
+def proved(
+    words: np.ndarray,
+    senders: Sequence[str],
+    exchange: Exchange,
+    *,
+    session: Session,
+    authenticator: Authenticator,
+    trailer: Trailer,
+    size: int,
+    decode: Callable[[np.ndarray], Decoded],
+) -> Opened:
+    """Return what the ``size`` words of a sum stand for, by ``decode``, once they are proved."""
+    names = tuple(senders)
+    if tuple(sorted(set(names))) != names or not set(names) <= set(session.hospitals):
+        raise ProtectionError(
+            f"the senders of round {exchange.round}'s sum are not distinct hospitals of this run in order"
+        )
+    if len(names) < session.minimum:
+        raise ProtectionError(f"a sum of {len(names)} hospital(s) would show a single update")
+    if words.dtype.kind != "i" or words.shape != (size,):
+        raise ProtectionError(
+            f"the sum of round {exchange.round} has shape {words.shape} and type {words.dtype}, expected "
+            f"{size} signed integers: it was made for another layout or agreement"
+        )
+    wide = words.astype(np.int64, copy=False)
+    authenticator.check(wide, names, exchange, trailer)
+    decoded = decode(wide)
+    return Opened(decoded.vector, names, decoded.ranges, decoded.clipped, words)
 
 
 class Basis(NamedTuple):

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from protection_helpers import LAYOUT
 
 from skinfl.errors import ProtectionError
+from skinfl.protection.authenticator import Authenticated, Authenticator
 from skinfl.protection.base import Exchange
 from skinfl.protection.digits import CountDigits, Digits
 from skinfl.protection.encoder import (
@@ -23,7 +24,8 @@ from skinfl.protection.layout import Layout, Segment
 
 def integers_of(encoder, vector, layout):
     tally = Tally()
-    blocks = [block.copy() for block in encoder.blocks(vector, Exchange("run", 1, layout), tally)]
+    proving = Authenticated(encoder, Authenticator(b"secret"), "hospital")
+    blocks = [block.copy() for block in proving.blocks(vector, Exchange("run", 1, layout), tally)]
     assert all(block.dtype == encoder.dtype and len(block) <= BLOCK for block in blocks)
     assert sum(map(len, blocks)) == encoder.size(layout)
     return np.concatenate(blocks).astype(np.int64), tally
@@ -78,8 +80,8 @@ def test_integers_lie_in_order_with_counts_last():
     encoder = FixedPointEncoder(hospitals=2, capacity=2**62, clip=8, precision=4, rounding="truncate")
     integers, _ = integers_of(encoder, np.array([3.0, 0.3, -0.3, 2.0]), layout)
     assert integers[:3].tolist() == [4, -4, 32]
-    assert len(integers) == encoder.size(layout) == 4
-    assert encoder.decode(integers, layout, 1).tolist() == [3.0, 0.25, -0.25, 2.0]
+    assert len(integers) == encoder.size(layout) == 4 + encoder.trailer.width
+    assert encoder.decode(integers, layout, 1).vector.tolist() == [3.0, 0.25, -0.25, 2.0]
 
 
 def test_float32_and_float64_vectors_give_the_same_integers():
@@ -89,7 +91,8 @@ def test_float32_and_float64_vectors_give_the_same_integers():
     narrow, tally = integers_of(encoder, vector, LAYOUT)
     encoder.dtype = np.dtype(np.int64)
     wide, _ = integers_of(encoder, vector.astype(np.float64), LAYOUT)
-    assert narrow.tolist() == wide.tolist()
+    values = encoder.size(LAYOUT) - encoder.trailer.width
+    assert narrow[:values].tolist() == wide[:values].tolist()
     assert tally.clipped == np.count_nonzero(np.abs(np.delete(vector, [157, 158])) > 64) > 0
     assert tally.share == tally.clipped / 198
 
@@ -98,8 +101,9 @@ def test_clipping_is_counted_and_bounded():
     layout = Layout([Segment("a", 4)])
     encoder = FixedPointEncoder(hospitals=2, capacity=2**31 - 1, clip=1, precision=4, rounding="nearest")
     integers, tally = integers_of(encoder, np.array([0.5, -3.0, 1.0, 7.0]), layout)
-    assert integers.tolist() == [8, -16, 16, 16]
+    assert integers[:4].tolist() == [8, -16, 16, 16]
     assert (tally.clipped, tally.share) == (2, 0.5)
+    assert encoder.decode(integers, layout, 1).clipped == 0.5
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -122,7 +126,7 @@ def test_many_counts_come_in_blocks():
     layout = Layout([Segment("n", BLOCK + 5, "count")])
     encoder = FixedPointEncoder(hospitals=2, capacity=2**31 - 1, clip=1, precision=4, rounding="nearest")
     integers, _ = integers_of(encoder, np.ones(layout.size), layout)
-    assert np.allclose(encoder.decode(integers, layout, 1), 1)
+    assert np.allclose(encoder.decode(integers, layout, 1).vector, 1)
 
 
 @settings(deadline=None, max_examples=60)
@@ -178,5 +182,6 @@ def test_the_bits_that_are_shared_and_encrypted_do_not_change(capacity, rounding
     )
     vector = (np.arange(layout.size) % 1013 / 211 - 2.4).astype(np.float32)
     integers, tally = integers_of(encoder, vector, layout)
-    assert hashlib.sha256(integers.astype("<i8").tobytes()).hexdigest()[:16] == digest
+    values = integers[: len(integers) - encoder.trailer.width]
+    assert hashlib.sha256(values.astype("<i8").tobytes()).hexdigest()[:16] == digest
     assert tally.clipped == 11746

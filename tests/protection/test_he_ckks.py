@@ -85,9 +85,10 @@ def test_ckks_sum_is_exact_on_the_grid(scheme, degree):
 def test_layers_have_ciphertexts_of_their_own():
     layout = Layout([Segment("a", 3), Segment("b", 2049), Segment("n", 2, "count"), Segment("c", 10)])
     integers, packing = build_protection("he")._build(2)
-    assert packing.sizes(layout, "") == [3, 2048, 1, 10, 2 * integers.counts.width]
+    last = 2 * integers.counts.width + integers.trailer.width
+    assert packing.sizes(layout, "") == [3, 2048, 1, 10, last]
     _, whole = build_protection("he", he_scheme="ckks-vector")._build(2)
-    assert whole.sizes(layout, "") == [2048, 14 + 2 * integers.counts.width]
+    assert whole.sizes(layout, "") == [2048, 14 + last]
 
 
 @pytest.mark.parametrize("hospitals", [2, 5, 30, 100])
@@ -148,8 +149,8 @@ def test_a_hundred_hospitals_add_exactly():
 
 
 def test_uploads_are_seeded():
-    layout = Layout([Segment("w", 2048 * 8)])
     protection = build_protection("he", he_scheme="ckks-vector")
+    layout = Layout([Segment("w", 2048 * 8 - protection._build(2)[0].trailer.width)])  # eight ciphertexts
     result = run_round(protection, vectors(2, layout), layout=layout)
     up = len(result.protected["hospital-1"].messages["aggregator"])
     assert 6 < up / layout.size < 7.7

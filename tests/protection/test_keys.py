@@ -99,9 +99,8 @@ def test_a_directory_must_name_the_right_parties():
     ring, directory = keys.generate(NAMES, ["somebody"])
     for name in ("smpc", "he"):
         protection = build_protection(name)
-        extra = (protection.new_key(3),) if name == "he" else ()
         with pytest.raises(ProtectionError, match="directory must hold"):
-            protection.hospital(NAMES[0], ring.hospitals[NAMES[0]], directory, *extra)
+            protection.hospital(NAMES[0], ring.hospitals[NAMES[0]], directory, protection.new_key(3))
 
 
 @pytest.mark.parametrize("name", ["smpc", "he"])
@@ -109,19 +108,20 @@ def test_a_role_with_the_wrong_key_is_refused_at_once(name):
     protection = build_protection(name)
     parties = protection.party_names(NAMES) if name == "smpc" else ("aggregator",)
     ring, directory = keys.generate(NAMES, parties)
-    extra = (protection.new_key(3),) if name == "he" else ()
+    secret = protection.new_key(3)
+    extra = (secret,) if name == "he" else ()
     wrong = ring.hospitals[NAMES[1]]
     with pytest.raises(ProtectionError, match="private key of 'hospital-1' isn't the one"):
-        protection.hospital(NAMES[0], wrong, directory, *extra)
+        protection.hospital(NAMES[0], wrong, directory, secret)
     with pytest.raises(ProtectionError, match="no key of 'hospital-9'"):
-        protection.hospital("hospital-9", wrong, directory, *extra)
+        protection.hospital("hospital-9", wrong, directory, secret)
     with pytest.raises(ProtectionError, match="private key of 'opener'"):
         protection.opener(wrong, directory, *extra)
     with pytest.raises(ProtectionError, match=f"private key of '{parties[0]}'"):
         if name == "smpc":
             protection.party(parties[0], wrong, directory)
         else:
-            protection.party(wrong, directory, extra[0].id)
+            protection.party(wrong, directory, secret.id)
 
 
 def test_key_files_are_for_their_owner_only(tmp_path):

@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from skinfl.protection.authenticator import Authenticated, Authenticator
 from skinfl.protection.base import Exchange
 from skinfl.protection.encoder import BLOCK, Tally
 from skinfl.protection.layout import Layout, Segment
@@ -14,9 +15,12 @@ def quantise(values, bits=8, clip=1.27, number=1, quantiser=None, **options):
     encoding = QuantisedEncoding(bits, clip)
     quantiser = quantiser or Quantiser(encoding, "h", salt=b"", **options)
     tally = Tally()
-    blocks = quantiser.blocks(np.asarray(values, np.float64), Exchange("r", number, layout), tally)
+    proving = Authenticated(quantiser, Authenticator(b"secret"), "h")
+    blocks = proving.blocks(np.asarray(values, np.float64), Exchange("r", number, layout), tally)
     integers = np.concatenate(list(blocks))
-    return integers, encoding.decode(integers, layout, 1, "").vector, tally
+    decoded = encoding.decode(integers, layout, 1, "")
+    assert decoded.clipped == pytest.approx(tally.share, abs=2.0**-27)
+    return integers[: len(values)], decoded.vector, tally
 
 
 def test_hand_worked():

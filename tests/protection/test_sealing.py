@@ -49,12 +49,26 @@ def test_body_is_hidden_and_never_sealed_twice_alike(ends):
 
 
 @pytest.mark.parametrize(
-    "field", ["run", "sender", "recipient", "layout", "fingerprint", "scheme", "agreement"]
+    "field",
+    [
+        "run",
+        "sender",
+        "recipient",
+        "layout",
+        "fingerprint",
+        "scheme",
+        "agreement",
+        "task",
+        "base",
+        "attempt",
+        "round",
+    ],
 )
 def test_header_is_authenticated(ends, field):
     sent = message(ends[0])
     envelope = wire.parse(sent)
-    head = wire.encode_head(envelope.header._replace(**{field: "other"}))
+    other = 7 if field in ("attempt", "round") else "other"
+    head = wire.encode_head(envelope.header._replace(**{field: other}))
     forged = head + wire.encode_length(len(envelope.body)) + bytes(envelope.body)
     with pytest.raises(MessageError, match="tag is wrong"):
         ends[1].open(wire.parse(forged))
@@ -94,13 +108,13 @@ def test_invalid_public_keys_are_refused():
         (b"", "isn't a protected message"),
         (b"\xc1\xc1\xc1", "isn't a protected message"),
         (b"\x01\x02", "isn't a protected message"),
-        (msgpack.packb([2, {}, b""]), "format version 2, this is version 1"),
+        (msgpack.packb([1, {}, b""]), "format version 1, this is version 2"),
         (msgpack.packb([True, {}, b""]), "format version True"),
-        (msgpack.packb([1, {}]), "format version 1"),
-        (msgpack.packb([1, {"sender": "a"}, b""]), "lacks fields"),
-        (msgpack.packb([1, 5, b""]), "lacks fields"),
-        (b"\x93\x01", "cut short"),
-        (b"\x93\x01\x81\xa1", "cut short"),
+        (msgpack.packb([2, {}]), "format version 2"),
+        (msgpack.packb([2, {"sender": "a"}, b""]), "lacks fields"),
+        (msgpack.packb([2, 5, b""]), "lacks fields"),
+        (b"\x93\x02", "cut short"),
+        (b"\x93\x02\x81\xa1", "cut short"),
     ],
 )
 def test_what_is_no_envelope_is_refused(data, reason):
@@ -116,10 +130,14 @@ def test_wrong_types_in_the_header_are_refused():
         ("senders", [1]),
         ("salt", ""),
         ("run", 7),
+        ("task", b""),
+        ("base", 1),
+        ("attempt", "1"),
+        ("attempt", True),
     ):
         fields = {**HEADER._asdict(), "senders": [], field: value}
         with pytest.raises(MessageError, match=r"'a' refused.*wrong type"):
-            wire.parse(msgpack.packb([1, fields, b""], use_bin_type=True))
+            wire.parse(msgpack.packb([wire.VERSION, fields, b""], use_bin_type=True))
 
 
 def test_lengths_are_checked(ends):
@@ -142,6 +160,7 @@ def test_lengths_are_checked(ends):
         ({"kind": "sum"}, "its kind is 'sum'"),
         ({"run": "old"}, "its run is 'old'"),
         ({"round": 2}, "its round is 2, expected 3"),
+        ({"attempt": 1}, "its attempt is 1, expected 0"),
         ({"recipient": "c"}, "its recipient is 'c'"),
         ({"fingerprint": "0"}, "other parameters or keys"),
         ({"layout": "0"}, "another model or strategy"),

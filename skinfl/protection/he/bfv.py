@@ -127,7 +127,7 @@ class BfvPacking(Packing):
         return np.concatenate(lanes)[:count]
 
     def vector(self, integers: np.ndarray, layout: Layout, senders: int, agreement: str) -> Decoded:
-        """Return the decoded vector and the ranges agreed for the next round."""
+        """Return what is decoded, with the ranges agreed for the next round."""
         return self._encoding.decode(integers, layout, senders, agreement)
 
     def _lanes(self, integers: np.ndarray) -> Iterator[np.ndarray]:

@@ -108,7 +108,7 @@ class CkksPacking(Packing):
         self.scale = 2.0**parameters.scale_bits
 
     def sizes(self, layout: Layout, agreement: str) -> List[int]:
-        """Return how many integers each ciphertext holds; counts come last, together."""
+        """Return how many integers each ciphertext holds; counts and trailer come last, together."""
         total = self._fixed_point.size(layout)
         if not self._by_layer:
             return _split(total, self.parameters.degree)
@@ -128,8 +128,8 @@ class CkksPacking(Packing):
         return np.rint(np.concatenate([slots.real, slots.imag])[:count]).astype(np.int64)
 
     def vector(self, integers: np.ndarray, layout: Layout, senders: int, agreement: str) -> Decoded:
-        """Return the decoded vector."""
-        return Decoded(self._fixed_point.decode(integers, layout, senders), None)
+        """Return what is decoded."""
+        return self._fixed_point.decode(integers, layout, senders)
 
 
 def _split(size: int, most: int) -> List[int]:

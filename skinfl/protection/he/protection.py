@@ -147,7 +147,7 @@ class He(Protection):
     def _opener(self, plan: _Plan, private: X25519PrivateKey, secret: SecretKey) -> OpenerSide:
         keys.check_own(OPENER, private, plan.directory.opener)
         link = Channel(private, plan.directory.parties[AGGREGATOR])
-        return HeOpener(plan.session, plan.packing, secret, link)
+        return HeOpener(plan.session, plan.packing, plan.encoding.trailer, secret, link)
 
     def error_bound(self, hospitals: int, largest: float) -> float:
         """Return CKKS's error on the grid, or BFV's of quantisation, twice that with error feedback.

@@ -17,13 +17,23 @@ import numpy as np
 
 from skinfl.errors import MessageError, ProtectionError
 from skinfl.protection import wire
+from skinfl.protection.authenticator import Authenticator
 from skinfl.protection.base import Exchange, Opened, OpenerSide, Protected
 from skinfl.protection.encoder import Decoded, Encoder, Tally, rechunk
 from skinfl.protection.he.seal import dump, load, sealapi
 from skinfl.protection.keys import SecretKey
 from skinfl.protection.layout import Layout
-from skinfl.protection.roles import AGGREGATOR, EncodingHospital, Party, Session, begin_update, read_sums
+from skinfl.protection.roles import (
+    AGGREGATOR,
+    EncodingHospital,
+    Party,
+    Session,
+    begin_update,
+    proved,
+    read_sums,
+)
 from skinfl.protection.sealing import Link, Writer
+from skinfl.protection.trailer import Trailer
 
 _LENGTH = 4
 
@@ -78,7 +88,7 @@ class HeHospital(EncodingHospital):
     def __init__(
         self, name: str, session: Session, packing: Packing, encoder: Encoder, secret: SecretKey, link: Link
     ):
-        super().__init__(name, session, encoder)
+        super().__init__(name, session, encoder, secret)
         self._packing = packing
         self._link = link
         self._encryptor = sealapi.Encryptor(packing.context, load_secret(packing, secret))
@@ -88,7 +98,15 @@ class HeHospital(EncodingHospital):
         tally, plaintext = Tally(), sealapi.Plaintext()
         agreement = self._encoder.agreement(exchange.layout)
         sizes = self._packing.sizes(exchange.layout, agreement)
-        writer = begin_update(self._session, self._link, self.name, AGGREGATOR, exchange, agreement=agreement)
+        writer = begin_update(
+            self._session,
+            self._link,
+            self.name,
+            AGGREGATOR,
+            exchange,
+            secret=self._secret,
+            agreement=agreement,
+        )
         chunks = rechunk(self._encoder.blocks(vector, exchange, tally), sizes)
         for chunk in self._watched(chunks, sum(sizes)):
             self._packing.encode(chunk, plaintext)
@@ -126,14 +144,16 @@ class HeOpener(OpenerSide):
 
     place = "hospitals"
 
-    def __init__(self, session: Session, packing: Packing, secret: SecretKey, link: Link):
+    def __init__(self, session: Session, packing: Packing, trailer: Trailer, secret: SecretKey, link: Link):
         self._session = session
         self._packing = packing
+        self._trailer = trailer
         self._link = link
+        self._authenticator = Authenticator(secret.data)
         self._decryptor = sealapi.Decryptor(packing.context, load_secret(packing, secret))
 
     def open(self, combined: Mapping[str, bytes], exchange: Exchange) -> Opened:
-        """Return the sum."""
+        """Return the sum, once it is proved to be that of its senders."""
         bodies, senders, header = read_sums(combined, exchange, self._session, {AGGREGATOR: self._link})
         sizes = self._packing.sizes(exchange.layout, header.agreement)
         ciphertexts = read_ciphertexts(AGGREGATOR, bodies[AGGREGATOR], self._packing, len(sizes))
@@ -141,10 +161,19 @@ class HeOpener(OpenerSide):
         for ciphertext, count in zip(ciphertexts, sizes):
             self._decryptor.decrypt(ciphertext, plaintext)
             integers.append(self._packing.decode(plaintext, count))
-        decoded = self._packing.vector(
-            np.concatenate(integers), exchange.layout, len(senders), header.agreement
+        words = np.concatenate(integers)
+        return proved(
+            words if np.abs(words).max() >= 1 << 31 else words.astype(np.int32),
+            senders,
+            exchange,
+            session=self._session,
+            authenticator=self._authenticator,
+            trailer=self._trailer,
+            size=sum(sizes),
+            decode=lambda checked: self._packing.vector(
+                checked, exchange.layout, len(senders), header.agreement
+            ),
         )
-        return Opened(decoded.vector, senders, decoded.ranges)
 
 
 def load_secret(packing: Packing, secret: SecretKey) -> Any:

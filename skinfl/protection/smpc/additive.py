@@ -27,6 +27,7 @@ from skinfl.errors import MessageError, ProtectionError
 from skinfl.protection import wire
 from skinfl.protection.base import Exchange, Opened, OpenerSide, Protected
 from skinfl.protection.encoder import BLOCK, Encoder, FixedPointEncoder, Tally
+from skinfl.protection.keys import SecretKey
 from skinfl.protection.roles import EncodingHospital, Party, Session, begin_update, read_sums
 from skinfl.protection.sealing import Link, Writer
 from skinfl.protection.smpc.prg import SEED, Stream, new_scratch, new_seed
@@ -44,8 +45,16 @@ class AdditiveHospital(EncodingHospital):
     ``encoder`` yields integers of ``ring.signed``; ``links`` are the hospital's links, by party.
     """
 
-    def __init__(self, name: str, session: Session, encoder: Encoder, ring: Ring, links: Mapping[str, Link]):
-        super().__init__(name, session, encoder)
+    def __init__(
+        self,
+        name: str,
+        session: Session,
+        encoder: Encoder,
+        secret: SecretKey,
+        ring: Ring,
+        links: Mapping[str, Link],
+    ):
+        super().__init__(name, session, encoder, secret)
         self._ring = ring
         self._links = dict(links)
 
@@ -72,7 +81,15 @@ class AdditiveHospital(EncodingHospital):
         return Protected({party: messages[party] for party in self._links}, tally.share)
 
     def _begin(self, party: str, exchange: Exchange, reserve: int) -> Writer:
-        return begin_update(self._session, self._links[party], self.name, party, exchange, reserve=reserve)
+        return begin_update(
+            self._session,
+            self._links[party],
+            self.name,
+            party,
+            exchange,
+            secret=self._secret,
+            reserve=reserve,
+        )
 
 
 class AdditiveParty(Party[Union[bytes, np.ndarray]]):
@@ -145,6 +162,6 @@ class AdditiveOpener(OpenerSide):
             if len(body) != total.nbytes:
                 raise MessageError(party, f"its sum has {len(body)} bytes, {total.nbytes} expected")
             np.add(total, np.frombuffer(body, self._ring.unsigned), out=total)
-        return Opened(
-            self._encoder.decode(total.view(self._ring.signed), exchange.layout, len(senders)), senders
-        )
+        words = total.view(self._ring.signed)
+        decoded = self._encoder.decode(words, exchange.layout, len(senders))
+        return Opened(decoded.vector, senders, decoded.ranges, decoded.clipped, words)

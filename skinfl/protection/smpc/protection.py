@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, Dict, NamedTuple, Optional, Sequence, Tuple, Union
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -11,7 +12,7 @@ from skinfl.protection import keys, wire
 from skinfl.protection.base import AggregatorSide, HospitalSide, OpenerSide, Protection, Roles
 from skinfl.protection.encoder import FixedPointEncoder, fit_precision
 from skinfl.protection.fixedpoint import FixedPoint
-from skinfl.protection.keys import Directory
+from skinfl.protection.keys import Directory, SecretKey
 from skinfl.protection.options import check_clip, check_parties, check_precision, check_rounding, party_names
 from skinfl.protection.roles import MINIMUM_SENDERS, OPENER, Session, check_hospitals
 from skinfl.protection.sealing import Channel
@@ -23,6 +24,8 @@ from skinfl.protection.smpc.shamir import ShamirHospital, ShamirOpener, ShamirPa
 SCHEMES = ("additive", "shamir")
 DEFAULT_PARTIES = 3
 DEFAULT_CLIP = 64.0
+#: bytes of the hospitals' common secret
+SECRET = 32
 
 
 class _Plan(NamedTuple):
@@ -90,8 +93,9 @@ class Smpc(Protection):
         """Make all keys in this process and hand each role its own."""
         names = check_hospitals(hospitals, MINIMUM_SENDERS)
         keyring, directory = keys.generate(names, self.party_names(names))
+        secret = self.new_key(len(names))
         return Roles(
-            {name: self.hospital(name, key, directory) for name, key in keyring.hospitals.items()},
+            {name: self.hospital(name, key, directory, secret) for name, key in keyring.hospitals.items()},
             {name: self.party(name, key, directory) for name, key in keyring.parties.items()},
             self.opener(keyring.opener, directory),
         )
@@ -100,14 +104,26 @@ class Smpc(Protection):
         """Return the names of the aggregating parties."""
         return party_names(self.parties, hospitals)
 
-    def hospital(self, name: str, private: X25519PrivateKey, directory: Directory) -> HospitalSide:
-        """Make hospital ``name``'s role from its own private key and everyone's public ones."""
+    def new_key(self, hospitals: int) -> SecretKey:
+        """Make the secret that authenticates sums. Its holder gives it to hospitals only."""
+        return SecretKey(os.urandom(16), os.urandom(SECRET))
+
+    def hospital(
+        self, name: str, private: X25519PrivateKey, directory: Directory, secret: SecretKey
+    ) -> HospitalSide:
+        """Make hospital ``name``'s role from its private key and the common secret of :meth:`new_key`."""
+        if len(secret.data) != SECRET:
+            raise ProtectionError(
+                f"the hospitals' secret has {len(secret.data)} bytes, expected {SECRET}: make one by new_key"
+            )
         plan = self._plan(directory)
         keys.check_own(name, private, directory.hospitals.get(name))
         links = {party: Channel(private, directory.parties[party]) for party in plan.parties}
         if isinstance(plan.arithmetic, Ring):
-            return AdditiveHospital(name, plan.session, plan.encoder, plan.arithmetic, links)
-        return ShamirHospital(name, plan.session, plan.encoder, plan.arithmetic, plan.threshold, links)
+            return AdditiveHospital(name, plan.session, plan.encoder, secret, plan.arithmetic, links)
+        return ShamirHospital(
+            name, plan.session, plan.encoder, secret, plan.arithmetic, plan.threshold, links
+        )
 
     def party(self, name: str, private: X25519PrivateKey, directory: Directory) -> AggregatorSide:
         """Make party ``name``'s role from its own private key and everyone's public ones."""

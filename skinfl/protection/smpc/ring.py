@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from skinfl.errors import SettingsError
+from skinfl.protection.trailer import LARGEST_WORD
 
 
 class Ring:
@@ -20,5 +21,5 @@ class Ring:
         #: little-endian words, as they travel
         self.unsigned = np.dtype(f"<u{bits // 8}")
         self.signed = np.dtype(f"<i{bits // 8}")
-        #: largest magnitude of a signed element
-        self.capacity = (1 << (bits - 1)) - 1
+        #: largest magnitude of a signed element; what could be larger, the authenticator does not hold
+        self.capacity = min((1 << (bits - 1)) - 1, LARGEST_WORD)

@@ -25,6 +25,7 @@ from skinfl.errors import MessageError, ProtectionError
 from skinfl.protection import wire
 from skinfl.protection.base import Exchange, Opened, OpenerSide, Protected
 from skinfl.protection.encoder import BLOCK, Encoder, FixedPointEncoder, Tally
+from skinfl.protection.keys import SecretKey
 from skinfl.protection.roles import EncodingHospital, Party, Session, begin_update, read_sums
 from skinfl.protection.sealing import Link, Writer
 from skinfl.protection.smpc.field import Field, UniformElements
@@ -86,11 +87,12 @@ class ShamirHospital(EncodingHospital):
         name: str,
         session: Session,
         encoder: Encoder,
+        secret: SecretKey,
         field: Field,
         threshold: int,
         links: Mapping[str, Link],
     ):
-        super().__init__(name, session, encoder)
+        super().__init__(name, session, encoder, secret)
         self._field = field
         self._threshold = threshold
         self._links = dict(links)
@@ -115,7 +117,15 @@ class ShamirHospital(EncodingHospital):
         return Protected({party: writers[party].finish() for party in points}, tally.share)
 
     def _begin(self, party: str, exchange: Exchange, reserve: int) -> Writer:
-        return begin_update(self._session, self._links[party], self.name, party, exchange, reserve=reserve)
+        return begin_update(
+            self._session,
+            self._links[party],
+            self.name,
+            party,
+            exchange,
+            secret=self._secret,
+            reserve=reserve,
+        )
 
 
 class ShamirParty(Party[Union[bytes, np.ndarray]]):
@@ -213,4 +223,5 @@ class ShamirOpener(OpenerSide):
                     f"the sums of {', '.join(points)} lie on no common polynomial: one of them is wrong"
                 )
             total[start : start + BLOCK] = field.to_signed(secret)
-        return Opened(self._encoder.decode(total, exchange.layout, len(senders)), senders)
+        decoded = self._encoder.decode(total, exchange.layout, len(senders))
+        return Opened(decoded.vector, senders, decoded.ranges, decoded.clipped, total)
