@@ -6,7 +6,7 @@ A metric that the data at hand does not define (the AUC of a class without a sin
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 from sklearn.metrics import confusion_matrix, roc_auc_score, roc_curve
@@ -190,7 +190,7 @@ def _both_present(positive: np.ndarray) -> bool:
     return bool(positive.any() and not positive.all())
 
 
-def _ratios(counts: Sequence[Any], totals: Sequence[Any]) -> List[Optional[float]]:
+def _ratios(counts: Iterable[Any], totals: Iterable[Any]) -> List[Optional[float]]:
     return [float(count / total) if total else None for count, total in zip(counts, totals)]
 
 

@@ -159,7 +159,7 @@ def _history(records: List[RoundRecord]) -> pd.DataFrame:
     return frame.set_index("round").astype(float).astype({"hospitals": int} if rows else {})
 
 
-def _mean(values: List[float]) -> float:
+def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else float("nan")
 
 

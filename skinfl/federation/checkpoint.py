@@ -17,8 +17,8 @@ import numpy as np
 
 from skinfl.data.normalisation import Normalisation
 from skinfl.errors import CheckpointError
-from skinfl.federation.records import RoundRecord
 from skinfl.federation.common import Prepared
+from skinfl.federation.records import RoundRecord
 from skinfl.federation.rounds import RunState
 from skinfl.federation.state import ServerState
 from skinfl.files import write_bytes

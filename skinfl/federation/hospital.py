@@ -13,7 +13,7 @@ protected.
 from __future__ import annotations
 
 import time
-from typing import Any, Callable, Dict, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, NamedTuple, Optional
 
 import numpy as np
 from torch import nn
@@ -96,9 +96,7 @@ class HospitalAgent:
         vector = np.concatenate([pixel_sums(dataset.images), dataset.class_counts()]) / self._rules.unit
         return self._protect(vector, task)
 
-    def train(
-        self, dataset: LesionDataset, task: Task, test: Optional[LesionDataset] = None
-    ) -> ClientUpdate:
+    def train(self, dataset: LesionDataset, task: Task, test: Optional[LesionDataset] = None) -> ClientUpdate:
         """Train on ``dataset`` and return the protected contribution.
 
         ``test``: the test images on which the model is evaluated first, where the task says so. Raises
@@ -197,7 +195,9 @@ class HospitalAgent:
         self._private = {n[len("private/") :]: a for n, a in state.items() if n.startswith("private/")}
         self._side.load_state({n[len("side/") :]: a for n, a in state.items() if n.startswith("side/")})
         prefix = "transforms/"
-        self._rules.transforms.load_state({n[len(prefix) :]: a for n, a in state.items() if n.startswith(prefix)})
+        self._rules.transforms.load_state(
+            {n[len(prefix) :]: a for n, a in state.items() if n.startswith(prefix)}
+        )
         self._control = state.get("control")
         self._pending = state.get("pending")
         self._pending_round = int(state["pending_round"])

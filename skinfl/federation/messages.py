@@ -174,7 +174,9 @@ def take_over(data: bytes) -> Mapping[str, Optional[bytes]]:
     """Return the parts of :func:`hand_over`, ``told`` and ``base``."""
 
     def read(fields: Dict[str, Any]) -> Mapping[str, Optional[bytes]]:
-        if set(fields) != {"told", "base"} or any(type(v) not in (bytes, type(None)) for v in fields.values()):
+        if set(fields) != {"told", "base"} or any(
+            type(v) not in (bytes, type(None)) for v in fields.values()
+        ):
             raise ValueError("it has other fields")
         return fields
 

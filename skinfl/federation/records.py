@@ -37,13 +37,14 @@ class RoundRecord(NamedTuple):
     ``round`` counts from one. ``trained`` are the hospitals in the opened sum, ``left_out`` the others
     that were asked, and why. ``mean_loss`` is the training loss weighted by images, ``mean_clipped`` the
     mean share of values, 0 to 1, that the protection cut off: both are from the opened sum, None where there
-    is none. ``train_loss`` and ``clipped`` are the same of each hospital that lets its own out. ``transforms``
-    are the public figures of each update transform, by its name. ``metrics`` are those of
+    is none. ``train_loss`` and ``clipped`` are the same of each hospital that lets its own out.
+    ``transforms`` are the public figures of each update transform, by its name. ``metrics`` are those of
     :func:`skinfl.federation.evaluation.evaluate` on the common test set, None where it was not evaluated;
-    ``hospitals_together`` those of all hospitals' test images (see
-    :func:`skinfl.federation.figures.unpack_evaluation`), ``hospital_metrics`` those on each hospital's own,
-    of hospitals that let them out. ``bytes_up`` and ``bytes_down`` are what each hospital sent and received, in bytes. ``max_abs_difference_from_plaintext_sum`` is the opened
-    sum's, in the contribution's unit; only simulations know it.
+    ``hospitals_together`` those of all hospitals' test images, as
+    :func:`skinfl.federation.figures.unpack_evaluation` gives them; ``hospital_metrics`` those on each
+    hospital's own, of hospitals that let them out. ``bytes_up`` and ``bytes_down`` are what each hospital
+    sent and received, in bytes. ``max_abs_difference_from_plaintext_sum`` is the opened sum's, in the
+    contribution's unit; only simulations know it.
     """
 
     round: int

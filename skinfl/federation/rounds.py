@@ -216,7 +216,9 @@ class Federation:
         records = (*self.state.records, record)
         if evaluate:
             previous = {name: own.metrics for name, own in own_figures.items() if own.metrics is not None}
-            records = _filled_in(records, round - 1, None if applied is None else applied.evaluation, previous)
+            records = _filled_in(
+                records, round - 1, None if applied is None else applied.evaluation, previous
+            )
         self.state = self.state._replace(round=round, records=records)
         yield RoundFinished(round, record)
 

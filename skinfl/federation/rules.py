@@ -1,4 +1,4 @@
-"""How the common state moves on, written once: hospitals compute the next model by it, as the coordinator does.
+"""How the common state moves on: hospitals compute the next model by these rules, as the coordinator does.
 
 Everybody derives the same from the same settings, and what is asked is bound into what is protected: the
 task's digest covers the kind of sum, the run and round, the terms on which hospitals joined, who was asked,
@@ -9,7 +9,7 @@ made for different tasks never add up to an opened sum.
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, Dict, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -159,7 +159,9 @@ class Rules:
         pixels = opened.total[: 2 * self._channels + 1]
         counts = opened.total[2 * self._channels + 1 :]
         if not counts.sum() > 0:
-            raise TrainingError("the sums before training hold no image of any class: no hospital contributed")
+            raise TrainingError(
+                "the sums before training hold no image of any class: no hospital contributed"
+            )
         prepared = Prepared(normalisation_from_sums(pixels), class_weights(counts, self._class_weights))
         before = task.common
         return Applied(CommonState(before.run, STATISTICS_ROUND, before.server, prepared, {}), {})

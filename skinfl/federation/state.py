@@ -87,4 +87,3 @@ class ServerState(Mapping[str, np.ndarray]):
     def replace(self, **arrays: np.ndarray) -> ServerState:
         """Return a state with some arrays exchanged."""
         return ServerState(self.declared, {**self._values, **arrays})
-

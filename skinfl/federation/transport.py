@@ -207,7 +207,9 @@ def combine_at_parties(
         messages = protect_again(exchange)
         for name in senders:
             if name not in messages:
-                refused.setdefault(name, "it did not protect its contribution again, as others had dropped out")
+                refused.setdefault(
+                    name, "it did not protect its contribution again, as others had dropped out"
+                )
     releases = release(exchange)
     missing = [name for name in exchange.cohort if name not in releases]
     if missing:

@@ -9,10 +9,12 @@ shares, or adds ciphertexts.
 
 Protocol, once per run:
 
-1. Each hospital makes a fresh X25519 key pair. Under homomorphic encryption the first hospital also
-   makes the common encryption key and the key that sums are sealed to.
-2. It seals its public key to the long-lived key of each hospital that will seal to it or open what it
-   seals: those that play parties, or if it plays one itself, all. What is sealed is bound to the run,
+1. Each hospital makes a fresh X25519 key pair. The first also makes what hospitals hold in common: the
+   secret that proves sums; under homomorphic encryption the encryption key, which that secret is made of,
+   and the key that sums are sealed to.
+2. It seals its public key to the long-lived key of each hospital that will seal to it, open what it
+   seals, or mask with it: those that play parties, or if it plays one itself or nobody does, all. What is
+   sealed is bound to the run,
    both names and the digest of the request. The common keys go to all, if it made them.
 3. The coordinator hands each hospital what was sealed to it. The keys of hospitals that it has nothing to
    do with come in the clear: they only enter the fingerprint, which differs if anyone is told others.
@@ -66,10 +68,12 @@ class Sealed(NamedTuple):
 def needed(name: str, members: Members) -> FrozenSet[str]:
     """Return the hospitals whose fresh keys hospital ``name`` must know to be theirs.
 
-    It works both ways: hospital a needs b's exactly where b needs a's.
+    Where hospitals play parties these and the others seal to each other; where none does, each masks its
+    ciphertexts with every other (plaintext has no use for any). It works both ways: hospital a needs b's
+    exactly where b needs a's.
     """
     hosts = frozenset(members.parties.values())
-    return (frozenset(members.hospitals) if name in hosts else hosts) - {name}
+    return (frozenset(members.hospitals) if name in hosts or not hosts else hosts) - {name}
 
 
 def seal(
@@ -164,6 +168,10 @@ class Keying(ABC):
         """Make the keys that all hospitals share, where there are any."""
         return None
 
+    def secret(self, own: OwnKeys) -> bytes:
+        """Return the hospitals' common secret, which proves sums and keys digests; empty where none is."""
+        return b"" if own.common is None else own.common.secret.data
+
     @abstractmethod
     def hospital(self, name: str, own: OwnKeys, coordinator: bytes) -> HospitalSide:
         """Return a hospital's side; ``coordinator`` is the coordinator's public key."""
@@ -208,9 +216,14 @@ class PlaintextKeying(Keying):
 class SharingKeying(Keying):
     """Secret sharing: hospitals play the parties, the coordinator opens."""
 
+    def new_common(self) -> Optional[CommonKeys]:
+        """Make the secret that proves sums."""
+        return CommonKeys(self.protection.new_key(len(self.members.hospitals)), X25519PrivateKey.generate())
+
     def hospital(self, name: str, own: OwnKeys, coordinator: bytes) -> HospitalSide:
         """Return a side that shares."""
-        return self.protection.hospital(name, _private(own.private), self._directory(own, coordinator))
+        directory = self._directory(own, coordinator)
+        return self.protection.hospital(name, _private(own.private), directory, _common(own).secret)
 
     def party(self, party: str, own: OwnKeys, coordinator: bytes) -> AggregatorSide:
         """Return a party's side."""

@@ -190,9 +190,7 @@ ANSWERS: Dict[str, Fields] = {
     "protect": _protected,
     "release": Fields({"release": Bytes(32, [0, 32])}),
     "combine": Fields({"sums": _by_party, "refused": MapOf(_name, Reason(), _HOSPITALS)}),
-    "open": Fields(
-        {"words": _body, "dtype": _dtype, "senders": _names}, rule=_of_whole_words
-    ),
+    "open": Fields({"words": _body, "dtype": _dtype, "senders": _names}, rule=_of_whole_words),
     "verify": Fields({"proved": Bool()}),
     "end": Fields({}),
 }

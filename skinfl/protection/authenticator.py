@@ -43,7 +43,7 @@ import numpy as np
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from skinfl.errors import ProtectionError
+from skinfl.errors import UnprovedSum
 from skinfl.protection.base import Exchange
 from skinfl.protection.encoder import BLOCK, Decoded, Encoder, Tally
 from skinfl.protection.layout import Layout
@@ -152,9 +152,9 @@ class Authenticator:
             expected = form.value() + sum(self.mask(exchange, sender) for sender in senders)
             sound = expected % PRIME == trailer.tag(words)
         if not sound:
-            raise ProtectionError(
-                f"the sum of round {exchange.round} is not proved: it was altered, mixed or mislabelled on "
-                "the way from its hospitals, or made with another secret or for another task"
+            raise UnprovedSum(
+                f"the sum of round {exchange.round} {UnprovedSum.MARK}: it was altered, mixed or "
+                "mislabelled on the way from its hospitals, or made with another secret or for another task"
             )
 
     def _seed(self, purpose: str, exchange: Exchange, of: str) -> bytes:

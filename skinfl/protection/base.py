@@ -20,6 +20,7 @@ from typing import Callable, Dict, Mapping, NamedTuple, Optional, Sequence, Tupl
 
 import numpy as np
 
+from skinfl.errors import ProtectionError
 from skinfl.protection.fixedpoint import DEFAULT_PRECISION, FixedPoint
 from skinfl.protection.layout import Layout
 
@@ -135,12 +136,24 @@ class AggregatorSide(ABC):
         ``releases``, by sender, where :attr:`releases` says that they are needed.
         """
 
+    def read_sum(
+        self, words: np.ndarray, senders: Sequence[str], exchange: Exchange, combined: Mapping[str, bytes]
+    ) -> Opened:
+        """Return what the words stand for that a hospital opened of ``combined``, the sum made here.
+
+        Nothing is proved by it: that takes the hospitals' secret. Raises
+        :class:`~skinfl.errors.ProtectionError` for words of another layout, and where hospitals open nothing.
+        """
+        raise ProtectionError("this sum is not opened by hospitals")
+
 
 class OpenerSide(ABC):
     """What those who may see the sum run."""
 
     #: ``"hospitals"`` where the sum is opened by them, else ``"coordinator"``
     place: str = "coordinator"
+    #: how many parties' sums it takes to open
+    threshold: int = 1
 
     @abstractmethod
     def open(self, combined: Mapping[str, bytes], exchange: Exchange) -> Opened:

@@ -16,7 +16,7 @@ from skinfl.data.sources import Progress
 from skinfl.data.transforms import normalisation_from_sums, pixel_sums
 from skinfl.federation.evaluation import evaluate
 from skinfl.federation.local import train
-from skinfl.federation.rounds import class_weights
+from skinfl.federation.rules import class_weights
 from skinfl.federation.update import StateLayout
 from skinfl.metrics import SCALARS
 from skinfl.settings import Settings

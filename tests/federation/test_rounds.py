@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from comparison import TWO_ROUNDS, grid_of, protections, settings_of
@@ -10,9 +12,9 @@ from skinfl.assembly import assemble, load_federated_data, unit_images
 from skinfl.errors import SkinflError, TrainingError
 from skinfl.federation.audit import Audit
 from skinfl.federation.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from skinfl.federation.events import Aggregated, HospitalLeftOut, RoundFinished, RoundStarted, RunStarted
 from skinfl.federation.common import STATISTICS_ROUND
-from skinfl.federation.rules import class_weights
+from skinfl.federation.events import Aggregated, HospitalLeftOut, RoundFinished, RoundStarted, RunStarted
+from skinfl.federation.rules import STATISTICS, TRAIN, Task, class_weights
 from skinfl.federation.strategies import STRATEGIES
 from skinfl.federation.transport import common_senders
 from skinfl.protection.base import Opened
@@ -29,6 +31,7 @@ SMALL = {
     "lr": 0.05,
     "momentum": 0.0,
 }
+SMALL_HOSPITALS = ("hospital-1", "hospital-2", "hospital-3")
 
 
 def play(settings, **changes):
@@ -107,7 +110,7 @@ def trained(choice, strategy, monkeypatch, **changes):
     monkeypatch.setattr("skinfl.assembly.Audit", lambda: audit)
     settings = settings_of(choice, **SMALL, strategy=strategy, **changes)
     assembly = assemble(settings, load_federated_data(settings))
-    audit.layout = assembly.federation._contribution
+    audit.layout = assembly.federation._rules.vectors(TRAIN)
     for _ in assembly.federation.run():
         pass
     bound = assembly.protection.error_bound(SMALL["hospitals"], audit.largest)
@@ -202,15 +205,16 @@ def test_a_scaffold_control_whose_update_was_lost_is_dropped(toy):
     settings = Settings(**{**SMALL, "strategy": "scaffold"})
     assembly = assemble(settings, load_federated_data(settings))
     federation = assembly.federation
-    federation.state = federation.state._replace(prepared=federation._prepare())
+    assert list(federation._prepare()) == []
     agent = assembly.transport._agents["hospital-1"]
     data = load_federated_data(settings).train_of("hospital-1")
-    task = federation._task("hospital-1", 1)
-    agent.train(data, task)
+    common = federation.state.common
+    agent.train(data, Task(TRAIN, 1, common, SMALL_HOSPITALS))
     assert agent.state()["pending_round"] == 1
-    agent.train(data, task._replace(round=2, accepted_round=-1))
+    agent.train(data, Task(TRAIN, 2, common, SMALL_HOSPITALS))
     assert "control" not in agent.state()
-    agent.train(data, task._replace(round=3, accepted_round=2))
+    accepted = dataclasses.replace(common, accepted={"hospital-1": 2})
+    agent.train(data, Task(TRAIN, 3, accepted, SMALL_HOSPITALS))
     assert np.abs(agent.state()["control"]).max() > 0
 
 
@@ -218,9 +222,10 @@ def test_a_hospital_larger_than_agreed_refuses(toy):
     settings = Settings(**SMALL)
     assembly = assemble(settings, load_federated_data(settings))
     agent = assembly.transport._agents["hospital-1"]
-    agent._unit = 3
+    agent._rules.unit = 3
+    task = Task(STATISTICS, 0, assembly.federation.state.common, SMALL_HOSPITALS)
     with pytest.raises(SkinflError, match="more than the agreed 3"):
-        agent.statistics(load_federated_data(settings).train_of("hospital-1"), "run")
+        agent.statistics(load_federated_data(settings).train_of("hospital-1"), task)
 
 
 def test_batchnorm_statistics_can_stay_at_the_hospitals(toy):

@@ -11,6 +11,7 @@ import pytest
 from torch import nn
 
 from skinfl.federation.local import LocalResult
+from skinfl.federation.state import AUXILIARY
 from skinfl.federation.strategies.fedadam import FedAdam
 from skinfl.federation.strategies.fedavg import FedAvg
 from skinfl.federation.strategies.fedavgm import FedAvgM
@@ -32,7 +33,7 @@ def play(strategy, *rounds, x=(0.0, 0.0, 0.0)):
         total = 0.0
         for delta, weight in ((np.array(change) - 1, 0.75), (np.array(change) + 3, 0.25)):
             result = LocalResult(delta.astype(np.float32), 5, 10, 0.0, None)
-            vector, control = strategy.contribute(result, weight, LAYOUT, server.sent(), None)
+            vector, control = strategy.contribute(result, weight, LAYOUT, server, None)
             assert control is None
             total = total + vector.astype(np.float64)
         server = strategy.apply(server, strategy.unpack(total, LAYOUT), LAYOUT, 2)
@@ -99,12 +100,11 @@ def test_second_moments_start_at_tau_squared_and_are_not_corrected(kind):
 
 
 @pytest.mark.parametrize("kind", [FedAvgM, FedAdam, FedYogi])
-def test_moments_stay_at_the_server_and_leave_statistics_alone(kind):
+def test_moments_leave_statistics_alone(kind):
     layout = StateLayout(nn.Sequential(nn.Linear(1, 1, bias=False), nn.BatchNorm1d(1, affine=False)))
     strategy = kind()
     server = strategy.init(np.zeros(3, np.float32), layout)
-    assert list(server.sent()) == ["parameters", "statistics"]
-    kept = [d for d in server.declared if not d.sent]
+    kept = [d for d in server.declared if d.role == AUXILIARY]
     assert {d.size for d in kept} == {1}
     total = strategy.unpack(np.array([1.0, 2.0, 4.0, 2.0]), layout)
     for expected in ([1.0, 2.0], [2.0, 4.0]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import pickle
 import subprocess
@@ -16,10 +17,12 @@ from hypothesis import strategies as st
 from torch import nn
 
 from skinfl.assembly import assemble, load_federated_data
+from skinfl.data.normalisation import Normalisation
 from skinfl.errors import CheckpointError, MessageError, SettingsError
 from skinfl.federation.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from skinfl.federation.common import CommonState, Prepared
 from skinfl.federation.local import LocalResult
-from skinfl.federation.messages import decode_server, encode_server
+from skinfl.federation.messages import Told, decode_common, decode_told, encode_common, encode_told
 from skinfl.federation.rounds import RunState
 from skinfl.federation.state import AUXILIARY, PARAMETERS, STATISTICS, ServerState, StateArray
 from skinfl.federation.strategies import STRATEGIES, FedAvg, build_strategy
@@ -32,7 +35,7 @@ MODEL = np.array([1.0, 2.0, 3.0, 4.0, 0.5], np.float32)
 DECLARED = (
     StateArray("statistics", 1, STATISTICS),
     StateArray("parameters", 2, PARAMETERS),
-    StateArray("kept", 3, AUXILIARY, sent=False),
+    StateArray("kept", 3, AUXILIARY),
     StateArray("control", 2, AUXILIARY),
 )
 
@@ -97,77 +100,134 @@ def test_a_missing_array_a_repeated_name_and_an_unknown_role_are_refused():
             ServerState(bad, {d.name: np.zeros(1) for d in bad})
 
 
-def test_only_what_is_declared_as_sent_is_sent():
-    assert list(state().sent()) == ["statistics", "parameters", "control"]
-    fields = msgpack.unpackb(encode_server(state()))
-    assert set(fields["arrays"]) == {"statistics", "parameters", "control"}
-    assert decode_server(encode_server(state()), DECLARED) == state().sent()
+def common(server=None, **changes):
+    prepared = Prepared(Normalisation((0.5,), (0.25,)), np.array([1.0, 0.5]))
+    values = {"accepted": {"hospital-1": 2, "hospital-2": 3}, "ranges": np.array([0.25, 2.0]), **changes}
+    return CommonState("run", 3, state() if server is None else server, prepared, **values)
 
 
 @pytest.mark.parametrize("name", STRATEGIES.names)
-def test_each_strategy_reads_its_own_state_from_a_message(name):
+def test_every_array_of_a_strategy_is_handed_over(name):
+    """Hospitals compute the next state themselves, so they need all that the strategy keeps."""
     strategy = built(name)
-    server = strategy.init(MODEL, LAYOUT)
-    received = decode_server(encode_server(server), strategy.state_layout(LAYOUT))
-    assert received == server.sent()
-    assert received.model.tolist() == MODEL.tolist()
+    before = common(strategy.init(MODEL, LAYOUT))
+    after = decode_common(encode_common(before), strategy.state_layout(LAYOUT))
+    assert after.server == before.server
+    assert after.digest == before.digest
+    assert after.model_digest == before.model_digest
 
 
-@pytest.mark.parametrize("name", STRATEGIES.names)
-def test_a_hospital_needs_no_array_that_is_kept(name):
-    strategy = built(name)
-    server = strategy.init(MODEL, LAYOUT).sent()
-    strategy.correction(server, None)
-    result = LocalResult(np.ones(5, np.float32), 3, 32, 0.0, np.ones(3, np.float32))
-    vector, _ = strategy.contribute(result, 0.5, LAYOUT, server, None)
-    assert vector.shape == (strategy.contribution_layout(LAYOUT).size,)
+def test_what_is_not_yet_known_is_handed_over_as_such():
+    before = CommonState("run", -1, state(), None, {})
+    assert decode_common(encode_common(before), DECLARED) == before
+
+
+def test_states_that_differ_in_anything_have_other_digests():
+    one = common()
+    others = [
+        common(state().replace(kept=np.ones(3))),
+        common(accepted={"hospital-1": 2, "hospital-2": 2}),
+        common(ranges=None),
+        common(ranges=np.array([0.25, 2.5])),
+        dataclasses.replace(one, run="ruN"),
+        dataclasses.replace(one, round=4),
+        dataclasses.replace(one, prepared=None),
+        dataclasses.replace(one, prepared=one.begun._replace(class_weights=None)),
+        dataclasses.replace(one, prepared=one.begun._replace(normalisation=Normalisation((0.5,), (0.26,)))),
+    ]
+    assert len({each.digest for each in [one, common(), *others]}) == 1 + len(others)
+    assert one.model_digest == dataclasses.replace(one, run="other", round=9, prepared=None).model_digest
 
 
 def tampered(**changes):
-    fields = msgpack.unpackb(encode_server(state()))
-    fields["arrays"].update(changes)
+    fields = msgpack.unpackb(encode_common(common()))
+    fields.update(changes)
     return msgpack.packb(fields)
+
+
+def with_server(**changes):
+    fields = msgpack.unpackb(encode_common(common()))
+    return tampered(server={**fields["server"], **changes})
 
 
 @pytest.mark.parametrize(
     "data, message",
     [
-        (b"", "not a model state"),
-        (b"\x93", "not a model state"),
-        (msgpack.packb([1, 2]), "not a model state"),
-        (msgpack.packb({"version": 2}), "not a model state"),
-        (msgpack.packb({"version": 2, "arrays": []}), "not a model state"),
-        (msgpack.packb({"version": 2, "arrays": {}, "more": 1}), "not a model state"),
-        (msgpack.packb({"version": 1, "arrays": {}}), "version 1, this package reads 2"),
-        (msgpack.packb({"version": 2, "arrays": {}}), "not those of this strategy"),
-        (tampered(kept=bytes(12)), "not those of this strategy"),
-        (tampered(control=bytes(4)), r"control has shape \(1,\), \(2,\) expected"),
-        (tampered(control=bytes(7)), "buffer size"),
-        (tampered(control=[0.0, 0.0]), "not a model state"),
-        (tampered(control="no bytes"), "not a model state"),
+        (b"", "not a common state"),
+        (b"\x93", "not a common state"),
+        (msgpack.packb([1, 2]), "not a common state"),
+        (msgpack.packb({"version": 3}), "does not fit"),
+        (tampered(version=2), "version '2', this package reads 3"),
+        (tampered(server={}), "not those of this strategy"),
+        (tampered(server=[]), "does not fit"),
+        (tampered(more=1), "other fields"),
+        (tampered(round="3"), "other fields"),
+        (tampered(accepted={"hospital-1": "2"}), "other fields"),
+        (tampered(normalisation=[["a"], [1.0]]), "a number is something else"),
+        (tampered(ranges=b"123"), "buffer size"),
+        (with_server(other=bytes(12)), "not those of this strategy"),
+        (with_server(control=bytes(4)), r"control has shape \(1,\), \(2,\) expected"),
+        (with_server(control=bytes(7)), "buffer size"),
+        (with_server(control=[0.0, 0.0]), "does not fit"),
     ],
 )
 def test_a_hospital_refuses_any_other_message_in_one_line(data, message):
     with pytest.raises(MessageError, match=message) as caught:
-        decode_server(data, DECLARED)
+        decode_common(data, DECLARED)
     assert "\n" not in str(caught.value)
 
 
 @given(st.binary(max_size=200))
 def test_no_bytes_pass_for_a_state_or_end_in_another_error(data):
-    with pytest.raises(MessageError):
-        decode_server(data, DECLARED)
+    for read in (lambda d: decode_common(d, DECLARED), decode_told):
+        with pytest.raises(MessageError):
+            read(data)
 
 
 @given(st.data())
 def test_a_damaged_message_is_refused_or_has_the_declared_arrays(data):
-    message = bytearray(encode_server(state()))
+    message = bytearray(encode_common(common()))
     message[data.draw(st.integers(0, len(message) - 1))] ^= data.draw(st.integers(1, 255))
     try:
-        found = decode_server(bytes(message), DECLARED)
+        found = decode_common(bytes(message), DECLARED)
     except MessageError:
         return
-    assert found.declared == state().sent().declared
+    assert found.server.declared == DECLARED
+
+
+TOLD = Told("train", 3, "base", ("a", "b", "c"), True, ("a", "b"), np.array([-5, 2**31 - 1]))
+
+
+@pytest.mark.parametrize("words", [[-5, 2**31 - 1], [-(2**31), 7], [2**31, 0], [-(2**31) - 1], [0.5, -1.0]])
+def test_a_sum_is_told_in_as_few_bytes_as_hold_it(words):
+    told = TOLD._replace(words=np.array(words))
+    found = decode_told(encode_told(told))
+    assert found._replace(words=None) == told._replace(words=None)
+    assert np.array_equal(found.words, told.words)
+    size = msgpack.unpackb(encode_told(told))["words"]
+    assert len(size) == len(words) * (
+        4 if told.words.dtype.kind == "i" and max(words) < 2**31 > -min(words) - 1 else 8
+    )
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"kind": "other"},
+        {"round": True},
+        {"senders": "ab"},
+        {"senders": [1]},
+        {"dtype": "<f4"},
+        {"words": b"123"},
+        {"evaluate": 1},
+        {"more": 1},
+    ],
+    ids=str,
+)
+def test_a_sum_of_another_form_is_refused(changes):
+    fields = {**msgpack.unpackb(encode_told(TOLD)), **changes}
+    with pytest.raises(MessageError, match="a sum that does not fit"):
+        decode_told(msgpack.packb(fields))
 
 
 @pytest.mark.parametrize("name", STRATEGIES.names)
@@ -196,7 +256,7 @@ def test_an_older_checkpoint_is_refused_in_one_line(tmp_path):
     first, _, body = (tmp_path / "c").read_bytes().partition(b"\n")
     line = {**json.loads(first.decode()), "version": 1}
     (tmp_path / "c").write_bytes(json.dumps(line).encode() + b"\n" + body)
-    with pytest.raises(CheckpointError, match="version 1, this package reads 2: resume with the version"):
+    with pytest.raises(CheckpointError, match="version 1, this package reads 3: resume with the version"):
         load_checkpoint(tmp_path / "c")
 
 

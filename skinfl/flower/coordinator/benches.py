@@ -21,9 +21,7 @@ class Benches:
         """Return who sits out a round, and why."""
         return {name: self._reasons[name] for name, until in self._until.items() if round <= until}
 
-    def judge(
-        self, complaints: Mapping[str, Mapping[str, str]], parties: int, round: int
-    ) -> Dict[str, str]:
+    def judge(self, complaints: Mapping[str, Mapping[str, str]], parties: int, round: int) -> Dict[str, str]:
         """Return whom complaints of one round put on the bench, from the next one on, and why.
 
         ``complaints``: reasons by accuser and accused. ``parties``: how many could have complained.

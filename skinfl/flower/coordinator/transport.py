@@ -20,8 +20,8 @@ from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Set
 from skinfl.errors import MessageError, ProtectionError, SkinflError, UnprovedSum
 from skinfl.federation.common import CommonState
 from skinfl.federation.hospital import ClientUpdate, OwnFigures
-from skinfl.federation.messages import decode_told, encode_common, encode_told, hand_over, take_over, tell
-from skinfl.federation.rules import EVALUATE, STATISTICS, TRAIN, Task
+from skinfl.federation.messages import encode_common, encode_told, hand_over, take_over, tell
+from skinfl.federation.rules import STATISTICS, Task
 from skinfl.federation.transport import Combined, Messages, Transport, combine_at_parties
 from skinfl.files import write_bytes, write_json
 from skinfl.flower import protocol
@@ -93,12 +93,12 @@ class RemoteTransport(Transport):
             pass
 
     def statistics(self, task: Task) -> Dict[str, Union[Protected, SkinflError]]:
-        requests = {name: self._request("statistics", name, {"run": task.common.run}) for name in task.participants}
+        requests = {
+            name: self._request("statistics", name, {"run": task.common.run}) for name in task.participants
+        }
         found: Dict[str, Union[Protected, SkinflError]] = {}
         for name, answer in self._contributions(task, requests):
-            found[name] = (
-                answer if isinstance(answer, SkinflError) else Protected(answer.messages, 0.0)
-            )
+            found[name] = answer if isinstance(answer, SkinflError) else Protected(answer.messages, 0.0)
         return {name: found[name] for name in task.participants}
 
     def train(self, task: Task) -> Iterator[Tuple[str, Union[ClientUpdate, SkinflError]]]:
@@ -108,7 +108,9 @@ class RemoteTransport(Transport):
             "participants": list(task.participants),
             "evaluate": task.evaluate,
         }
-        requests = {name: self._request("train", name, fields, self._news(name)) for name in task.participants}
+        requests = {
+            name: self._request("train", name, fields, self._news(name)) for name in task.participants
+        }
         yield from self._contributions(task, requests)
 
     def evaluate(self, common: CommonState) -> Dict[str, Dict[str, Any]]:
@@ -126,8 +128,12 @@ class RemoteTransport(Transport):
         if self._roles.aggregators:
             return self._combine_here(messages, exchange, least)
         parties = self._roles.members.parties
-        refused = {name: why for name, why in self._benches.sitting(exchange.round).items() if name in messages}
-        trusted = {name: messages[name] for name in self.hospitals if name in messages and name not in refused}
+        refused = {
+            name: why for name, why in self._benches.sitting(exchange.round).items() if name in messages
+        }
+        trusted = {
+            name: messages[name] for name in self.hospitals if name in messages and name not in refused
+        }
         for name, reason in _odd(trusted, set(parties), exchange).items():
             refused[name] = reason
             del trusted[name]
@@ -255,7 +261,9 @@ class RemoteTransport(Transport):
                 if not isinstance(answer, SkinflError) and answer["proved"]:
                     return opened
                 reasons.append(f"{name}: {answer if isinstance(answer, SkinflError) else 'not proved'}")
-        raise UnprovedSum(f"round {exchange.round}: {UnprovedSum.MARK} to any hospital ({'; '.join(reasons)})")
+        raise UnprovedSum(
+            f"round {exchange.round}: {UnprovedSum.MARK} to any hospital ({'; '.join(reasons)})"
+        )
 
     def _begun(self, exchange: Exchange) -> Optional[Dict[str, Any]]:
         """Return of whom this very sum was asked before a restart, None where it was not."""
@@ -310,12 +318,13 @@ class RemoteTransport(Transport):
             if accused:
                 complaints[host] = accused
             else:
-                own = {party for party, at in parties.items() if at == host}
-                sums.update({party: sum for party, sum in answer["sums"].items() if party in own})
+                sums.update({p: found for p, found in answer["sums"].items() if parties.get(p) == host})
         opener = self._roles.opener
         if opener is None or len(sums) >= opener.threshold or not (complaints or broken):
             if not sums:
-                raise ProtectionError(f"round {exchange.round}: no party answered, so there is no sum to open")
+                raise ProtectionError(
+                    f"round {exchange.round}: no party answered, so there is no sum to open"
+                )
             return Combined(sums, tuple(trusted), refused, exchange)
         found = self._benches.judge(complaints, len(requests), exchange.round)
         return Combined({}, (), {**refused, **broken, **found}, exchange)

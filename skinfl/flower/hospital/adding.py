@@ -163,7 +163,9 @@ def open_sum(folder: HospitalFolder, run: Run, fields: Dict[str, Any]) -> bytes:
     known = _contributed(folder, run, kind, round)
     consented = run.store.answered(f"release-{kind}")
     if consented is None or consented.round != round:
-        raise ProtectionError(f"{folder.name} has not consented to a sum of round {round}: ask for that first")
+        raise ProtectionError(
+            f"{folder.name} has not consented to a sum of round {round}: ask for that first"
+        )
     failed = (run.store.read("failed-openings") or {"count": 0})["count"]
     if failed >= FAILED_OPENINGS:
         raise ProtectionError(

@@ -60,6 +60,8 @@ def follow(
             raise ProtectionError("the state that was handed over is not the one the last sum started from")
     check_others(folder, (*told.senders, folder.name), f"the sum of round {told.round}")
     task = told.task(start)
+    if start.ranges is not None:
+        side.set_ranges(start.ranges)
     opened = side.verify(told.words, told.senders, rules.exchange(task))
     common = rules.apply(task, opened).common
     run.store.write(_STATE, {"state": encode_common(common)})

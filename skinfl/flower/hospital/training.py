@@ -72,7 +72,7 @@ class Trainer:
                     f"{self.name} holds the model after round {common.round}: it does not train for {round}"
                 )
             if common.begun.class_weights is not None:
-                self._folder.check_class_weights(common.begun.class_weights)
+                self._folder.check_class_weights(common.begun.class_weights.tolist())
             task = Task(TRAIN, round, common, participants, fields["evaluate"])
             subject = f"model {common.model_digest} on {_identity(train)}"
             ledger_of(self._folder).admit(subject, participants)

@@ -145,6 +145,7 @@ class AdditiveOpener(OpenerSide):
         self._encoder = encoder
         self._ring = ring
         self._links = dict(links)
+        self.threshold = len(self._links)
 
     def open(self, combined: Mapping[str, bytes], exchange: Exchange) -> Opened:
         """Return the sum; every party's answer is needed."""

@@ -194,18 +194,18 @@ class ShamirOpener(OpenerSide):
         self._session = session
         self._encoder = encoder
         self._field = field
-        self._threshold = threshold
+        self.threshold = threshold
         self._links = dict(links)
 
     def open(self, combined: Mapping[str, bytes], exchange: Exchange) -> Opened:
         """Return the sum, from any ``threshold`` parties; further answers must agree with it."""
-        if len(combined) < self._threshold:
+        if len(combined) < self.threshold:
             raise ProtectionError(
-                f"{len(combined)} of {len(self._links)} parties answered, {self._threshold} are needed "
+                f"{len(combined)} of {len(self._links)} parties answered, {self.threshold} are needed "
                 "to open: run the round again when more are back"
             )
         bodies, senders, _ = read_sums(combined, exchange, self._session, self._links)
-        field, t = self._field, self._threshold
+        field, t = self._field, self.threshold
         size = self._encoder.size(exchange.layout)
         expected = size * field.unsigned.itemsize
         points = {party: point for party, point in points_of(self._links).items() if party in bodies}
