@@ -154,9 +154,7 @@ class TestWithFlower:
         environment.prepare(tmp_path / "home")
         for other in ("1.40.9", "1.43.0", "2.0.0", "1.4.2"):
             monkeypatch.setattr(environment, "version", lambda name, other=other: other)
-            with pytest.raises(
-                SettingsError, match=rf"Flower {other} is installed.*pip install 'flwr>="
-            ):
+            with pytest.raises(SettingsError, match=rf"Flower {other} is installed.*pip install 'flwr>="):
                 environment.prepare(tmp_path / "home")
 
     def test_the_superlinks_own_app_is_fenced_and_proved(self, tmp_path, monkeypatch, fake_uvicorn):
