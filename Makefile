@@ -26,6 +26,7 @@ test-all: $(VENV)/.installed
 	$(VENV)/bin/python -m pytest $(PARALLEL) $(TESTS)
 
 # In an environment of its own: Flower holds some packages back at older versions.
+# With SKINFL_FUZZ=600, some 10,000 spoilt messages are tried instead of 700.
 test-flower:
 	$(MAKE) --no-print-directory test-all VENV=$(VENV)-flower EXTRAS=dev,serve,flower TESTS=tests/flower PARALLEL=
 

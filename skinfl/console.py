@@ -11,6 +11,7 @@ from typing import Any, Iterator, Optional, Tuple
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from skinfl.errors import printable
 from skinfl.federation.events import (
     Event,
     HospitalLeftOut,
@@ -132,8 +133,8 @@ def settle_streams() -> None:
 
 
 def report(message: object) -> None:
-    """Print one line of error on stderr."""
-    print(f"error: {message}", file=sys.stderr, flush=True)
+    """Print one line of error on stderr; what it quotes from elsewhere can be no second line."""
+    print(f"error: {printable(str(message))}", file=sys.stderr, flush=True)
 
 
 def fail(message: object) -> None:

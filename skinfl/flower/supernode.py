@@ -2,7 +2,8 @@
 
 This is ``flower-supernode`` with two additions. A SuperNode runs whatever app bundle the coordinator
 sends. Here it runs only bundles whose SHA-256 the hospital wrote into ``approved-code.txt``; for any
-other the coordinator gets an error, and nothing of the bundle is unpacked or run. And it is quicker: it
+other the coordinator gets an error, and nothing of the bundle is unpacked or run. Before it connects it
+proves that with a bundle that nobody approved, and does not start otherwise. And it is quicker: it
 asks for messages twice a second, not every three seconds, forks the process for each message from a
 warm one (:mod:`skinfl.flower.superexec`), and reports so often that one that was killed is noticed, and
 may connect again, after 20 seconds instead of 60.
@@ -12,15 +13,19 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import io
 import os
+import secrets
 import sys
 import time
+from contextlib import redirect_stderr
 from pathlib import Path
-from typing import Any, Callable, List, Optional
+from types import SimpleNamespace
+from typing import Any, Callable, List, Optional, Tuple
 
 from skinfl.console import fail
 from skinfl.errors import SettingsError, SkinflError
-from skinfl.flower.environment import prepare, stop_with
+from skinfl.flower.environment import prepare, quiet, stop_with
 from skinfl.flower.provisioning.folders import HospitalFolder, read_hospital
 
 POLL_SECONDS = 0.5
@@ -70,7 +75,9 @@ def adapt(folder: HospitalFolder) -> None:
     heartbeat.HEARTBEAT_DEFAULT_INTERVAL = HEARTBEAT_SECONDS
     fleet_http_connection.HEARTBEAT_DEFAULT_INTERVAL = HEARTBEAT_SECONDS
     if not hasattr(supernode, "_verify_fab") or not hasattr(supernode, "_pull_and_store_message"):
-        raise SettingsError("this version of flwr cannot be made to check code: install flwr 1.41")
+        raise SettingsError(
+            "this Flower cannot be made to check code: install a release that docs/deployment.md names"
+        )
     pull = supernode._pull_and_store_message
 
     def pull_checked(**known: Any) -> Any:
@@ -91,6 +98,69 @@ def adapt(folder: HospitalFolder) -> None:
     supernode._verify_fab = lambda fab, _: is_approved(folder, fab.content)
 
 
+class _Probe:
+    """Stands in for whatever a SuperNode keeps things in; knows nothing, and notes what it is asked for."""
+
+    def __init__(self) -> None:
+        self.asked: List[str] = []
+
+    def get_run(self, run_id: int) -> None:
+        """Know no run, so that its code has to be fetched."""
+
+    def __getattr__(self, name: str) -> Callable[..., int]:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        self.asked.append(name)
+        return lambda *args, **kwargs: 0
+
+
+def prove_approval(folder: HospitalFolder) -> None:
+    """Let the SuperNode receive a made-up message whose code nobody approved; it must not take it.
+
+    It goes the way that a message from the coordinator goes, up to the place where code is stored to be run.
+    Raises :class:`~skinfl.errors.SettingsError` unless the hospital's list was asked about that very code and
+    nothing was stored after it said no.
+    """
+    from flwr.supernode import start_client_internal as supernode
+
+    code = secrets.token_bytes(32)
+    verify, kept = supernode._verify_fab, _Probe()
+    verdicts: List[Tuple[bytes, bool]] = []
+    metadata = SimpleNamespace(run_id=1, group_id="", message_type="query", message_id="self-check")
+    messages = [(SimpleNamespace(metadata=metadata), None)]
+
+    def verify_noted(fab: Any, entities: Any) -> bool:
+        verdict = verify(fab, entities)
+        verdicts.append((fab.content, verdict))
+        return verdict
+
+    supernode._verify_fab = verify_noted
+    try:
+        with quiet(), redirect_stderr(io.StringIO()):
+            supernode._pull_and_store_message(
+                state=kept,
+                object_store=kept,
+                node_config={},
+                receive=messages.pop,  # a second one is an error, which ends the proof
+                get_run=lambda run_id: SimpleNamespace(fab_hash="self-check"),
+                get_fab=lambda fab_hash, run_id: SimpleNamespace(content=code, verifications={}),
+                pull_object=kept.pull_object,
+                confirm_message_received=kept.confirm_message_received,
+                trusted_entities=None,
+            )
+    except Exception:  # a made-up message cannot be answered; what counts was noted before
+        pass
+    finally:
+        supernode._verify_fab = verify
+    stored = {"store_run", "store_fab", "create_task"} & set(kept.asked)
+    used = "_pull_and_store_message" in supernode.start_client_internal.__code__.co_names
+    if verdicts != [(code, False)] or stored or not used:
+        raise SettingsError(
+            f"this Flower would run code that {folder.name} did not approve: nothing was started; install a "
+            "release that docs/deployment.md names"
+        )
+
+
 def connect(folder: HospitalFolder, port: int, parent: int = 0) -> None:
     """Become the SuperNode; does not return."""
     command = arguments(folder, port)
@@ -102,6 +172,7 @@ def connect(folder: HospitalFolder, port: int, parent: int = 0) -> None:
         )
     prepare(folder.flower_home)
     adapt(folder)
+    prove_approval(folder)
     from flwr.supernode.cli.flower_supernode import flower_supernode
 
     _put_first("flower-superexec", "skinfl.flower.superexec", folder.flower_home / "bin")

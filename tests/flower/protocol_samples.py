@@ -1,4 +1,9 @@
-"""A valid request and answer of every kind, with everything filled in that may be."""
+"""A valid request and answer of every kind, with everything filled in that may be, and ways to spoil them."""
+
+import copy
+import math
+
+import msgpack
 
 NAMES = ["hospital-1", "hospital-2", "hospital-3"]
 RUN = "ab" * 16
@@ -69,3 +74,67 @@ ANSWERS = {
     "open": {"words": b"w" * 64, "dtype": "<i8", "senders": NAMES},
     "verify": {"proved": True},
 }
+
+STRANGE = (
+    *(None, True, False, 0, -1, 1, 2**63, 2**64 - 1, -(2**63), 10**7, 1e-300, 1e308, -0.5),
+    *(
+        math.nan,
+        math.inf,
+        -math.inf,
+        "",
+        "a",
+        "1",
+        "hospital-1",
+        "../x",
+        "a\nb",
+        "\x1b[2J",
+        "\u202e",
+        "x" * 5000,
+    ),
+    *(b"", b"\xff" * 33, [], [[]], {}, {"": None}, {"x": {}}, [0] * 50, {str(i): i for i in range(50)}),
+)
+
+
+def places(value, found=()):
+    """Return the paths of all values inside, at any depth."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [found] + [path for key, each in inner for path in places(each, (*found, key))]
+
+
+def swap(rng, message):
+    """Replace, remove, double or rename a value at a random depth."""
+    message = copy.deepcopy(message)
+    *way, last = (paths := places(message)[1:])[rng.randint(len(paths))]
+    inside = message
+    for key in way:
+        inside = inside[key]
+    strange = copy.deepcopy(STRANGE[rng.randint(len(STRANGE))])
+    how = rng.randint(5)
+    if how == 0:
+        del inside[last]
+    elif how == 1 and isinstance(inside, list):
+        inside.append(inside[last])
+    elif how == 1:
+        inside[strange if isinstance(strange, str) else "other"] = inside[last]
+    else:
+        inside[last] = strange
+    return message
+
+
+def spoil(rng, data, message, others):
+    """Return a spoilt form of a message's bytes."""
+    how = rng.randint(7)
+    at = rng.randint(len(data))
+    if how == 0:
+        return data[:at]
+    if how == 1:
+        return data[:at] + bytes([data[at] ^ 1 << rng.randint(8)]) + data[at + 1 :]
+    if how == 2:
+        return data[:at] + rng.bytes(rng.randint(1, 12)) + data[at + rng.randint(12) :]
+    if how == 3:
+        other = others[rng.randint(len(others))]
+        return data[:at] + other[rng.randint(len(other)) :]
+    if how == 4:  # a container or text that says it is huge
+        first = (0xC6, 0xC9, 0xDB, 0xDD, 0xDF, 0xC4, 0xD9, 0xDC, 0xDE)[rng.randint(9)]
+        return data[:at] + bytes([first]) + b"\xff" * rng.randint(5) + data[at + 1 :]
+    return msgpack.packb(swap(rng, message), use_bin_type=True)

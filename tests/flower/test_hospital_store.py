@@ -46,7 +46,7 @@ def killed_at(number, work):
             setattr(os, name, dying(getattr(os, name)))
         work()
         os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    return os.WEXITSTATUS(os.waitpid(child, 0)[1]) == 9
 
 
 def private(state):

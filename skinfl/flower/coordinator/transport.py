@@ -169,7 +169,7 @@ class RemoteTransport(Transport):
         pass
 
     def _news(self, name: str) -> bytes:
-        """Return what a hospital needs to know of the last sum; one that holds what was before needs no more."""
+        """Return what a hospital needs of the last sum, and the state before unless it holds that."""
         if self._told is None:
             return b""
         return hand_over(self._told, None if name in self._holding else self._base)
