@@ -9,6 +9,7 @@ Columns, all per parameter or per million of them:
 
 - up: what one hospital sends; down: what the opener is sent, by all parties together.
 - protect: at one hospital; combine: checking and adding at the busiest party; open: at the opener.
+- verify: at a hospital that is told the sum. Openers of encryption do it, too: it is in their time.
 - memory: the process's peak over that before the vector was made, so it includes the vector.
 - error: the largest difference of the opened sum from the float64 sum. ``exact`` says whether the
   opened sum is, bit for bit, the sum of the integers that the values were rounded to.
@@ -59,6 +60,7 @@ class Times(NamedTuple):
     protect: float
     combine: float
     open: float
+    verify: Optional[float]
 
 
 def layout_of(params: int) -> Layout:
@@ -194,7 +196,10 @@ def measure_own(name: str, params: int, hospitals: int, repeats: int) -> Dict[st
         combined, seconds = combine(roles, messages, exchange)
         started = time.process_time()
         opened = roles.opener.open(combined, exchange)
-        times.append(Times(protect, seconds, time.process_time() - started))
+        ended = time.process_time()
+        verified = first.verify(opened.words, opened.senders, exchange)
+        times.append(Times(protect, seconds, ended - started, time.process_time() - ended))
+        assert np.array_equal(verified.total, opened.total)
     plain_total = np.sum([v.astype(np.float64) for v in vectors], axis=0)
     error = np.abs(opened.total - plain_total).max()
 
@@ -212,7 +217,7 @@ def measure_own(name: str, params: int, hospitals: int, repeats: int) -> Dict[st
         params,
         up=up,
         down=sum(map(len, combined.values())),
-        times=Times(*np.median(times, axis=0)),
+        times=Times(*np.median(times, axis=0).tolist()),
         plain=plain,
         error=error,
         memory=memory,
@@ -249,7 +254,7 @@ def measure_reference(name: str, params: int, hospitals: int, repeats: int) -> D
         params,
         up=len(messages[0]),
         down=len(combined),
-        times=Times(protect, added - started, ended - added),
+        times=Times(protect, added - started, ended - added, None),
         plain=plain,
         error=np.abs(total - plain_total).max(),
         memory=memory,
@@ -277,6 +282,7 @@ def row(
         "protect_s": times.protect * scale,
         "combine_s": times.combine * scale,
         "open_s": times.open * scale,
+        "verify_s": None if times.verify is None else times.verify * scale,
         "peak_memory_bytes": memory,
         "max_error": float(error),
         "exact": exact,
@@ -295,19 +301,20 @@ def measure(arguments: Tuple[str, int, int, int]) -> Dict[str, Any]:
 def table(rows: Sequence[Dict[str, Any]]) -> str:
     """Return the rows as a Markdown table."""
     head = (
-        "| | up B | down B | protect ms | combine ms | open ms | memory MB | largest error | exact "
-        "| x plain sum |\n|---|---:|---:|---:|---:|---:|---:|---:|---|---:|"
+        "| | up B | down B | protect ms | combine ms | open ms | verify ms | memory MB | largest error "
+        "| exact | x plain sum |\n|---|---:|---:|---:|---:|---:|---:|---:|---:|---|---:|"
     )
     lines = [head]
     for r in rows:
         exact = {True: "yes", False: "no", None: ""}[r["exact"]]
+        verify = "" if r["verify_s"] is None else f"{r['verify_s'] * 1e3:.4g}"
         memory = f"{r['peak_memory_bytes'] / 1e6:.0f}"
         if r["params"] < max(other["params"] for other in rows):
             memory = f"({memory})"  # of fewer parameters
         lines.append(
             f"| {r['name']} | {r['up_bytes_per_param']:.4g} | {r['down_bytes_per_param']:.4g} "
             f"| {r['protect_s'] * 1e3:.4g} | {r['combine_s'] * 1e3:.4g} | {r['open_s'] * 1e3:.4g} "
-            f"| {memory} | {r['max_error']:.1e} | {exact} | {r['ratio_to_plain_sum']:.3g} |"
+            f"| {verify} | {memory} | {r['max_error']:.1e} | {exact} | {r['ratio_to_plain_sum']:.3g} |"
         )
     return "\n".join(lines)
 

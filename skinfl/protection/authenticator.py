@@ -1,11 +1,10 @@
 """A proof that opened integers are the sum of what exactly these hospitals protected.
 
 Trust model: all hospitals of a setup share a secret that nobody else has. Whoever lacks it, parties,
-coordinator, relay, together or alone, cannot alter, drop, double, mix or relabel a contribution without
+coordinator and relay, together or alone, cannot alter, drop, double, mix or relabel a contribution without
 being found out by any hospital that looks at the sum. Whoever has it can make tags: a hospital that is a
-party, too, can change what it adds up as it likes. That is no more than it can do by a false update of its
-own, except that the range of one update does not bound it: :meth:`Authenticator.check` refuses sums outside
-the range of so many updates.
+party, too, and alters what it adds up can make the sum another one, within the range of all its senders'
+updates, which a decoded sum is held to. By a false update of its own it does so within the range of one.
 
 Catalano and Fiore, "Practical homomorphic MACs for arithmetic circuits", Eurocrypt 2013, for sums alone,
 which is the one-time linear authenticator of Agrawal and Boneh, "Homomorphic MACs: MAC-based integrity for
@@ -36,7 +35,8 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from typing import Dict, Iterator, Mapping, Optional, Sequence
+from operator import mul
+from typing import Dict, Iterator, List, Mapping, Optional, Sequence
 
 import msgpack
 import numpy as np
@@ -72,11 +72,13 @@ class Form:
         for i in range(_LIMBS):
             limb = (drawn >> np.uint64(i * _LIMB)) & np.uint64((1 << _LIMB) - 1)
             self._limbs[:, i] = limb.astype(np.int64)
-        self._rows = Stream(rows, scratch)
+        self._factors = Stream(rows, scratch)
         self._low = np.empty(self._row * max(1, min(BLOCK, size) // self._row))
         self._high: Optional[np.ndarray] = None
         self._filled = 0
-        self._total = 0
+        # each row's sums with the limbs of the a, and the same for the words' upper halves
+        self._sums: List[np.ndarray] = []
+        self._upper: List[np.ndarray] = []
 
     def add(self, words: np.ndarray) -> None:
         """Take the next words, int32, or int64 of magnitude at most LARGEST_WORD."""
@@ -102,28 +104,26 @@ class Form:
         self._low[self._filled : end] = 0.0
         self._filled = end
         self._flush()
-        return self._total % PRIME
+        sums, upper = np.concatenate(self._sums), np.concatenate(self._upper)
+        total = 0
+        for start in range(0, len(sums), ROW):
+            rows = slice(start, min(start + ROW, len(sums)))
+            factors = (self._factors.words(rows.stop - start, _U8) >> np.uint64(1)).tolist()
+            for half, shift in ((sums[rows], 0), (upper[rows], 32)):
+                for i, column in enumerate(half.astype(np.int64).T.tolist()):
+                    total += sum(map(mul, factors, column)) << (i * _LIMB + shift)
+        return total % PRIME
 
     def _flush(self) -> None:
-        """Add the rows that are held; all of them are full."""
-        number = self._filled // self._row
-        if not number:
-            return
-        sums = self._sums(self._low, number)
-        if self._high is not None:
-            high = self._sums(self._high, number)
-            sums = [low + (upper << 32) for low, upper in zip(sums, high)]
+        """Take the rows that are held, all of them full."""
+        held = slice(0, self._filled)
+        self._sums.append(self._low[held].reshape(-1, self._row) @ self._limbs)
+        if self._high is None:
+            self._upper.append(np.zeros_like(self._sums[-1]))
+        else:
+            self._upper.append(self._high[held].reshape(-1, self._row) @ self._limbs)
             self._high = None
-        factors = (self._rows.words(number, _U8) >> np.uint64(1)).tolist()
-        self._total += sum(factor * value for factor, value in zip(factors, sums))
         self._filled = 0
-
-    def _sums(self, integers: np.ndarray, number: int) -> Sequence[int]:
-        """Return each row's sum with the a."""
-        found = integers[: number * self._row].reshape(number, self._row) @ self._limbs
-        return [
-            sum(limb << (i * _LIMB) for i, limb in enumerate(row)) for row in found.astype(np.int64).tolist()
-        ]
 
 
 class Authenticator:
@@ -143,7 +143,7 @@ class Authenticator:
         return int.from_bytes(self._seed("mask", exchange, sender), "big") % PRIME
 
     def check(self, words: np.ndarray, senders: Sequence[str], exchange: Exchange, trailer: Trailer) -> None:
-        """Refuse words, int64, that are not the sum of what exactly these senders protected."""
+        """Refuse words, signed integers, that are not the sum of what exactly these senders protected."""
         sound = -LARGEST_WORD <= int(words.min()) and int(words.max()) <= LARGEST_WORD
         if sound:
             tagged = words[: trailer.tagged(len(words))]

@@ -179,9 +179,8 @@ def proved(
             f"the sum of round {exchange.round} has shape {words.shape} and type {words.dtype}, expected "
             f"{size} signed integers: it was made for another layout or agreement"
         )
-    wide = words.astype(np.int64, copy=False)
-    authenticator.check(wide, names, exchange, trailer)
-    decoded = decode(wide)
+    authenticator.check(words, names, exchange, trailer)
+    decoded = decode(words.astype(np.int64, copy=False))
     return Opened(decoded.vector, names, decoded.ranges, decoded.clipped, words)
 
 

@@ -15,6 +15,7 @@ KEYS = {
     "protect_s",
     "combine_s",
     "open_s",
+    "verify_s",
     "max_error",
     "ratio_to_plain_sum",
 }

@@ -2,7 +2,7 @@
 
 Trust model: a hospital's update stays hidden from any coalition that lacks at least one of the
 parties, whatever its computing power where shares are concerned; the seeds that stand for shares rest
-on AES-128. Parties follow the protocol (honest but curious); one that deviates can spoil a sum but
+on AES-128. One party that deviates can spoil a sum, which hospitals find out (:mod:`..authenticator`), but
 not read an update. A hospital may drop out at any time. No party may: without all of them nothing
 opens. The sum is seen by the opener, and what the sum itself tells is not hidden.
 

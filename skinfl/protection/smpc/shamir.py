@@ -2,8 +2,8 @@
 
 Trust model: any t of the n parties can open, any t - 1 learn nothing of an update (information-
 theoretically for the shares sent in full; seeds rest on AES-128). Up to n - t parties and any hospital
-may drop out. Parties are honest but curious; where more than t answer, one that sends a wrong sum is
-noticed. The sum is seen by the opener.
+may drop out. Where more than t parties answer, one that sends a wrong sum is noticed at once; hospitals
+find out any wrong sum (:mod:`..authenticator`). The sum is seen by the opener.
 
 Shamir, "How to share a secret", CACM 1979. Protocol, for hospital i with integers x:
 
