@@ -187,6 +187,24 @@ def test_a_hospital_that_approved_nothing_does_not_start(tmp_path):
     assert "approves no code yet" in done.stderr
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("module", "member", "broken", "reason"),
+    [
+        ("superlink", "coordinator", "it.PUBLIC_PATHS = ('/v1/',)", "would let other machines reach"),
+        ("supernode", "a", "it.is_approved = lambda *_: True", "would run code that a did not approve"),
+    ],
+)
+def test_what_cannot_prove_its_guard_does_not_start(tmp_path, module, member, broken, reason):
+    folder = make_federation(tmp_path / "federation", ["a", "b"]) / member
+    (folder / "approved-code.txt").write_text("0" * 64)
+    code = f"from skinfl.flower import {module} as it; {broken}; it.main(['--folder', {str(folder)!r}])"
+    done = subprocess.run([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, timeout=120)
+    assert done.returncode == 2
+    assert reason in done.stderr.splitlines()[-1]
+    assert "nothing was started" in done.stderr
+
+
 def test_a_folder_that_is_no_app_has_no_digest(tmp_path):
     with pytest.raises(SettingsError, match=r"pyproject\.toml"):
         bundle_digest(tmp_path)
