@@ -90,7 +90,7 @@ class Coordinator:
                 self._save(assembly)
             for listener in listeners:
                 listener(event)
-        transport.end()
+        transport.end(joined.run)
         return self._finish(assembly, joined)
 
     def _checkpoint(self) -> Optional[Checkpoint]:

@@ -86,9 +86,9 @@ class RemoteTransport(Transport):
             parts = take_over(path.read_bytes())
             self._told, self._base = parts["told"], parts["base"]
 
-    def end(self) -> None:
+    def end(self, run: str) -> None:
         """Tell the hospitals that the run is over; whether they hear it does not matter."""
-        requests = {name: self._request("end", name, {}) for name in self.hospitals}
+        requests = {name: self._request("end", name, {"run": run}) for name in self.hospitals}
         for _ in self._ask("end", 0, requests, self._timeouts.other):
             pass
 
