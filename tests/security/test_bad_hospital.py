@@ -156,7 +156,6 @@ def test_a_ciphertext_of_another_form(four_hospitals, tmp_path, monkeypatch):
 FORGED = "busy\nrun run round 2: summed hospital-2, hospital-3\x1b[2J"
 
 
-@broken("a hospital's reason goes to the log as it is: with newlines and escape codes it forges lines")
 @pytest.mark.parametrize(("kind", "round"), [("join", 0), ("train", 1), ("combine", 1)])
 def test_a_reason_with_lines_of_its_own(four_hospitals, tmp_path, kind, round):
     lines = []
