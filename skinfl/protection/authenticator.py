@@ -192,6 +192,10 @@ class Authenticated(Encoder):
         tag = (form.value() + self._authenticator.mask(exchange, self._sender)) % PRIME
         yield np.concatenate([share, self.trailer.encode_tag(tag)]).astype(self.dtype)
 
+    def fits(self, number: int, layout: Layout) -> bool:
+        """Say whether a sum of ``layout`` may have so many words."""
+        return self.inner.fits(number, layout)
+
     def decode(self, words: np.ndarray, layout: Layout, senders: int) -> Decoded:
         """Return what the words of a sum stand for."""
         return self.inner.decode(words, layout, senders)

@@ -117,11 +117,9 @@ class EncodingHospital(HospitalSide):
         self._encoder = Authenticated(encoder, self._authenticator, name)
 
     def verify(self, words: np.ndarray, senders: Sequence[str], exchange: Exchange) -> Opened:
-        """Return what the words stand for, once they are proved to be the senders' sum.
-
-        To be asked before :meth:`set_ranges` is told what this very sum says.
-        """
+        """Return what the words stand for, once they are proved to be the senders' sum."""
         encoder, layout = self._encoder, exchange.layout
+        size = words.size if encoder.fits(words.size, layout) else encoder.size(layout)
         return proved(
             words,
             senders,
@@ -129,7 +127,7 @@ class EncodingHospital(HospitalSide):
             session=self._session,
             authenticator=self._authenticator,
             trailer=encoder.trailer,
-            size=encoder.size(layout),
+            size=size,
             decode=lambda checked: encoder.decode(checked, layout, len(senders)),
         )
 
