@@ -7,7 +7,7 @@ in this process, and a deployment puts its own network behind the same calls.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, Dict, Iterable, Iterator, Mapping, NamedTuple, Sequence, Tuple, Union
+from typing import Any, Dict, Iterable, Iterator, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -98,14 +98,19 @@ class LocalTransport(Transport):
         self._test = test
         self._agents = agents
         self._roles = roles
+        self._releases: Dict[str, bytes] = {}
 
     def statistics(self, run: str) -> Dict[str, Union[Protected, SkinflError]]:
-        return {name: pointer.ask("statistics", run) for name, pointer in self._train.items()}
+        answers = {name: pointer.ask("statistics", run) for name, pointer in self._train.items()}
+        self._releases = {name: answer.release for name, answer in answers.items()}
+        return answers
 
     def train(self, tasks: Mapping[str, Task]) -> Iterator[Tuple[str, Union[ClientUpdate, SkinflError]]]:
         for name, task in tasks.items():
             try:
-                yield name, self._train[name].ask("train", task)
+                answer = self._train[name].ask("train", task)
+                self._releases[name] = getattr(answer, "release", b"")
+                yield name, answer
             except SkinflError as error:
                 yield name, error
 
@@ -115,7 +120,8 @@ class LocalTransport(Transport):
         }
 
     def combine(self, messages: Messages, exchange: Exchange, least: int) -> Combined:
-        return combine_at_parties(self._roles.aggregators, messages, exchange, least)
+        exchange = exchange._replace(cohort=exchange.cohort or self.hospitals)
+        return combine_at_parties(self._roles.aggregators, messages, exchange, least, self._releases)
 
     def open(self, combined: Combined, exchange: Exchange) -> Opened:
         return self._roles.opener.open(combined.messages, exchange)
@@ -134,11 +140,17 @@ class LocalTransport(Transport):
 
 
 def combine_at_parties(
-    parties: Mapping[str, Any], messages: Messages, exchange: Exchange, least: int
+    parties: Mapping[str, Any],
+    messages: Messages,
+    exchange: Exchange,
+    least: int,
+    releases: Optional[Mapping[str, bytes]] = None,
 ) -> Combined:
     """Let each party check and add; a hospital refused by one party is left out by all.
 
-    ``parties`` are :class:`~skinfl.protection.base.AggregatorSide` by name.
+    ``parties`` are :class:`~skinfl.protection.base.AggregatorSide` by name, ``releases`` the
+    :attr:`~skinfl.protection.base.Protected.release` by hospital. Where a party needs these, and fewer
+    hospitals are left than ``exchange.cohort`` names, nothing is combined and ``messages`` are empty.
     """
     received: Dict[str, set] = {party: set() for party in parties}
     refused: Dict[str, str] = {}
@@ -155,9 +167,10 @@ def combine_at_parties(
             except MessageError as error:
                 refused.setdefault(hospital, error.reason)
     senders = common_senders(received.values(), list(messages))
-    if len(senders) < least:
+    short = set(exchange.cohort) - set(senders) and any(side.releases for side in parties.values())
+    if len(senders) < least or short:
         return Combined({}, senders, refused)
-    combined = {party: side.combine(senders, exchange) for party, side in parties.items()}
+    combined = {party: side.combine(senders, exchange, releases) for party, side in parties.items()}
     return Combined(combined, senders, refused)
 
 

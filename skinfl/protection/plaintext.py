@@ -36,7 +36,6 @@ class PlaintextHospital(HospitalSide):
         writer.write(np.ascontiguousarray(vector, vector.dtype.newbyteorder("<")))
         return Protected({AGGREGATOR: writer.finish()}, 0.0)
 
-
     def verify(self, words: np.ndarray, senders: Sequence[str], exchange: Exchange) -> Opened:
         """Return the sum; nothing proves one without protection."""
         if words.shape != (exchange.layout.size,) or not np.isfinite(words).all():

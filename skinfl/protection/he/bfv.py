@@ -95,6 +95,8 @@ def _narrowest(degree: int, lanes: int, radix: int, hospitals: int) -> Optional[
 class BfvPacking(Packing):
     """Quantised integers in lanes of BFV slots."""
 
+    ntt_form = False
+
     def __init__(self, parameters: BfvParameters, encoding: QuantisedEncoding):
         self.parameters = parameters
         self.context = bfv_context(parameters.degree, parameters.prime_bits, parameters.plain_modulus)
