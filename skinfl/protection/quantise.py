@@ -37,7 +37,7 @@ from skinfl.protection.encoder import (
 )
 from skinfl.protection.fixedpoint import DEFAULT_PRECISION, FixedPoint
 from skinfl.protection.layout import Layout
-from skinfl.protection.smpc.prg import Stream, new_seed
+from skinfl.protection.prg import Stream, new_seed
 
 BITS = (8, 12, 16)
 #: clip range of a first round

@@ -13,8 +13,8 @@ from skinfl.protection.encoder import Tally
 from skinfl.protection.he import masks, seal
 from skinfl.protection.he.masks import Mask, PairSeeds, UniformResidues
 from skinfl.protection.he.residues import Ring, residues
+from skinfl.protection.prg import Stream, new_scratch
 from skinfl.protection.roles import Session
-from skinfl.protection.smpc.prg import Stream, new_scratch
 
 SCHEMES = {
     "ckks-layers": {},

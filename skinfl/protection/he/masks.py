@@ -57,9 +57,9 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from skinfl.errors import ProtectionError
 from skinfl.protection.base import Exchange
 from skinfl.protection.he.residues import Ring
+from skinfl.protection.prg import SEED, Stream, new_scratch
 from skinfl.protection.roles import Session
 from skinfl.protection.sealing import agree
-from skinfl.protection.smpc.prg import SEED, Stream, new_scratch
 
 _PURPOSE = b"skinfl pairwise mask 1"
 #: words that are drawn at a time: enough to be quick, few enough to stay in the processor's cache

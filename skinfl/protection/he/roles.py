@@ -26,9 +26,9 @@ from skinfl.protection.he.residues import Codec
 from skinfl.protection.he.seal import load, sealapi
 from skinfl.protection.keys import SecretKey
 from skinfl.protection.layout import Layout
+from skinfl.protection.prg import SEED
 from skinfl.protection.roles import AGGREGATOR, EncodingHospital, Party, Session, begin_update, read_sums
 from skinfl.protection.sealing import Link, Writer
-from skinfl.protection.smpc.prg import SEED
 
 
 class Packing(ABC):
