@@ -47,7 +47,7 @@ from skinfl.errors import UnprovedSum
 from skinfl.protection.base import Exchange
 from skinfl.protection.encoder import BLOCK, Decoded, Encoder, Tally
 from skinfl.protection.layout import Layout
-from skinfl.protection.smpc.prg import Stream
+from skinfl.protection.prg import Stream
 from skinfl.protection.trailer import LARGEST_WORD, PRIME, Trailer
 
 #: integers in a row. With limbs of 9 bits and integers of 32 a row's sum stays below 2^53: exact in float64

@@ -38,7 +38,7 @@ from skinfl.protection.encoder import (
 )
 from skinfl.protection.fixedpoint import DEFAULT_PRECISION, FixedPoint
 from skinfl.protection.layout import Layout
-from skinfl.protection.smpc.prg import Stream, new_seed
+from skinfl.protection.prg import Stream, new_seed
 from skinfl.protection.trailer import Trailer
 
 BITS = (8, 12, 16)

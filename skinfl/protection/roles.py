@@ -240,6 +240,14 @@ class Party(AggregatorSide, Generic[Content]):
         """Return the length of a sum's body where it is known, else 0."""
         return 0
 
+    def take_releases(
+        self, senders: Tuple[str, ...], exchange: Exchange, releases: Mapping[str, bytes]
+    ) -> None:
+        """Check and keep what :meth:`add` needs besides, where :attr:`releases` says that it needs anything.
+
+        Raises :class:`~skinfl.errors.ProtectionError`, on which nothing of the round is lost.
+        """
+
     def receive(self, message: bytes, exchange: Exchange) -> str:
         """Check and keep one hospital's message; return its sender.
 
@@ -291,6 +299,7 @@ class Party(AggregatorSide, Generic[Content]):
                 f"a sum of {len(names)} hospital(s) would show a single update: "
                 f"at least {self.session.minimum} must take part"
             )
+        self.take_releases(names, exchange, releases or {})
         header = wire.Header(
             self.session.scheme,
             "sum",

@@ -268,9 +268,6 @@ class HostileCoordinator:
 
     def forged_sum(self, ciphertexts: Sequence[Any], senders: Sequence[str], round: int = 1) -> bytes:
         """Return any ciphertexts under the aggregator's true seal, labelled as the sum of ``senders``."""
-        from skinfl.protection.he.roles import write_piece
-        from skinfl.protection.he.seal import dump
-
         aggregator, exchange = self._roles.aggregators[AGGREGATOR], self.exchange(round)
         header = wire.Header(
             aggregator.session.scheme,
@@ -283,9 +280,10 @@ class HostileCoordinator:
             exchange.layout.digest,
             tuple(sorted(senders)),
         )
-        writer = aggregator._opener.writer(header)
+        writer, codec = aggregator._opener.writer(header), self.packing.codec()
+        unmasked = np.zeros((codec.ring.primes.size, codec.ring.degree), np.uint64)
         for ciphertext in ciphertexts:
-            write_piece(writer, dump(ciphertext))
+            writer.write(codec.encode(ciphertext, unmasked))
         return writer.finish()
 
     @property

@@ -1,7 +1,7 @@
 """Whoever dies, at whatever moment, and is started again: still one sum a round, and the same model.
 
-Everything that lasts is written by ``skinfl.files``. Each test lets the power go just before or just after the
-n-th file that one of the members writes, for every n; a few kill a real process there.
+Everything that lasts is written by ``skinfl.files``. Each test lets the power go just before the n-th file that
+one of the members writes (just after the last), for every n; a few kill a real process there.
 """
 
 from __future__ import annotations
@@ -240,7 +240,7 @@ def test_a_run_that_is_resumed_after_a_sum_was_opened_and_without_a_hospital(
     except SkinflError:
         pass  # additive shares need all parties
     opened.assert_one_each()
-    for (what, senders, total), (other, fewer, rest) in combinations(opened.sums, 2):
+    for (what, senders, total), (_, fewer, rest) in combinations(opened.sums, 2):
         alone = set(senders) ^ set(fewer)
         if total.shape == rest.shape and len(alone) == 1:
             name, difference = alone.pop(), total - rest
