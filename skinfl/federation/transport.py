@@ -139,18 +139,14 @@ class LocalTransport(Transport):
             agent.load_state({k[len(prefix) :]: a for k, a in state.items() if k.startswith(prefix)})
 
 
-def combine_at_parties(
-    parties: Mapping[str, Any],
-    messages: Messages,
-    exchange: Exchange,
-    least: int,
-    releases: Optional[Mapping[str, bytes]] = None,
-) -> Combined:
-    """Let each party check and add; a hospital refused by one party is left out by all.
+def receive_at_parties(
+    parties: Mapping[str, Any], messages: Messages, exchange: Exchange
+) -> Tuple[Tuple[str, ...], Dict[str, str]]:
+    """Let each party check; return the hospitals that reached all of them, and who was refused and why.
 
-    ``parties`` are :class:`~skinfl.protection.base.AggregatorSide` by name, ``releases`` the
-    :attr:`~skinfl.protection.base.Protected.release` by hospital. Where a party needs these, and fewer
-    hospitals are left than ``exchange.cohort`` names, nothing is combined and ``messages`` are empty.
+    ``parties`` are :class:`~skinfl.protection.base.AggregatorSide` by name. A hospital refused by one party
+    is left out by all. Hospitals are best asked for their releases, where a party needs them, after this:
+    those given for a sum that is not made cost the round.
     """
     received: Dict[str, set] = {party: set() for party in parties}
     refused: Dict[str, str] = {}
@@ -166,7 +162,23 @@ def combine_at_parties(
                 received[party].add(hospital)
             except MessageError as error:
                 refused.setdefault(hospital, error.reason)
-    senders = common_senders(received.values(), list(messages))
+    return common_senders(received.values(), list(messages)), refused
+
+
+def combine_at_parties(
+    parties: Mapping[str, Any],
+    messages: Messages,
+    exchange: Exchange,
+    least: int,
+    releases: Optional[Mapping[str, bytes]] = None,
+) -> Combined:
+    """Let each party check, as :func:`receive_at_parties` does, and add.
+
+    ``releases`` are the :attr:`~skinfl.protection.base.Protected.release` by hospital. Where a party needs
+    them, and fewer hospitals are left than ``exchange.cohort`` names, nothing is combined and ``messages``
+    are empty.
+    """
+    senders, refused = receive_at_parties(parties, messages, exchange)
     short = set(exchange.cohort) - set(senders) and any(side.releases for side in parties.values())
     if len(senders) < least or short:
         return Combined({}, senders, refused)
