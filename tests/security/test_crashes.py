@@ -1,7 +1,8 @@
 """Whoever dies, at whatever moment, and is started again: still one sum a round, and the same model.
 
-Everything that lasts is written by ``skinfl.files``. Each test lets the power go just before the n-th file that
-one of the members writes (just after the last), for every n; a few kill a real process there.
+Everything that lasts is written by ``skinfl.files``. Each test lets the power go just before the n-th file
+that one of the members writes (just after the last): slowly for every n, else for some. Others kill real
+processes there.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from skinfl.flower.hospital.site import Site
 from skinfl.flower.provisioning.folders import read_hospital
 from skinfl.run import CHECKPOINT
 
+EVERY = pytest.mark.parametrize("every", [6, pytest.param(1, marks=pytest.mark.slow)], ids=["some", "all"])
 PROTECTIONS = {
     "smpc": {"protection": "smpc"},
     "he": {"protection": "he", "he_scheme": "ckks-vector"},
@@ -156,13 +158,14 @@ def writes(hospitals, settings, folder, out):
     return power.writes, final_model(out)
 
 
+@EVERY
 @pytest.mark.parametrize("protection", PROTECTIONS)
-def test_a_hospital_that_goes_off_at_any_write_and_comes_back(hospitals, opened, tmp_path, protection):
+def test_a_hospital_that_goes_off_at_any_write_and_comes_back(hospitals, opened, tmp_path, protection, every):
     settings = settings_for(protection)
     folder = hospitals.folder / "hospital-1" / "state"
     count, model = writes(hospitals, settings, folder, tmp_path / "whole")
     assert count > 15
-    for at in range(count):
+    for at in range(every // 2, count, every):
         opened.sums.clear()
         with pytest.MonkeyPatch.context() as patch:
             # after a write is before the next one, but for the last
@@ -175,13 +178,16 @@ def test_a_hospital_that_goes_off_at_any_write_and_comes_back(hospitals, opened,
         assert np.array_equal(final_model(out), model)
 
 
+@EVERY
 @pytest.mark.parametrize("protection", PROTECTIONS)
-def test_a_hospital_that_goes_off_at_any_write_and_misses_the_round(hospitals, opened, tmp_path, protection):
+def test_a_hospital_that_goes_off_at_any_write_and_misses_the_round(
+    hospitals, opened, tmp_path, protection, every
+):
     """The others go on without it, or the sum is lost; nobody opens a second one."""
     settings = settings_for(protection, **({"smpc_scheme": "shamir"} if protection == "smpc" else {}))
     folder = hospitals.folder / "hospital-3" / "state"
     count, _ = writes(hospitals, settings, folder, tmp_path / "whole")
-    for at in range(0, count, 2):
+    for at in range(every // 2, count, every):
         opened.sums.clear()
         with pytest.MonkeyPatch.context() as patch:
             Power(patch, folder, at)
@@ -195,13 +201,16 @@ def test_a_hospital_that_goes_off_at_any_write_and_misses_the_round(hospitals, o
         opened.assert_one_each()
 
 
+@EVERY
 @pytest.mark.parametrize("protection", PROTECTIONS)
-def test_a_coordinator_that_goes_off_at_any_write_and_is_resumed(hospitals, opened, tmp_path, protection):
+def test_a_coordinator_that_goes_off_at_any_write_and_is_resumed(
+    hospitals, opened, tmp_path, protection, every
+):
     settings = settings_for(protection)
     whole = tmp_path / "whole"
     count, model = writes(hospitals, settings, whole, whole)
     assert count > 8
-    for at in range(count):
+    for at in range(every // 2, count, every):
         opened.sums.clear()
         out = tmp_path / f"out-{at}"
         with pytest.MonkeyPatch.context() as patch:

@@ -36,6 +36,8 @@ from skinfl.protection.words import decode_words, encode_words
 #: of whom the last sum was asked, and how often: files in the run's folder
 BEGUN = "begun.json"
 _NEWS = "news-{}.msgpack"
+#: hospitals that are asked whether a sum is proved
+_WITNESSES = 2
 
 
 class CoordinatorRoles(NamedTuple):
@@ -148,9 +150,9 @@ class RemoteTransport(Transport):
         if self._roles.opener is None:
             return self._open_at_hospitals(combined)
         opened = self._open_here(self._roles.opener, combined)
-        if opened.words is None or not self._roles.members.parties:
+        if not self._roles.members.parties:
             return opened  # without protection nothing proves a sum
-        return self._verified(opened, combined.exchange)
+        return self._verified(opened, combined.exchange, found=())
 
     def tell(self, task: Task, opened: Opened) -> None:
         # The file comes before the checkpoint: what the checkpoint says was summed can be told.
@@ -202,7 +204,8 @@ class RemoteTransport(Transport):
         return {name: answer["messages"] for name, answer in answers.items()}
 
     def _release(self, exchange: Exchange) -> Dict[str, bytes]:
-        return {name: answer["release"] for name, answer in self._ask_cohort("release", exchange).items()}
+        answers = self._ask_cohort("release", exchange)
+        return {name: answer["release"] for name, answer in answers.items() if answer["release"]}
 
     def _ask_cohort(self, kind: str, exchange: Exchange) -> Dict[str, Dict[str, Any]]:
         fields = {**self._sum(exchange), "attempt": exchange.attempt, "cohort": list(exchange.cohort)}
@@ -215,6 +218,8 @@ class RemoteTransport(Transport):
         exchange, reasons = combined.exchange, []
         unproved = 0
         for name in combined.senders:
+            if unproved == _WITNESSES:  # to ask more would only cost them openings
+                break
             fields = {**self._sum(exchange), "combined": combined.messages}
             requests = {name: self._request("open", name, fields)}
             for _, answer in self._ask("open", exchange.round, requests, self._timeouts.other):
@@ -225,7 +230,10 @@ class RemoteTransport(Transport):
                         raise MessageError(name, "it opened the sum of other hospitals")
                     words = decode_words(answer["dtype"], answer["words"])
                     (aggregator,) = self._roles.aggregators.values()
-                    return aggregator.read_sum(words, combined.senders, exchange, combined.messages)
+                    opened = aggregator.read_sum(words, combined.senders, exchange, combined.messages)
+                    return self._verified(opened, exchange, found=(name,))
+                except UnprovedSum:
+                    raise
                 except SkinflError as error:
                     reasons.append(f"{name}: {error}")
                     unproved += UnprovedSum.MARK in str(error)
@@ -249,21 +257,31 @@ class RemoteTransport(Transport):
                 f"{error}; the last round is kept, resume when they are connected again"
             ) from None
 
-    def _verified(self, opened: Opened, exchange: Exchange) -> Opened:
-        """Return a sum that a hospital finds proved; the coordinator holds no key to do so itself."""
-        assert opened.words is not None, "there is something to prove"
+    def _verified(self, opened: Opened, exchange: Exchange, found: Tuple[str, ...]) -> Opened:
+        """Return a sum that hospitals find proved; the coordinator holds no key to do so itself.
+
+        ``found``: who has vouched for it so far. One may lie either way, so two are asked, and more where
+        they differ. Whatever they say, each hospital looks for itself before it trains on.
+        """
+        assert opened.words is not None, "every opener gives the words that it opened"
         dtype, words = encode_words(opened.words)
-        reasons = []
-        for name in opened.senders:
+        proved = len(found)
+        reasons: List[str] = []
+        for name in (name for name in opened.senders if name not in found):
+            if max(proved, len(reasons)) >= _WITNESSES and proved != len(reasons):
+                break
             fields = {**self._sum(exchange), "senders": list(opened.senders), "dtype": dtype}
             requests = {name: self._request("verify", name, fields, words)}
             for _, answer in self._ask("verify", exchange.round, requests, self._timeouts.other):
+                if isinstance(answer, NoAnswer):
+                    continue
                 if not isinstance(answer, SkinflError) and answer["proved"]:
-                    return opened
-                reasons.append(f"{name}: {answer if isinstance(answer, SkinflError) else 'not proved'}")
-        raise UnprovedSum(
-            f"round {exchange.round}: {UnprovedSum.MARK} to any hospital ({'; '.join(reasons)})"
-        )
+                    proved += 1
+                else:
+                    reasons.append(f"{name}: {answer if isinstance(answer, SkinflError) else 'not proved'}")
+        if proved > len(reasons):
+            return opened
+        raise UnprovedSum(f"the sum of round {exchange.round} {UnprovedSum.MARK} ({'; '.join(reasons)})")
 
     def _begun(self, exchange: Exchange) -> Optional[Dict[str, Any]]:
         """Return of whom this very sum was asked before a restart, None where it was not."""

@@ -10,7 +10,7 @@ or refuses.
 
 from __future__ import annotations
 
-from typing import Any, Dict, Mapping, NamedTuple, Optional, Tuple
+from typing import Any, Dict, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 import msgpack
 
@@ -34,19 +34,19 @@ FAILED_OPENINGS = 8
 class Consent(NamedTuple):
     """What a hospital knows of the sum that it contributed to last, of one kind.
 
-    ``subject``: what the sum is of, for the ledger. ``release`` belongs to the last attempt.
+    ``subjects``: what the sum is of, for the ledger. ``release`` belongs to the last attempt.
     """
 
-    subject: str
+    subjects: Tuple[str, ...]
     exchange: Exchange
     release: bytes
 
 
-def keep(run: Run, kind: str, subject: str, last: Contribution, release: bytes) -> None:
+def keep(run: Run, kind: str, subjects: Tuple[str, ...], last: Contribution, release: bytes) -> None:
     """Keep a contribution before it is answered, and what consent to its sum consists of."""
     side = {f"side/{name}": array for name, array in last.side.items()}
     run.store.write_arrays(f"kept-{kind}", {"vector": last.vector, **side})
-    _write(run, kind, Consent(subject, last.exchange, release))
+    _write(run, kind, Consent(subjects, last.exchange, release))
 
 
 def contributed(run: Run, kind: str, round: int) -> Optional[Consent]:
@@ -63,7 +63,7 @@ def contributed(run: Run, kind: str, round: int) -> Optional[Consent]:
         tuple(found["cohort"]),
         found["attempt"],
     )
-    return Consent(found["subject"], exchange, found["release"])
+    return Consent(tuple(found["subjects"]), exchange, found["release"])
 
 
 def protect_again(folder: HospitalFolder, run: Run, fields: Dict[str, Any]) -> bytes:
@@ -104,7 +104,7 @@ def release(folder: HospitalFolder, run: Run, fields: Dict[str, Any]) -> bytes:
 
     def make() -> bytes:
         check_others(folder, cohort, f"the sum of round {round}")
-        ledger_of(folder).admit(f"sum of {known.subject}", cohort)
+        admit(folder, [f"sum of {subject}" for subject in known.subjects], cohort)
         return protocol.encode_answer({"release": known.release})
 
     return run.store.once(f"release-{kind}", round, digest_of(fields), make)
@@ -123,7 +123,7 @@ def combine(folder: HospitalFolder, run: Run, fields: Dict[str, Any]) -> bytes:
     answered = run.store.answered(f"combine-{kind}")
     if answered is not None and answered.round == round and answered.request == request:
         return answered.answer
-    exchange, subject = _asked_of_party(run, kind, round)
+    exchange, subjects = _asked_of_party(run, kind, round)
     sides = []
     refused: Dict[str, str] = {}
     for party, messages in fields["messages"].items():
@@ -145,8 +145,7 @@ def combine(folder: HospitalFolder, run: Run, fields: Dict[str, Any]) -> bytes:
         return protocol.encode_answer({"sums": {}, "refused": refused})
 
     def make() -> bytes:
-        if subject:
-            ledger_of(folder).admit(f"sum of {subject}", senders)
+        admit(folder, [f"sum of {subject}" for subject in subjects], senders)
         sums = {party: side.combine(senders, exchange) for party, side in sides}
         return protocol.encode_answer({"sums": sums, "refused": {}})
 
@@ -202,9 +201,11 @@ def digest_of(fields: Mapping[str, Any]) -> str:
     return keys.digest(msgpack.packb(sorted(fields.items()), use_bin_type=True))
 
 
-def ledger_of(folder: HospitalFolder) -> Ledger:
-    """Return what the hospital has taken part in, in all runs."""
-    return Ledger(folder.state, folder.minimum_others, folder.name)
+def admit(folder: HospitalFolder, subjects: Sequence[str], cohort: Sequence[str]) -> None:
+    """Note what the hospital takes part in, and with whom; see :meth:`.ledger.Ledger.admit`."""
+    ledger = Ledger(folder.state, folder.minimum_others, folder.name)
+    for subject in subjects:
+        ledger.admit(subject, cohort)
 
 
 def _write(run: Run, kind: str, consent: Consent) -> None:
@@ -212,7 +213,7 @@ def _write(run: Run, kind: str, consent: Consent) -> None:
     run.store.write(
         f"consent-{kind}",
         {
-            "subject": consent.subject,
+            "subjects": list(consent.subjects),
             "round": exchange.round,
             "task": exchange.task,
             "base": exchange.base,
@@ -230,14 +231,14 @@ def _contributed(folder: HospitalFolder, run: Run, kind: str, round: int) -> Con
     return found
 
 
-def _asked_of_party(run: Run, kind: str, round: int) -> Tuple[Exchange, str]:
-    """Return the exchange to hold others' messages against, and what its sum is of, empty if unknown.
+def _asked_of_party(run: Run, kind: str, round: int) -> Tuple[Exchange, Tuple[str, ...]]:
+    """Return the exchange to hold others' messages against, and what its sum is of, nothing if unknown.
 
     A party that was asked to contribute knows the task; one that was not holds the messages against each
     other.
     """
     known = contributed(run, kind, round)
     if known is None:
-        return Exchange(run.name, round, run.layouts[kind]), ""
+        return Exchange(run.name, round, run.layouts[kind]), ()
     secret, own = run.keying().secret(run.own), known.exchange
-    return own._replace(task=keyed(secret, own.task), base=keyed(secret, own.base)), known.subject
+    return own._replace(task=keyed(secret, own.task), base=keyed(secret, own.base)), known.subjects

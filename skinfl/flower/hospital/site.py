@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from skinfl.errors import SkinflError
+from skinfl.errors import MessageError, SkinflError
 from skinfl.flower import protocol
 from skinfl.flower.hospital import adding
 from skinfl.flower.hospital.membership import end_run, open_run
@@ -38,7 +38,10 @@ class Site:
             return protocol.encode_refusal(str(error))
 
     def _answer(self, request: bytes, server: bytes) -> bytes:
-        kind, fields = protocol.decode_request(request, self._folder.limits.message_bytes)
+        limit = self._folder.limits.message_bytes
+        kind, fields = protocol.decode_request(request, limit)
+        if len(server) > limit:
+            raise MessageError(protocol.COORDINATOR, f"it brings {len(server)} bytes, {limit} are the limit")
         with locked(self._folder.state, "site"):
             if kind == "join":
                 return self._trainer().join(fields, request)

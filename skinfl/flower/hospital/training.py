@@ -20,7 +20,7 @@ from skinfl.federation.common import NO_ROUND, STATISTICS_ROUND, CommonState
 from skinfl.federation.hospital import HospitalAgent, OwnFigures
 from skinfl.federation.rules import EVALUATE, STATISTICS, TRAIN, Rules, Task
 from skinfl.flower import keys, protocol
-from skinfl.flower.hospital.adding import digest_of, keep, ledger_of
+from skinfl.flower.hospital.adding import admit, digest_of, keep
 from skinfl.flower.hospital.following import follow, held
 from skinfl.flower.hospital.joining import join, network
 from skinfl.flower.hospital.membership import Run, check_others
@@ -46,15 +46,15 @@ class Trainer:
         """Answer with the protected sums of pixels and class counts."""
 
         def make() -> bytes:
-            train, _ = self._data(run.settings)
+            train, test = self._data(run.settings)
             agent, rules, common = self._prepared(run, train)
             if common.round != NO_ROUND:
                 raise ProtectionError(f"{self.name} knows the statistics of run {run.name[:8]} already")
             task = Task(STATISTICS, STATISTICS_ROUND, common, rules.hospitals)
-            subject = f"statistics {_identity(train)}"
-            ledger_of(self._folder).admit(subject, rules.hospitals)
+            subjects = (f"statistics of {_identity(train, test)}",)
+            admit(self._folder, subjects, rules.hospitals)
             protected = agent.statistics(train, task)
-            return self._kept(run, agent, task, subject, protected.messages, protected.release, None)
+            return self._kept(run, agent, task, subjects, protected.messages, protected.release, None)
 
         return run.store.once("statistics", STATISTICS_ROUND, digest_of(fields), make)
 
@@ -74,13 +74,13 @@ class Trainer:
             if common.begun.class_weights is not None:
                 self._folder.check_class_weights(common.begun.class_weights.tolist())
             task = Task(TRAIN, round, common, participants, fields["evaluate"])
-            subject = f"model {common.model_digest} on {_identity(train)}"
-            ledger_of(self._folder).admit(subject, participants)
+            subjects = self._subjects(task, train, test)
+            admit(self._folder, subjects, participants)
             before = _restore(run.store, agent, round)
             update = agent.train(train, task, test)
             run.store.write_arrays("before", before)
             run.store.write_arrays("after", {**agent.state(), "round": np.asarray(round)})
-            return self._kept(run, agent, task, subject, update.messages, update.release, update.figures)
+            return self._kept(run, agent, task, subjects, update.messages, update.release, update.figures)
 
         return run.store.once("train", round, digest_of(fields), make)
 
@@ -96,15 +96,23 @@ class Trainer:
             if not STATISTICS_ROUND <= common.round <= round:
                 raise ProtectionError(f"{self.name} holds the model after round {common.round}, not {round}")
             task = Task(EVALUATE, round, common, participants)
-            subject = f"evaluation of {common.model_digest} on {_identity(test)}"
-            ledger_of(self._folder).admit(subject, participants)
+            subjects = self._subjects(task, train, test)
+            admit(self._folder, subjects, participants)
             state = run.store.read_arrays("after")
             if state is not None:
                 agent.load_state(_without_round(state))
             update = agent.report(test, task)
-            return self._kept(run, agent, task, subject, update.messages, update.release, update.figures)
+            return self._kept(run, agent, task, subjects, update.messages, update.release, update.figures)
 
         return run.store.once("evaluate", round, digest_of(fields), make)
+
+    def _subjects(self, task: Task, train: LesionDataset, test: LesionDataset) -> Tuple[str, ...]:
+        """Return what the ledger knows a task by: no run, round or setting in it, which cost nothing."""
+        what = f"{task.common.model_digest} on {_identity(train, test)}"
+        evaluation = f"evaluation of {what}"
+        if task.kind == EVALUATE:
+            return (evaluation,)
+        return (f"model {what}", *((evaluation,) if task.evaluate else ()))
 
     def _check_participants(self, run: Run, participants: Tuple[str, ...], where: str) -> None:
         check_others(self._folder, participants, where)
@@ -134,14 +142,14 @@ class Trainer:
         run: Run,
         agent: HospitalAgent,
         task: Task,
-        subject: str,
+        subjects: Tuple[str, ...],
         messages: Dict[str, bytes],
         release: bytes,
         figures: Optional[OwnFigures],
     ) -> bytes:
         """Keep what was contributed and return the answer, with own figures only where they may go out."""
         assert agent.last is not None, "a contribution was just made"
-        keep(run, task.kind, subject, agent.last, release)
+        keep(run, task.kind, subjects, agent.last, release)
         shown = None
         if figures is not None and self._folder.own_figures:
             shown = {**figures._asdict(), "loss": figures.loss if task.kind == TRAIN else None}
@@ -162,10 +170,10 @@ class Trainer:
         return data.subset(split.train), data.subset(split.test)
 
 
-def _identity(dataset: LesionDataset) -> str:
-    """Return what identifies photographs and their labels, however large they are decoded."""
-    pairs = sorted(zip(map(str, dataset.image_ids), map(int, dataset.labels)))
-    return wire.fingerprint(dataset.classes, pairs)
+def _identity(*parts: LesionDataset) -> str:
+    """Return what identifies photographs and their labels, however they are split or decoded."""
+    pairs = sorted(pair for part in parts for pair in zip(map(str, part.image_ids), map(int, part.labels)))
+    return wire.fingerprint(parts[0].classes, pairs)
 
 
 def _restore(store: RunStore, agent: HospitalAgent, round: int) -> Dict[str, np.ndarray]:
