@@ -206,9 +206,7 @@ class HostileCoordinator:
 
     def evaluate(self, hospital: str, news: bytes = b"", **changes: Any) -> Dict[str, Any]:
         """Ask for the metrics of the model after ``news``; ``changes`` replace fields of the request."""
-        return self.ask(
-            "evaluate", hospital, {"round": 1, "participants": list(self.names), **changes}, news
-        )
+        return self.ask("evaluate", hospital, {"round": 1, "participants": list(self.names), **changes}, news)
 
     def protect(self, hospital: str, cohort: Sequence[str], attempt: int = 1, **changes: Any) -> Any:
         """Ask to protect the last contribution once more, for a smaller cohort."""
@@ -313,7 +311,9 @@ class HostileCoordinator:
         """Return where the first layer's weights lie in an update."""
         return next(iter(self.rules.contribution.slices().values()))
 
-    def ciphertexts(self, messages: Messages, hospital: str, exchange: Optional[Exchange] = None) -> List[Any]:
+    def ciphertexts(
+        self, messages: Messages, hospital: str, exchange: Optional[Exchange] = None
+    ) -> List[Any]:
         """Return the SEAL ciphertexts in a hospital's message, as the aggregator may read them."""
         aggregator = self.roles.aggregators[AGGREGATOR]
         envelope = wire.parse(messages[hospital][AGGREGATOR])

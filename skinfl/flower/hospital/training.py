@@ -6,7 +6,7 @@ The very same :class:`~skinfl.federation.hospital.HospitalAgent` works here as o
 from __future__ import annotations
 
 import secrets
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Dict, NamedTuple, Optional, Tuple
 
 import numpy as np
 import torch
@@ -30,6 +30,18 @@ from skinfl.protection import wire
 from skinfl.settings import Settings, from_mapping
 
 
+class Images(NamedTuple):
+    """A hospital's own images, and what identifies the photographs that training images are taken from.
+
+    A coordinator chooses how test images are held out, and could have many sets of training images that are
+    nearly alike; what they are taken from stays the same.
+    """
+
+    train: LesionDataset
+    test: LesionDataset
+    identity: str
+
+
 class Trainer:
     """One hospital's own images and what is computed on them."""
 
@@ -39,22 +51,21 @@ class Trainer:
 
     def join(self, fields: Dict[str, Any], request: bytes) -> bytes:
         """Join a run, see :func:`skinfl.flower.hospital.joining.join`."""
-        train, _ = self._data(from_mapping(fields["settings"]))
-        return join(self._folder, fields, keys.digest(request), train)
+        images = self._data(from_mapping(fields["settings"]))
+        return join(self._folder, fields, keys.digest(request), images.train)
 
     def statistics(self, run: Run, fields: Dict[str, Any]) -> bytes:
         """Answer with the protected sums of pixels and class counts."""
 
         def make() -> bytes:
-            train, _ = self._data(run.settings)
-            agent, rules, common = self._prepared(run, train)
+            images = self._data(run.settings)
+            agent, rules, common = self._prepared(run, images.train)
             if common.round != NO_ROUND:
                 raise ProtectionError(f"{self.name} knows the statistics of run {run.name[:8]} already")
             task = Task(STATISTICS, STATISTICS_ROUND, common, rules.hospitals)
-            subject = f"statistics {_identity(train)}"
-            ledger_of(self._folder).admit(subject, rules.hospitals)
-            protected = agent.statistics(train, task)
-            return self._kept(run, agent, task, subject, protected.messages, protected.release, None)
+            subjects = self._admitted(task, images)
+            protected = agent.statistics(images.train, task)
+            return self._kept(run, agent, task, subjects, protected.messages, protected.release, None)
 
         return run.store.once("statistics", STATISTICS_ROUND, digest_of(fields), make)
 
@@ -64,8 +75,8 @@ class Trainer:
         self._check_participants(run, participants, f"round {round}")
 
         def make() -> bytes:
-            train, test = self._data(run.settings)
-            agent, rules, own = self._prepared(run, train)
+            images = self._data(run.settings)
+            agent, rules, own = self._prepared(run, images.train)
             common = follow(self._folder, run, rules, agent.side, own, news)
             if not STATISTICS_ROUND <= common.round < round:
                 raise ProtectionError(
@@ -74,13 +85,12 @@ class Trainer:
             if common.begun.class_weights is not None:
                 self._folder.check_class_weights(common.begun.class_weights.tolist())
             task = Task(TRAIN, round, common, participants, fields["evaluate"])
-            subject = f"model {common.model_digest} on {_identity(train)}"
-            ledger_of(self._folder).admit(subject, participants)
+            subjects = self._admitted(task, images)
             before = _restore(run.store, agent, round)
-            update = agent.train(train, task, test)
+            update = agent.train(images.train, task, images.test)
             run.store.write_arrays("before", before)
             run.store.write_arrays("after", {**agent.state(), "round": np.asarray(round)})
-            return self._kept(run, agent, task, subject, update.messages, update.release, update.figures)
+            return self._kept(run, agent, task, subjects, update.messages, update.release, update.figures)
 
         return run.store.once("train", round, digest_of(fields), make)
 
@@ -90,19 +100,18 @@ class Trainer:
         self._check_participants(run, participants, f"the evaluation after round {round}")
 
         def make() -> bytes:
-            train, test = self._data(run.settings)
-            agent, rules, own = self._prepared(run, train)
+            images = self._data(run.settings)
+            agent, rules, own = self._prepared(run, images.train)
             common = follow(self._folder, run, rules, agent.side, own, news)
             if not STATISTICS_ROUND <= common.round <= round:
                 raise ProtectionError(f"{self.name} holds the model after round {common.round}, not {round}")
             task = Task(EVALUATE, round, common, participants)
-            subject = f"evaluation of {common.model_digest} on {_identity(test)}"
-            ledger_of(self._folder).admit(subject, participants)
+            subjects = self._admitted(task, images)
             state = run.store.read_arrays("after")
             if state is not None:
                 agent.load_state(_without_round(state))
-            update = agent.report(test, task)
-            return self._kept(run, agent, task, subject, update.messages, update.release, update.figures)
+            update = agent.report(images.test, task)
+            return self._kept(run, agent, task, subjects, update.messages, update.release, update.figures)
 
         return run.store.once("evaluate", round, digest_of(fields), make)
 
@@ -129,37 +138,46 @@ class Trainer:
         )
         return agent, rules, common
 
+    def _admitted(self, task: Task, images: Images) -> Tuple[str, ...]:
+        """Return what a task's sum tells of, for the ledger, which admits it with the participants."""
+        subjects = (f"statistics of {images.identity}",) if task.kind == STATISTICS else task.subjects
+        for subject in subjects:
+            ledger_of(self._folder).admit(subject, task.participants)
+        return subjects
+
     def _kept(
         self,
         run: Run,
         agent: HospitalAgent,
         task: Task,
-        subject: str,
+        subjects: Tuple[str, ...],
         messages: Dict[str, bytes],
         release: bytes,
         figures: Optional[OwnFigures],
     ) -> bytes:
         """Keep what was contributed and return the answer, with own figures only where they may go out."""
         assert agent.last is not None, "a contribution was just made"
-        keep(run, task.kind, subject, agent.last, release)
+        keep(run, task.kind, subjects, agent.last, release)
         shown = None
         if figures is not None and self._folder.own_figures:
             shown = {**figures._asdict(), "loss": figures.loss if task.kind == TRAIN else None}
         return protocol.encode_answer({"messages": messages, "figures": shown})
 
-    def _data(self, settings: Settings) -> Tuple[LesionDataset, LesionDataset]:
+    def _data(self, settings: Settings) -> Images:
         """Return training and test images, from this hospital's own folders."""
         folder = self._folder
         cache = folder.path / "cache"
         data = load(folder.data, image_size=settings.image_size, cache_dir=cache)
+        own = _identity(data)
         if folder.test_data is not None:
             if not folder.test_data.is_dir():
                 raise DataError(f"{folder.test_data} is no folder: mend test_data of {folder.name}")
             if not any(folder.test_data.iterdir()):  # a hospital without test images
-                return data, data.subset([])
-            return data, load(folder.test_data, image_size=settings.image_size, cache_dir=cache)
+                return Images(data, data.subset([]), own)
+            test = load(folder.test_data, image_size=settings.image_size, cache_dir=cache)
+            return Images(data, test, own)
         split = train_test_split(data, test_fraction=settings.test_fraction, seed=settings.seed)
-        return data.subset(split.train), data.subset(split.test)
+        return Images(data.subset(split.train), data.subset(split.test), own)
 
 
 def _identity(dataset: LesionDataset) -> str:
