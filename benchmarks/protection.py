@@ -32,7 +32,7 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tu
 import numpy as np
 
 from skinfl.protection import build_protection
-from skinfl.protection.base import Exchange, Protection, Roles
+from skinfl.protection.base import Exchange, Protected, Protection, Roles
 from skinfl.protection.layout import Layout, Segment
 
 BFV = {"he_scheme": "bfv"}
@@ -133,15 +133,16 @@ class Tracker:
 
 
 def combine(
-    roles: Roles, messages: Dict[str, Dict[str, bytes]], exchange: Exchange
+    roles: Roles, protected: Dict[str, Protected], exchange: Exchange
 ) -> Tuple[Dict[str, bytes], float]:
     """Have every party add; return the sums and the busiest party's seconds."""
     combined, longest = {}, 0.0
     for party, side in roles.aggregators.items():
         started = time.process_time()
-        for by_party in messages.values():
-            side.receive(by_party[party], exchange)
-        combined[party] = side.combine(list(messages), exchange)
+        for sent in protected.values():
+            side.receive(sent.messages[party], exchange)
+        releases = {name: sent.release for name, sent in protected.items()}
+        combined[party] = side.combine(list(protected), exchange, releases)
         longest = max(longest, time.process_time() - started)
     return combined, longest
 
@@ -191,9 +192,9 @@ def measure_own(name: str, params: int, hospitals: int, repeats: int) -> Dict[st
     times: List[Times] = []
     for number in range(1, max(1, repeats // 4) + 1):
         exchange = Exchange("run", number, layout)
-        messages = {h: roles.hospitals[h].protect(v, exchange).messages for h, v in zip(names, vectors)}
-        up = np.mean([sum(map(len, m.values())) for m in messages.values()])
-        combined, seconds = combine(roles, messages, exchange)
+        protected = {h: roles.hospitals[h].protect(v, exchange) for h, v in zip(names, vectors)}
+        up = np.mean([len(p.release) + sum(map(len, p.messages.values())) for p in protected.values()])
+        combined, seconds = combine(roles, protected, exchange)
         started = time.process_time()
         opened = roles.opener.open(combined, exchange)
         ended = time.process_time()
@@ -209,8 +210,8 @@ def measure_own(name: str, params: int, hospitals: int, repeats: int) -> Dict[st
         for side in roles.hospitals.values():
             side.set_ranges(clips)
     exchange = Exchange("exact", 1, layout)
-    messages = {h: roles.hospitals[h].protect(v, exchange).messages for h, v in zip(names, vectors)}
-    opened = roles.opener.open(combine(roles, messages, exchange)[0], exchange)
+    protected = {h: roles.hospitals[h].protect(v, exchange) for h, v in zip(names, vectors)}
+    opened = roles.opener.open(combine(roles, protected, exchange)[0], exchange)
     expected = rounded_sum(protection, vectors, layout, clips)
     return row(
         name,

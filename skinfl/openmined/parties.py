@@ -16,9 +16,9 @@ from skinfl.openmined.hook import add_worker, forget_worker
 from skinfl.protection import wire
 from skinfl.protection.base import AggregatorSide, Exchange
 from skinfl.protection.encoder import BLOCK
+from skinfl.protection.prg import Stream
 from skinfl.protection.sealing import Writer
 from skinfl.protection.smpc.additive import AdditiveParty
-from skinfl.protection.smpc.prg import Stream
 
 
 class PySyftAdditiveParty(AdditiveParty):

@@ -47,7 +47,7 @@ from skinfl.errors import UnprovedSum
 from skinfl.protection.base import Exchange
 from skinfl.protection.encoder import BLOCK, Decoded, Encoder, Tally
 from skinfl.protection.layout import Layout
-from skinfl.protection.smpc.prg import Stream
+from skinfl.protection.prg import Stream
 from skinfl.protection.trailer import LARGEST_WORD, PRIME, Trailer
 
 #: integers in a row. With limbs of 9 bits and integers of 32 a row's sum stays below 2^53: exact in float64
@@ -191,6 +191,10 @@ class Authenticated(Encoder):
         form.add(share)
         tag = (form.value() + self._authenticator.mask(exchange, self._sender)) % PRIME
         yield np.concatenate([share, self.trailer.encode_tag(tag)]).astype(self.dtype)
+
+    def fits(self, number: int, layout: Layout) -> bool:
+        """Say whether a sum of ``layout`` may have so many words."""
+        return self.inner.fits(number, layout)
 
     def decode(self, words: np.ndarray, layout: Layout, senders: int) -> Decoded:
         """Return what the words of a sum stand for."""

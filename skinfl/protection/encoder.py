@@ -86,9 +86,13 @@ class Encoder(ABC):
         a count larger than 2^22.
         """
 
+    def fits(self, number: int, layout: Layout) -> bool:
+        """Say whether a sum of ``layout`` may have so many words, under what is agreed now or was before."""
+        return number == self.size(layout)
+
     @abstractmethod
     def decode(self, words: np.ndarray, layout: Layout, senders: int) -> Decoded:
-        """Return what the words of a sum of so many senders stand for: signed, shape ``(size(layout),)``.
+        """Return what the words of a sum of so many senders stand for: signed, as many as :meth:`fits`.
 
         Raises :class:`~skinfl.errors.ProtectionError` for a word that no such sum has.
         """

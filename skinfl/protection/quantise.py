@@ -38,7 +38,7 @@ from skinfl.protection.encoder import (
 )
 from skinfl.protection.fixedpoint import DEFAULT_PRECISION, FixedPoint
 from skinfl.protection.layout import Layout
-from skinfl.protection.smpc.prg import Stream, new_seed
+from skinfl.protection.prg import Stream, new_seed
 from skinfl.protection.trailer import Trailer
 
 BITS = (8, 12, 16)
@@ -209,9 +209,21 @@ class Quantiser(Encoder):
         """Return how many integers a vector of ``layout`` becomes under the ranges agreed now."""
         return self.encoding.size(layout, self.agreement(layout))
 
+    def fits(self, number: int, layout: Layout) -> bool:
+        """Say whether a sum of ``layout`` may have so many words: with ranges agreed, or in a first round."""
+        return any(number == self.encoding.size(layout, agreement) for agreement in ("", "agreed"))
+
     def decode(self, words: np.ndarray, layout: Layout, senders: int) -> Decoded:
-        """Return what the words of a sum under the ranges agreed now stand for."""
-        return self.encoding.decode(words, layout, senders, self.agreement(layout))
+        """Return what the words of a sum stand for.
+
+        Agreed ranges are in the sum, so that only whether there were some matters, and that shows in the
+        number of words: the sum may be older than the ranges that this hospital was told. In tiny layouts
+        where both have as many, it is taken for a sum under the ranges agreed now.
+        """
+        agreement = self.agreement(layout)
+        if len(words) != self.encoding.size(layout, agreement):
+            agreement = "" if agreement else "agreed"
+        return self.encoding.decode(words, layout, senders, agreement)
 
     def blocks(self, vector: np.ndarray, exchange: Exchange, tally: Tally) -> Iterator[np.ndarray]:
         """Yield the integers of ``vector`` in order but for the trailer, int64, each in ``0 .. largest``.

@@ -117,11 +117,9 @@ class EncodingHospital(HospitalSide):
         self._encoder = Authenticated(encoder, self._authenticator, name)
 
     def verify(self, words: np.ndarray, senders: Sequence[str], exchange: Exchange) -> Opened:
-        """Return what the words stand for, once they are proved to be the senders' sum.
-
-        To be asked before :meth:`set_ranges` is told what this very sum says.
-        """
+        """Return what the words stand for, once they are proved to be the senders' sum."""
         encoder, layout = self._encoder, exchange.layout
+        size = words.size if encoder.fits(words.size, layout) else encoder.size(layout)
         return proved(
             words,
             senders,
@@ -129,7 +127,7 @@ class EncodingHospital(HospitalSide):
             session=self._session,
             authenticator=self._authenticator,
             trailer=encoder.trailer,
-            size=encoder.size(layout),
+            size=size,
             decode=lambda checked: encoder.decode(checked, layout, len(senders)),
         )
 
@@ -242,6 +240,14 @@ class Party(AggregatorSide, Generic[Content]):
         """Return the length of a sum's body where it is known, else 0."""
         return 0
 
+    def take_releases(
+        self, senders: Tuple[str, ...], exchange: Exchange, releases: Mapping[str, bytes]
+    ) -> None:
+        """Check and keep what :meth:`add` needs besides, where :attr:`releases` says that it needs anything.
+
+        Raises :class:`~skinfl.errors.ProtectionError`, on which nothing of the round is lost.
+        """
+
     def receive(self, message: bytes, exchange: Exchange) -> str:
         """Check and keep one hospital's message; return its sender.
 
@@ -293,6 +299,7 @@ class Party(AggregatorSide, Generic[Content]):
                 f"a sum of {len(names)} hospital(s) would show a single update: "
                 f"at least {self.session.minimum} must take part"
             )
+        self.take_releases(names, exchange, releases or {})
         header = wire.Header(
             self.session.scheme,
             "sum",

@@ -34,6 +34,17 @@ _CHECKSUM = 4
 _STEP = 1 << 18
 
 
+def agree(private: X25519PrivateKey, peer: bytes) -> bytes:
+    """Return the secret that ``private`` and the holder of the public key ``peer`` have in common.
+
+    Raises :class:`~skinfl.errors.ProtectionError` for what is no public key, or one that gives no secret.
+    """
+    try:
+        return private.exchange(X25519PublicKey.from_public_bytes(peer))
+    except (ValueError, TypeError) as error:
+        raise ProtectionError(f"a public key in the directory is not a valid X25519 key: {error}") from error
+
+
 class Writer(ABC):
     """Takes a message's body piece by piece and gives the finished message."""
 
@@ -109,12 +120,7 @@ class Channel(Link):
     """An authenticated, encrypted link between the holders of two X25519 keys."""
 
     def __init__(self, private: X25519PrivateKey, peer: bytes):
-        try:
-            self._secret = private.exchange(X25519PublicKey.from_public_bytes(peer))
-        except (ValueError, TypeError) as error:
-            raise ProtectionError(
-                f"a public key in the directory is not a valid X25519 key: {error}"
-            ) from error
+        self._secret = agree(private, peer)
 
     class _Writer(Writer):
         def __init__(self, head: bytes, reserve: int, cipher: Cipher):

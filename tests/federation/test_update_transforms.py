@@ -71,11 +71,16 @@ def send(protection, make, layout, vectors, round=1, roles=None):
     """Return what the server's halves give of the opened sum, the figures, and the roles."""
     roles = roles or protection.setup(HOSPITALS)
     exchange = Exchange("run", round, make().layout(layout))
+    releases = {}
     for name, vector in vectors.items():
         sent = make().at_hospital(vector, at_hospital(layout, round, name))
-        for party, message in roles.hospitals[name].protect(sent, exchange).messages.items():
+        protected = roles.hospitals[name].protect(sent, exchange)
+        releases[name] = protected.release
+        for party, message in protected.messages.items():
             roles.aggregators[party].receive(message, exchange)
-    combined = {party: side.combine(HOSPITALS, exchange) for party, side in roles.aggregators.items()}
+    combined = {
+        party: side.combine(HOSPITALS, exchange, releases) for party, side in roles.aggregators.items()
+    }
     opened = roles.opener.open(combined, exchange)
     for side in roles.hospitals.values():
         if opened.ranges is not None:

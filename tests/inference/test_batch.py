@@ -9,10 +9,11 @@ from skinfl.errors import MessageError, ModelError, ProtectionError
 from skinfl.inference.circuit import batch
 from skinfl.inference.circuit.batch import BatchCircuit
 from skinfl.inference.circuit.network import Bounds
-from skinfl.inference.circuit.residues import from_residues, residues
+from skinfl.inference.circuit.residues import from_residues
 from skinfl.inference.ckks import Ckks, read
 from skinfl.inference.clinic.client import BatchClient
 from skinfl.protection.he import seal
+from skinfl.protection.he.residues import residues
 from skinfl.protection.he.standard import MODULUS_BITS
 from skinfl.seeds import numpy_rng
 
@@ -141,7 +142,7 @@ def test_another_form_of_serialisation_is_refused(monkeypatch, blob):
     values = np.zeros((2, 2, 4096), np.uint64)
     values[:, :, 0] = 1
     ciphertext = from_residues(values, ckks, 0, 2.0**20)
-    monkeypatch.setattr("skinfl.inference.circuit.residues.seal.dump", lambda _: blob)
+    monkeypatch.setattr("skinfl.protection.he.residues.dump", lambda _: blob)
     with pytest.raises(ProtectionError, match="serialises otherwise"):
         residues(ciphertext)
 

@@ -29,6 +29,27 @@ def vectors(number: int, layout: Layout = LAYOUT, seed: int = 0, scale: float = 
     return {name: rng.normal(0, scale, layout.size).astype(np.float32) for name in hospitals(number)}
 
 
+def needs_releases(roles: Roles) -> bool:
+    """Tell whether what hospitals send is masked, so that exactly those asked can be added."""
+    return any(side.releases for side in roles.aggregators.values())
+
+
+def combine(
+    roles: Roles,
+    protected: Dict[str, Protected],
+    senders: Sequence[str],
+    exchange: Exchange,
+    lost: Sequence[str] = (),
+) -> Dict[str, bytes]:
+    """Have the parties add what they received."""
+    releases = {name: result.release for name, result in protected.items()}
+    return {
+        party: side.combine(senders, exchange, releases)
+        for party, side in roles.aggregators.items()
+        if party not in lost
+    }
+
+
 def run_round(
     protection: Protection,
     values: Dict[str, np.ndarray],
@@ -41,14 +62,15 @@ def run_round(
 ) -> Round:
     """Protect, combine and open; ``senders`` survive to the sum, the parties in ``lost`` don't answer."""
     roles = roles or protection.setup(list(values))
-    exchange = Exchange("run", number, layout)
-    protected = {name: roles.hospitals[name].protect(v, exchange) for name, v in values.items()}
+    senders = list(values) if senders is None else senders
+    exchange = Exchange("run", number, layout, cohort=tuple(senders))
+    asked = senders if needs_releases(roles) else values
+    protected = {name: roles.hospitals[name].protect(values[name], exchange) for name in asked}
     for name, result in protected.items():
         assert set(result.messages) == set(roles.aggregators)
         for party, message in result.messages.items():
             assert roles.aggregators[party].receive(message, exchange) == name
-    senders = list(values) if senders is None else senders
-    combined = {p: a.combine(senders, exchange) for p, a in roles.aggregators.items() if p not in lost}
+    combined = combine(roles, protected, senders, exchange, lost)
     opened = roles.opener.open(combined, exchange)
     plain = np.sum([values[name].astype(np.float64) for name in senders], axis=0)
     return Round(opened, protected, combined, plain)

@@ -10,9 +10,9 @@ from skinfl.protection import build_protection, keys
 from skinfl.protection.base import Exchange, Roles
 from skinfl.protection.he import seal
 from skinfl.protection.layout import Layout, Segment
+from skinfl.protection.prg import Stream
 from skinfl.protection.smpc.additive import AdditiveParty
 from skinfl.protection.smpc.field import Field, UniformElements
-from skinfl.protection.smpc.prg import Stream
 
 SIZE = 60_000
 WIDE = Layout([Segment("w", SIZE)])

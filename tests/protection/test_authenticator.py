@@ -324,6 +324,26 @@ def test_clipped_shares_travel_with_the_sum(choice):
     assert checked.clipped == result.opened.clipped
 
 
+@pytest.mark.parametrize("bits", [8, 12, 16])
+def test_sums_are_proved_whatever_ranges_a_hospital_was_told(bits):
+    """One that comes late has none yet, one that is asked again has those of the next round already."""
+    protection = build_protection("he", he_scheme="bfv", bits=bits)
+    roles = protection.setup(hospitals(3))
+    ready, late = roles.hospitals["hospital-1"], roles.hospitals["hospital-3"]
+    old, rounds = late.state(), []
+    for number in (1, 2, 3):
+        opened = run_round(protection, vectors(3), roles=roles, number=number).opened
+        for side in roles.hospitals.values():
+            side.set_ranges(opened.ranges)
+        rounds.append(opened)
+    late.load_state(old)  # which knows of no ranges
+    for number, opened in enumerate(rounds, 1):
+        for side in (ready, late):
+            found = side.verify(opened.words, opened.senders, Exchange("run", number, LAYOUT))
+            assert found.total.tolist() == opened.total.tolist()
+            assert found.ranges.tolist() == opened.ranges.tolist()
+
+
 @pytest.mark.parametrize("choice", PROTECTED)
 def test_a_value_beyond_what_the_senders_may_send_is_refused(choice):
     """A hospital that has the secret can tag anything, but a sum beyond all clip ranges is refused."""

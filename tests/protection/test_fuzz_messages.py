@@ -5,7 +5,7 @@ import pytest
 from comparison import assert_close, built, protections
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from protection_helpers import hospitals, vectors
+from protection_helpers import combine, hospitals, needs_releases, vectors
 
 from skinfl.errors import MessageError, ProtectionError, SkinflError
 from skinfl.protection.base import Exchange
@@ -28,11 +28,11 @@ class Federation:
         """Genuine messages of a new round, as a list of (party, message)."""
         self.round += 1
         self.exchange = Exchange("run", self.round, SMALL)
-        return [
-            (party, message)
+        self.protected = {
+            name: side.protect(self.values[name], self.exchange)
             for name, side in self.roles.hospitals.items()
-            for party, message in side.protect(self.values[name], self.exchange).messages.items()
-        ]
+        }
+        return [item for sent in self.protected.values() for item in sent.messages.items()]
 
     def deliver(self, messages):
         """Hand over messages; return the opened sum and the senders that each party took."""
@@ -45,8 +45,12 @@ class Federation:
         senders = sorted(set.intersection(*taken.values()))
         if len(senders) < 2:
             return None, senders
-        combined = {p: a.combine(senders, self.exchange) for p, a in self.roles.aggregators.items()}
-        return combined, senders
+        if len(senders) < 3 and needs_releases(self.roles):
+            for side in self.roles.aggregators.values():
+                with pytest.raises(ProtectionError, match="do not cancel"):
+                    side.combine(senders, self.exchange)
+            return None, senders
+        return combine(self.roles, self.protected, senders, self.exchange), senders
 
     def expect(self, total, senders):
         vectors = [self.values[name] for name in senders]

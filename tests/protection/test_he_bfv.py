@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from protection_helpers import LAYOUT, hospitals, run_round, vectors
+from protection_helpers import LAYOUT, combine, hospitals, run_round, vectors
 
 from skinfl.errors import MessageError, ProtectionError, SettingsError
 from skinfl.protection import build_protection
@@ -139,9 +139,11 @@ def test_a_hospital_that_missed_the_agreement_is_refused_by_name():
                 aggregator.receive(message, exchange)
         else:
             aggregator.receive(message, exchange)
-    assert roles.opener.open(
-        {"aggregator": aggregator.combine(["hospital-1", "hospital-2"], exchange)}, exchange
-    ).senders == ("hospital-1", "hospital-2")
+    again = exchange._replace(attempt=1, cohort=("hospital-1", "hospital-2"))  # the others go on
+    protected = {name: roles.hospitals[name].protect(vectors(3)[name], again) for name in again.cohort}
+    for each in protected.values():
+        aggregator.receive(each.messages["aggregator"], again)
+    assert roles.opener.open(combine(roles, protected, again.cohort, again), again).senders == again.cohort
 
 
 def test_sums_over_differing_ranges_are_never_opened():

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 from comparison import built, protections
-from protection_helpers import LAYOUT, hospitals, run_round, vectors
+from protection_helpers import LAYOUT, combine, hospitals, needs_releases, run_round, vectors
 
 from skinfl.errors import MessageError, ProtectionError, SettingsError
 from skinfl.protection import build_protection, wire
@@ -25,11 +25,11 @@ def roles(protection):
 
 def send(roles, name, exchange=EXCHANGE):
     vector = np.full(exchange.layout.size, 0.5, np.float32)
-    return roles.hospitals[name].protect(vector, exchange).messages
+    return roles.hospitals[name].protect(vector, exchange)
 
 
-def receive(roles, messages, exchange=EXCHANGE):
-    for party, message in messages.items():
+def receive(roles, protected, exchange=EXCHANGE):
+    for party, message in protected.messages.items():
         roles.aggregators[party].receive(message, exchange)
 
 
@@ -38,19 +38,27 @@ def assert_opens(protection, opened, value):
     assert np.abs(opened.total - value).max() <= protection.error_bound(2, 0.5)
 
 
+def added(roles, senders, exchange):
+    """Have the hospitals that are asked send, and the parties add; the senders are told in any order."""
+    protected = {
+        name: send(roles, name, exchange) for name in (senders if needs_releases(roles) else roles.hospitals)
+    }
+    for each in protected.values():
+        receive(roles, each, exchange)
+    return combine(roles, protected, senders, exchange)
+
+
 def test_only_the_agreed_senders_are_added(protection, roles):
-    for name in hospitals(4):
-        receive(roles, send(roles, name))
-    combined = {p: a.combine(["hospital-3", "hospital-1"], EXCHANGE) for p, a in roles.aggregators.items()}
-    opened = roles.opener.open(combined, EXCHANGE)
+    exchange = EXCHANGE._replace(cohort=("hospital-3", "hospital-1"))
+    opened = roles.opener.open(added(roles, exchange.cohort, exchange), exchange)
     assert opened.senders == ("hospital-1", "hospital-3")
     assert_opens(protection, opened, 1.0)
 
 
 def test_a_replayed_message_is_refused(roles):
-    messages = send(roles, "hospital-1")
-    receive(roles, messages)
-    for party, message in messages.items():
+    protected = send(roles, "hospital-1")
+    receive(roles, protected)
+    for party, message in protected.messages.items():
         with pytest.raises(MessageError, match="'hospital-1' refused: it came before"):
             roles.aggregators[party].receive(message, EXCHANGE)
 
@@ -62,7 +70,7 @@ def test_messages_of_another_round_run_or_layout_are_refused(roles):
         (Exchange("new", 1, LAYOUT), "its run is 'run'"),
         (Exchange("run", 1, other), "another model or strategy"),
     ):
-        for party, message in send(roles, "hospital-1").items():
+        for party, message in send(roles, "hospital-1").messages.items():
             with pytest.raises(MessageError, match=reason):
                 roles.aggregators[party].receive(message, exchange)
 
@@ -70,13 +78,12 @@ def test_messages_of_another_round_run_or_layout_are_refused(roles):
 def test_a_round_is_added_up_once(roles):
     # two sums over different senders would give away the difference, a single update
     late = send(roles, "hospital-3")
-    for name in ("hospital-1", "hospital-2"):
-        receive(roles, send(roles, name))
+    exchange = EXCHANGE._replace(cohort=("hospital-1", "hospital-2"))
+    added(roles, exchange.cohort, exchange)
     for aggregator in roles.aggregators.values():
-        aggregator.combine(["hospital-1", "hospital-2"], EXCHANGE)
         with pytest.raises(ProtectionError, match="holds no messages of round 1"):
-            aggregator.combine(["hospital-1", "hospital-2"], EXCHANGE)
-    for party, message in late.items():
+            aggregator.combine(exchange.cohort, exchange)
+    for party, message in late.messages.items():
         with pytest.raises(MessageError, match="already added up"):
             roles.aggregators[party].receive(message, EXCHANGE)
 
@@ -90,13 +97,14 @@ def test_a_sender_that_sent_nothing_cannot_be_added(roles):
 
 def test_an_abandoned_round_is_forgotten(protection, roles):
     receive(roles, send(roles, "hospital-1"))
-    following = Exchange("run", 2, LAYOUT)
-    for name in ("hospital-2", "hospital-3"):
-        receive(roles, send(roles, name, following), following)
+    following = Exchange("run", 2, LAYOUT, cohort=("hospital-2", "hospital-3"))
+    protected = {name: send(roles, name, following) for name in following.cohort}
+    for each in protected.values():
+        receive(roles, each, following)
     for aggregator in roles.aggregators.values():
         with pytest.raises(ProtectionError, match="no message of hospital-1"):
             aggregator.combine(["hospital-1", "hospital-2"], following)
-    combined = {p: a.combine(["hospital-2", "hospital-3"], following) for p, a in roles.aggregators.items()}
+    combined = combine(roles, protected, following.cohort, following)
     assert_opens(protection, roles.opener.open(combined, following), 1.0)
 
 

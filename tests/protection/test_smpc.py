@@ -11,9 +11,9 @@ from skinfl.protection import build_protection, keys
 from skinfl.protection.base import Exchange, Roles
 from skinfl.protection.encoder import BLOCK
 from skinfl.protection.layout import Layout, Segment
+from skinfl.protection.prg import Stream, new_seed
 from skinfl.protection.roles import begin_update
 from skinfl.protection.smpc.field import Field, UniformElements
-from skinfl.protection.smpc.prg import Stream, new_seed
 from skinfl.protection.smpc.ring import Ring
 from skinfl.protection.smpc.shamir import evaluation, recombine, share
 

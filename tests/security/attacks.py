@@ -29,7 +29,8 @@ _TESTS = Path(__file__).resolve().parent.parent
 #: reasons of a refusal that say no more than that the attacker's messages are of another release
 _OUTDATED = (
     "lacks fields or has strange ones",
-    "is of a wrong type",
+    "lacks parts or has strange ones",
+    "is not a map of exactly the fields",
     "is unknown here",
     "it speaks version",
     "has not joined run",

@@ -334,22 +334,44 @@ class HostileCoordinator:
             sums.append(total)
         return sums
 
-    def forged_sum(self, ciphertexts: Sequence[Any], senders: Sequence[str], model: bytes) -> bytes:
+    def forged_sum(
+        self, ciphertexts: Sequence[Any], senders: Sequence[str], model: bytes, releases: Sequence[bytes] = ()
+    ) -> bytes:
         """Return any ciphertexts under the aggregator's true seal, labelled as the sum of ``senders``.
 
-        ``model`` is a hospital's genuine message: what its header says of its task is said here.
+        ``model`` is a hospital's genuine message: what its header says of its task is said here. The masks
+        that ``releases`` make are taken off.
         """
-        from skinfl.protection.he.roles import write_piece
-        from skinfl.protection.he.seal import dump
+        from skinfl.protection.he.masks import Mask
 
         aggregator, known = self.roles.aggregators[AGGREGATOR], wire.parse(model).header
         header = known._replace(
             kind="sum", sender=AGGREGATOR, recipient=OPENER, senders=tuple(sorted(senders)), salt=b""
         )
-        writer = aggregator._opener.writer(header)
+        writer, codec = aggregator._opener.writer(header), self.packing.codec()
+        mask = Mask(codec.ring, (), releases)
         for ciphertext in ciphertexts:
-            write_piece(writer, dump(ciphertext))
+            writer.write(codec.encode(ciphertext, mask.draw()))
         return writer.finish()
+
+    def decrypted(self, ciphertexts: Sequence[Any], releases: Sequence[bytes] = (), senders: int = 1) -> Any:
+        """Return the vector in ciphertexts, opened with the key that a friend among the hospitals gave.
+
+        The masks that ``releases`` make are taken off before.
+        """
+        from skinfl.protection.he.masks import Mask
+        from skinfl.protection.he.roles import load_secret
+        from skinfl.protection.he.seal import sealapi
+
+        packing, codec, layout = self.packing, self.packing.codec(), self.rules.vectors(TRAIN)
+        secret = load_secret(packing, self.opened_run(self.names[-1]).own.common.secret)
+        mask, decryptor = Mask(codec.ring, (), releases), sealapi.Decryptor(packing.context, secret)
+        plaintext, integers = sealapi.Plaintext(), []
+        for ciphertext, count in zip(ciphertexts, packing.sizes(layout, "")):
+            bare = codec.decode(memoryview(codec.encode(ciphertext, mask.draw())), seeded=False)
+            decryptor.decrypt(bare, plaintext)
+            integers.append(packing.decode(plaintext, count))
+        return packing.vector(np.concatenate(integers), layout, senders, "").vector
 
     @property
     def packing(self) -> Any:
@@ -357,7 +379,7 @@ class HostileCoordinator:
         return self.roles.aggregators[AGGREGATOR]._packing
 
     def opened_run(self, hospital: str) -> Any:
-        """Return what a hospital's own disk holds of the run: for colluding hospitals, and to compare with."""
+        """Return what a hospital's own disk holds of the run: to collude, or to compare with."""
         return open_run(read_hospital(self._folder / hospital), self.run, {})
 
     def common_key(self) -> bytes:

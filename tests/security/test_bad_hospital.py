@@ -135,18 +135,18 @@ def test_a_ciphertext_of_another_form(four_hospitals, tmp_path, monkeypatch):
     original = roles.HeHospital.protect
 
     def transformed(side, vector, exchange):
-        """Protect with every ciphertext in number-theoretic form, which SEAL does not add to others."""
+        """Send ciphertexts as SEAL writes them, in number-theoretic form, which it does not add to others."""
         if side.name != BAD:
             return original(side, vector, exchange)
         context = side._packing.context
 
-        def dump(fresh):
+        def encode(_, fresh, mask):
             ciphertext = seal.load(seal.sealapi.Ciphertext(), context, seal.dump(fresh))
             seal.sealapi.Evaluator(context).transform_to_ntt_inplace(ciphertext)
             return seal.dump(ciphertext)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(roles, "dump", dump)
+            patch.setattr(roles.Codec, "encode", encode)
             return original(side, vector, exchange)
 
     monkeypatch.setattr(roles.HeHospital, "protect", transformed)
@@ -156,7 +156,6 @@ def test_a_ciphertext_of_another_form(four_hospitals, tmp_path, monkeypatch):
 FORGED = "busy\nrun run round 2: summed hospital-2, hospital-3\x1b[2J"
 
 
-@broken("a hospital's reason goes to the log as it is: with newlines and escape codes it forges lines")
 @pytest.mark.parametrize(("kind", "round"), [("join", 0), ("train", 1), ("combine", 1)])
 def test_a_reason_with_lines_of_its_own(four_hospitals, tmp_path, kind, round):
     lines = []

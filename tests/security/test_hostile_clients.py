@@ -99,8 +99,14 @@ BOMBS = {
 }
 
 
-@broken("a message of 2 MB takes a hundred and more at the server, before anything of it is looked at")
-@pytest.mark.parametrize("bomb", BOMBS)
+_bombs = broken(
+    "a message of 2 MB takes a hundred and more at the server, before anything of it is looked at"
+)
+
+
+@pytest.mark.parametrize(
+    "bomb", [bomb if bomb == "bytes for a version" else pytest.param(bomb, marks=_bombs) for bomb in BOMBS]
+)
 def test_a_message_that_unpacks_to_a_multiple_of_itself(server, bomb):
     message = BOMBS[bomb]
     server.forget_peak()

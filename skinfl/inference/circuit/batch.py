@@ -30,11 +30,12 @@ from threadpoolctl import threadpool_limits
 
 from skinfl.errors import ModelError, ProtectionError
 from skinfl.inference.circuit.network import Bounds, Collapsed
-from skinfl.inference.circuit.residues import from_residues, residues
+from skinfl.inference.circuit.residues import from_residues
 from skinfl.inference.ckks import Ckks, read
 from skinfl.inference.parameters import BatchSpec
 from skinfl.inference.processes import python
 from skinfl.protection.he import seal
+from skinfl.protection.he.residues import residues
 from skinfl.protection.he.seal import sealapi
 
 DEGREE = 8192

@@ -52,8 +52,7 @@ class BfvParameters(NamedTuple):
 def choose_parameters(*, hospitals: int, largest: int, degree: Optional[int]) -> BfvParameters:
     """Return the secure parameters whose ciphertexts take the fewest bytes per word.
 
-    ``largest`` is the largest word of one hospital. SEAL stores a coefficient in whole bytes per prime,
-    give or take what compression finds, so bytes are counted as that.
+    ``largest`` is the largest word of one hospital. Messages carry a coefficient in whole bytes per prime.
     """
     radix = hospitals * largest + 1
     degrees = DEGREES if degree is None else (degree,)
@@ -94,6 +93,8 @@ def _narrowest(degree: int, lanes: int, radix: int, hospitals: int) -> Optional[
 
 class BfvPacking(Packing):
     """Quantised integers in lanes of BFV slots."""
+
+    ntt_form = False
 
     def __init__(self, parameters: BfvParameters, encoding: QuantisedEncoding):
         self.parameters = parameters

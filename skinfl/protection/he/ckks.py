@@ -99,6 +99,8 @@ def choose_parameters(
 class CkksPacking(Packing):
     """Integers in the real and imaginary parts of CKKS slots."""
 
+    ntt_form = True
+
     def __init__(self, parameters: CkksParameters, fixed_point: FixedPointEncoder, by_layer: bool):
         self.parameters = parameters
         self.context = ckks_context(parameters.degree, [parameters.prime_bits])

@@ -13,6 +13,7 @@ from skinfl.protection.base import AggregatorSide, HospitalSide, OpenerSide, Pro
 from skinfl.protection.encoder import Encoder, FixedPointEncoder
 from skinfl.protection.fixedpoint import FixedPoint
 from skinfl.protection.he import bfv, ckks
+from skinfl.protection.he.masks import PairSeeds
 from skinfl.protection.he.roles import HeAggregator, HeHospital, HeOpener, Packing
 from skinfl.protection.he.seal import dump, sealapi
 from skinfl.protection.keys import Directory, SecretKey
@@ -50,7 +51,7 @@ class He(Protection):
     """
 
     name = "he"
-    aggregator_sees = "ciphertexts; an update only if it colludes with a hospital"
+    aggregator_sees = "masked ciphertexts; the sum if it colludes with a hospital"
 
     def __init__(
         self,
@@ -136,7 +137,8 @@ class He(Protection):
                 seed=self.rounding_seed,
                 error_feedback=self.error_feedback,
             )
-        return HeHospital(name, plan.session, plan.packing, encoder, secret, link)
+        pairs = PairSeeds(name, private, plan.directory.hospitals)
+        return HeHospital(name, plan.session, plan.packing, encoder, secret, link, pairs)
 
     def _party(self, plan: _Plan, private: X25519PrivateKey) -> AggregatorSide:
         directory = plan.directory

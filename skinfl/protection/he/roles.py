@@ -2,16 +2,18 @@
 
 Trust model: all hospitals share one secret key; the aggregator holds none, only public parameters, and
 learns nothing from ciphertexts under the ring learning with errors assumption (128-bit parameters).
-Hospitals decrypt the sum themselves; the aggregator never sees it. Any hospital may drop out. The
-aggregator is honest but curious: it can spoil a sum, not read an update. **A hospital that colludes
-with the aggregator opens every other hospital's update**, since the key is common. Messages are
-sealed and authenticated besides, so a third party on the way sees no ciphertexts at all.
+Hospitals decrypt the sum themselves; the aggregator never sees it. The key alone opens no single update:
+ciphertexts carry one-time masks that cancel in the sum of the hospitals asked only, so an aggregator that
+has the key from a hospital learns sums, and must have all other hospitals on its side to learn one update
+(:mod:`.masks` has the argument). It can spoil a sum. If a hospital drops out, the others protect again.
+Messages are sealed and authenticated besides, so a third party on the way sees no ciphertexts at all.
 """
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
-from typing import Any, List, Mapping, Sequence
+from typing import Any, List, Mapping, Sequence, Tuple
 
 import numpy as np
 
@@ -20,9 +22,12 @@ from skinfl.protection import wire
 from skinfl.protection.authenticator import Authenticator
 from skinfl.protection.base import Exchange, Opened, OpenerSide, Protected
 from skinfl.protection.encoder import Decoded, Encoder, Tally, rechunk
-from skinfl.protection.he.seal import dump, load, sealapi
+from skinfl.protection.he.masks import Mask, PairSeeds, cohort_of
+from skinfl.protection.he.residues import Codec
+from skinfl.protection.he.seal import load, sealapi
 from skinfl.protection.keys import SecretKey
 from skinfl.protection.layout import Layout
+from skinfl.protection.prg import SEED
 from skinfl.protection.roles import (
     AGGREGATOR,
     EncodingHospital,
@@ -35,8 +40,6 @@ from skinfl.protection.roles import (
 from skinfl.protection.sealing import Link, Writer
 from skinfl.protection.trailer import Trailer
 
-_LENGTH = 4
-
 
 class Packing(ABC):
     """How an encoder's integers become the slots of ciphertexts, and back.
@@ -47,8 +50,14 @@ class Packing(ABC):
 
     #: the SEALContext
     context: Any
+    #: whether ciphertexts are in number-theoretic form
+    ntt_form: bool
     #: the scale of CKKS's ciphertexts; BFV's have none
     scale: float = 1.0
+
+    def codec(self) -> Codec:
+        """Return what encodes and decodes its ciphertexts, for one role."""
+        return Codec(self.context, ntt_form=self.ntt_form, scale=self.scale)
 
     @abstractmethod
     def sizes(self, layout: Layout, agreement: str) -> List[int]:
@@ -83,18 +92,33 @@ class Packing(ABC):
 
 
 class HeHospital(EncodingHospital):
-    """Encrypts a vector with the hospitals' common key."""
+    """Encrypts a vector with the hospitals' common key, and masks the ciphertexts for one cohort."""
 
     def __init__(
-        self, name: str, session: Session, packing: Packing, encoder: Encoder, secret: SecretKey, link: Link
+        self,
+        name: str,
+        session: Session,
+        packing: Packing,
+        encoder: Encoder,
+        secret: SecretKey,
+        link: Link,
+        pairs: PairSeeds,
     ):
         super().__init__(name, session, encoder, secret)
         self._packing = packing
         self._link = link
+        self._pairs = pairs
+        self._codec = packing.codec()
         self._encryptor = sealapi.Encryptor(packing.context, load_secret(packing, secret))
 
     def protect(self, vector: np.ndarray, exchange: Exchange) -> Protected:
-        """Encrypt ``vector``; a value outside the clip range is clipped and counted."""
+        """Encrypt ``vector``; a value outside the clip range is clipped and counted.
+
+        Raises :class:`~skinfl.errors.ProtectionError` for a cohort that lacks this hospital, or is too small.
+        """
+        added, subtracted = self._pairs.seeds(exchange, self._session)
+        release = os.urandom(SEED)
+        mask = Mask(self._codec.ring, [release, *added], subtracted)
         tally, plaintext = Tally(), sealapi.Plaintext()
         agreement = self._encoder.agreement(exchange.layout)
         sizes = self._packing.sizes(exchange.layout, agreement)
@@ -105,17 +129,20 @@ class HeHospital(EncodingHospital):
             AGGREGATOR,
             exchange,
             secret=self._secret,
+            reserve=len(sizes) * self._codec.size(seeded=True),
             agreement=agreement,
         )
         chunks = rechunk(self._encoder.blocks(vector, exchange, tally), sizes)
         for chunk in self._watched(chunks, sum(sizes)):
             self._packing.encode(chunk, plaintext)
-            write_piece(writer, dump(self._encryptor.encrypt_symmetric(plaintext)))
-        return Protected({AGGREGATOR: writer.finish()}, tally.share)
+            writer.write(self._codec.encode(self._encryptor.encrypt_symmetric(plaintext), mask.draw()))
+        return Protected({AGGREGATOR: writer.finish()}, tally.share, release)
 
 
 class HeAggregator(Party[List[Any]]):
-    """Adds ciphertexts. Needs no key of any kind, and is given none."""
+    """Adds ciphertexts. Needs no key of any kind, and is given none but the releases of those it adds."""
+
+    releases = True
 
     def __init__(
         self, name: str, session: Session, packing: Packing, links: Mapping[str, Link], opener: Link
@@ -123,11 +150,35 @@ class HeAggregator(Party[List[Any]]):
         super().__init__(name, session, links, opener)
         self._packing = packing
         self._evaluator = sealapi.Evaluator(packing.context)
+        self._codec = packing.codec()
+        self._releases: Tuple[bytes, ...] = ()
+
+    def take_releases(
+        self, senders: Tuple[str, ...], exchange: Exchange, releases: Mapping[str, bytes]
+    ) -> None:
+        """Keep the senders' releases; refuse senders whose masks do not cancel."""
+        cohort = cohort_of(exchange, self.session)
+        if senders != cohort:
+            missing = [name for name in cohort if name not in senders]
+            what = f"{missing[0]} is missing" if missing else "others were to be added"
+            raise ProtectionError(
+                f"the masks of {len(senders)} hospital(s) do not cancel, as {what}: "
+                "ask the hospitals to protect again, for a cohort of those that are left"
+            )
+        for name in senders:
+            if len(releases.get(name, b"")) != SEED:
+                raise ProtectionError(f"{name} has not released its mask: the sum stays unreadable")
+        self._releases = tuple(releases[name] for name in senders)
 
     def read(self, header: wire.Header, body: bytearray, exchange: Exchange) -> List[Any]:
         """Return the ciphertexts, checked by SEAL."""
         expected = len(self._packing.sizes(exchange.layout, header.agreement))
-        return read_ciphertexts(header.sender, body, self._packing, expected)
+        return read_ciphertexts(header.sender, body, self._codec, expected, seeded=True)
+
+    def reserve(self, exchange: Exchange) -> int:
+        """Return the length of a sum's body."""
+        number = len(self._packing.sizes(exchange.layout, self._basis.agreement))
+        return number * self._codec.size(seeded=False)
 
     def read_sum(
         self, words: np.ndarray, senders: Sequence[str], exchange: Exchange, combined: Mapping[str, bytes]
@@ -144,13 +195,14 @@ class HeAggregator(Party[List[Any]]):
         return Opened(decoded.vector, tuple(sorted(senders)), decoded.ranges, decoded.clipped, words)
 
     def add(self, contents: Sequence[List[Any]], exchange: Exchange, writer: Writer) -> None:
-        """Write the sum, ciphertext by ciphertext."""
+        """Write the sum, ciphertext by ciphertext, without the senders' own masks."""
+        mask = Mask(self._codec.ring, (), self._releases)
         for ciphertexts in zip(*contents):
             total = sealapi.Ciphertext()
             self._evaluator.add(ciphertexts[0], ciphertexts[1], total)
             for ciphertext in ciphertexts[2:]:
                 self._evaluator.add_inplace(total, ciphertext)
-            write_piece(writer, dump(total))
+            writer.write(self._codec.encode(total, mask.draw()))
 
 
 class HeOpener(OpenerSide):
@@ -164,13 +216,14 @@ class HeOpener(OpenerSide):
         self._trailer = trailer
         self._link = link
         self._authenticator = Authenticator(secret.data)
+        self._codec = packing.codec()
         self._decryptor = sealapi.Decryptor(packing.context, load_secret(packing, secret))
 
     def open(self, combined: Mapping[str, bytes], exchange: Exchange) -> Opened:
         """Return the sum, once it is proved to be that of its senders."""
         bodies, senders, header = read_sums(combined, exchange, self._session, {AGGREGATOR: self._link})
         sizes = self._packing.sizes(exchange.layout, header.agreement)
-        ciphertexts = read_ciphertexts(AGGREGATOR, bodies[AGGREGATOR], self._packing, len(sizes))
+        ciphertexts = read_ciphertexts(AGGREGATOR, bodies[AGGREGATOR], self._codec, len(sizes), seeded=False)
         plaintext, integers = sealapi.Plaintext(), []
         for ciphertext, count in zip(ciphertexts, sizes):
             self._decryptor.decrypt(ciphertext, plaintext)
@@ -198,30 +251,15 @@ def load_secret(packing: Packing, secret: SecretKey) -> Any:
         raise ProtectionError(f"the encryption key doesn't fit these parameters: {error}") from error
 
 
-def write_piece(writer: Writer, piece: bytes) -> None:
-    """Append a ciphertext, its length first."""
-    writer.write(len(piece).to_bytes(_LENGTH, "big"))
-    writer.write(piece)
-
-
-def read_ciphertexts(sender: str, body: bytearray, packing: Packing, expected: int) -> List[Any]:
-    """Return the ciphertexts in a body: exactly as many as expected, each valid and fresh."""
+def read_ciphertexts(sender: str, body: bytearray, codec: Codec, expected: int, *, seeded: bool) -> List[Any]:
+    """Return the ciphertexts in a body: exactly as many as expected, each valid."""
+    size = codec.size(seeded=seeded)
+    if len(body) != expected * size:
+        raise MessageError(sender, f"{len(body)} bytes don't hold {expected} ciphertexts of {size}")
     found: List[Any] = []
-    view, position = memoryview(body), 0
-    while position < len(view):
-        length = int.from_bytes(view[position : position + _LENGTH], "big")
-        piece = bytes(view[position + _LENGTH : position + _LENGTH + length])
-        position += _LENGTH + length
-        if position > len(view) or len(found) == expected:
-            raise MessageError(sender, f"it doesn't hold {expected} whole ciphertexts")
+    for start in range(0, len(body), size):
         try:
-            ciphertext = load(sealapi.Ciphertext(), packing.context, piece)
+            found.append(codec.decode(memoryview(body)[start : start + size], seeded=seeded))
         except ValueError as error:
             raise MessageError(sender, f"ciphertext {len(found) + 1} is invalid: {error}") from error
-        fresh = ciphertext.parms_id() == packing.context.first_parms_id()
-        if not (fresh and ciphertext.size() == 2 and ciphertext.scale == packing.scale):
-            raise MessageError(sender, f"ciphertext {len(found) + 1} has another level, scale or size")
-        found.append(ciphertext)
-    if len(found) != expected:
-        raise MessageError(sender, f"it holds {len(found)} ciphertexts, {expected} expected")
     return found

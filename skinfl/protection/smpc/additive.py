@@ -28,9 +28,9 @@ from skinfl.protection import wire
 from skinfl.protection.base import Exchange, Opened, OpenerSide, Protected
 from skinfl.protection.encoder import BLOCK, Encoder, FixedPointEncoder, Tally
 from skinfl.protection.keys import SecretKey
+from skinfl.protection.prg import SEED, Stream, new_scratch, new_seed
 from skinfl.protection.roles import EncodingHospital, Party, Session, begin_update, read_sums
 from skinfl.protection.sealing import Link, Writer
-from skinfl.protection.smpc.prg import SEED, Stream, new_scratch, new_seed
 from skinfl.protection.smpc.ring import Ring
 
 

@@ -12,7 +12,7 @@ from typing import Sequence
 import numpy as np
 
 from skinfl.errors import SettingsError
-from skinfl.protection.smpc.prg import Stream
+from skinfl.protection.prg import Stream
 
 _EXPONENTS = {32: 31, 64: 61}
 #: elements multiplied at a time, so that intermediate results stay in the cache

@@ -26,10 +26,10 @@ from skinfl.protection import wire
 from skinfl.protection.base import Exchange, Opened, OpenerSide, Protected
 from skinfl.protection.encoder import BLOCK, Encoder, FixedPointEncoder, Tally
 from skinfl.protection.keys import SecretKey
+from skinfl.protection.prg import SEED, new_seed
 from skinfl.protection.roles import EncodingHospital, Party, Session, begin_update, read_sums
 from skinfl.protection.sealing import Link, Writer
 from skinfl.protection.smpc.field import Field, UniformElements
-from skinfl.protection.smpc.prg import SEED, new_seed
 
 
 def evaluation(field: Field, known: Sequence[int], wanted: Sequence[int]) -> List[Sequence[int]]:
