@@ -16,7 +16,7 @@ import numpy as np
 
 from skinfl.data.normalisation import Normalisation
 from skinfl.errors import TrainingError
-from skinfl.federation.state import ServerState
+from skinfl.federation.state import PARAMETERS, ServerState
 
 #: the round of a state that no sum has entered yet
 NO_ROUND = -1
@@ -58,15 +58,20 @@ class CommonState:
         return self.prepared
 
     @cached_property
-    def model_digest(self) -> str:
-        """What identifies the strategy's arrays, in any run: 64 hexadecimal digits."""
-        parts = ((d.name, int(d.size), d.role, self.server[d.name]) for d in self.server.declared)
-        return _digest(part for array in parts for part in array)
+    def weights_digest(self) -> str:
+        """What identifies the trained values alone, whatever run and strategy: 64 hexadecimal digits.
+
+        The first gradients hang on nothing else: not on what a strategy keeps, nor on BatchNorm's running
+        means.
+        """
+        return _digest(self.server[d.name] for d in self.server.declared if d.role == PARAMETERS)
 
     @cached_property
     def digest(self) -> str:
         """What identifies the state, of this run and round: 64 hexadecimal digits."""
-        parts: list = [self.run, self.round, self.model_digest, sorted(self.accepted.items()), self.ranges]
+        parts: list = [self.run, self.round, sorted(self.accepted.items()), self.ranges]
+        for d in self.server.declared:
+            parts += [d.name, int(d.size), d.role, self.server[d.name]]
         if self.prepared is not None:
             parts += [tuple(self.prepared.normalisation), self.prepared.class_weights]
         return _digest(parts)

@@ -153,7 +153,7 @@ class Federation:
         asked, vanishing = self._participants(round)
         yield RoundStarted(round, asked)
         in_sums = self._transport.reports_in_sums
-        evaluate = in_sums and round > 1 and self._evaluated(round - 1)
+        evaluate = in_sums and round > 1 and self._evaluated(round - 1) and not self._reported(round - 1)
         task = Task(TRAIN, round, self.state.common, asked, evaluate)
         seconds = {"train": 0.0, "protect": 0.0}
         updates: Dict[str, ClientUpdate] = {}
@@ -259,6 +259,10 @@ class Federation:
 
     def _evaluated(self, round: int) -> bool:
         return round % self._schedule.evaluate_every == 0 or round == self._schedule.rounds
+
+    def _reported(self, round: int) -> bool:
+        """Say whether hospitals have told how they fare: not twice, as others may be in the second sum."""
+        return any(r.round == round and r.hospitals_together is not None for r in self.state.records)
 
     def _evaluate(
         self, round: int

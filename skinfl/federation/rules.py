@@ -43,6 +43,14 @@ class Task(NamedTuple):
     participants: Tuple[str, ...]
     evaluate: bool = False
 
+    @property
+    def subjects(self) -> Tuple[str, ...]:
+        """What a sum tells of besides the hospitals' images; the statistics' tells of these alone."""
+        weights = self.common.weights_digest
+        trained = (f"model {weights}",) if self.kind == TRAIN else ()
+        evaluated = (f"evaluation of {weights}",) if self.kind == EVALUATE or self.evaluate else ()
+        return (*trained, *evaluated)
+
 
 class Applied(NamedTuple):
     """What a sum gave: the next state, transforms' public figures by name, and how hospitals fare together.
@@ -122,7 +130,8 @@ class Rules:
             common.digest,
         )
         cohort = tuple(sorted(task.participants))
-        return Exchange(common.run, task.round, self._layouts[task.kind], digest, common.digest, cohort)
+        base = ", ".join(task.subjects)
+        return Exchange(common.run, task.round, self._layouts[task.kind], digest, base, cohort)
 
     def seed(self, round: int) -> Any:
         """Return what gives transforms their public seeds in a round."""

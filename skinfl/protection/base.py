@@ -29,11 +29,11 @@ class Exchange(NamedTuple):
     """Which sum a message belongs to. ``run`` differs between runs, so none can be replayed.
 
     ``task`` is the digest of all that the hospitals were asked (model, normalisation, weights, settings, who
-    was asked), ``base`` of the state that they started from; each hospital derives both for itself, and
-    messages that differ in either never add up. A party that was not asked itself leaves them empty and
-    holds the messages against each other. ``cohort`` are the hospitals whose messages are to be added
-    (empty: all), ``attempt`` counts how often they have been asked to protect the same vectors: under
-    encryption anew for each smaller cohort.
+    was asked), ``base`` says what the sum tells of, in any run, so that parties that were not asked know it,
+    too. Each hospital derives both for itself, and messages that differ in either never add up. A party that
+    was not asked leaves them empty and holds the messages against each other. ``cohort`` are the hospitals
+    whose messages are to be added (empty: all), ``attempt`` counts how often they have been asked to protect
+    the same vectors: under encryption anew for each smaller cohort.
     """
 
     run: str

@@ -97,7 +97,7 @@ def begin_update(
         exchange.layout.digest,
         agreement=agreement,
         task=keyed(secret, exchange.task),
-        base=keyed(secret, exchange.base),
+        base=exchange.base,
         attempt=exchange.attempt,
     )
     return link.writer(header, reserve)
@@ -251,7 +251,7 @@ class Party(AggregatorSide, Generic[Content]):
     def receive(self, message: bytes, exchange: Exchange) -> str:
         """Check and keep one hospital's message; return its sender.
 
-        ``exchange.task`` and ``base``, where given, are :func:`keyed`, as in messages. Hospitals that rest on
+        ``exchange.task``, where given, is :func:`keyed`, as in messages. Hospitals that rest on
         another :class:`Basis` than the first to come are refused: see :func:`majority_first`.
         """
         envelope = wire.parse(message)

@@ -30,7 +30,7 @@ class Header(NamedTuple):
     ``kind`` is ``"update"`` (a hospital to a party) or ``"sum"`` (a party to the opener); ``senders``
     lists, sorted, the hospitals in a sum and is empty in an update. ``agreement`` is a digest of what
     hospitals agreed on from the last sum, empty where a scheme or a first round has nothing of the
-    kind. ``task``, ``base`` and ``attempt`` are the exchange's, the first two keyed with the hospitals'
+    kind. ``task``, ``base`` and ``attempt`` are the exchange's, the first keyed with the hospitals'
     secret. ``salt`` makes the sealing key fresh and is empty where nothing is sealed.
     """
 

@@ -114,7 +114,7 @@ def test_every_array_of_a_strategy_is_handed_over(name):
     after = decode_common(encode_common(before), strategy.state_layout(LAYOUT))
     assert after.server == before.server
     assert after.digest == before.digest
-    assert after.model_digest == before.model_digest
+    assert after.weights_digest == before.weights_digest
 
 
 def test_what_is_not_yet_known_is_handed_over_as_such():
@@ -136,7 +136,7 @@ def test_states_that_differ_in_anything_have_other_digests():
         dataclasses.replace(one, prepared=one.begun._replace(normalisation=Normalisation((0.5,), (0.26,)))),
     ]
     assert len({each.digest for each in [one, common(), *others]}) == 1 + len(others)
-    assert one.model_digest == dataclasses.replace(one, run="other", round=9, prepared=None).model_digest
+    assert one.weights_digest == dataclasses.replace(one, run="other", round=9, prepared=None).weights_digest
 
 
 def tampered(**changes):

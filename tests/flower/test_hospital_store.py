@@ -123,16 +123,20 @@ def test_a_task_is_done_again_with_the_same_hospitals_or_very_different_ones_onl
     book = Ledger(tmp_path / "state", 2, "hospital-3")
     book.admit("t1", ABC)
     book.admit("t1", ["c", "b", "a", "a"])
-    for cohort in (ABCD, ["a", "b"], ["a", "b", "c", "x"]):
+    for cohort in (ABCD, ["a", "b"]):
         with pytest.raises(
             ProtectionError, match=r"hospital-3 has taken part in this task \(t1\) with a, b, c:"
         ):
             book.admit("t1", cohort)
     book.admit("t2", ABCD)
-    book.admit("t1", ABCDE)
-    with pytest.raises(ProtectionError, match="differ by fewer than 2"):
-        book.admit("t1", ABCD)  # now one fewer than the second, too
-    Ledger(tmp_path / "state", 1).admit("t1", ABCD)
+    book.admit("t1", [*ABCDE, "f"])
+    with pytest.raises(ProtectionError, match="differ by 1 would show too few"):
+        book.admit("t1", ABCDE)  # one fewer than the second
+    with pytest.raises(ProtectionError, match="differ by 2 would show too few"):
+        Ledger(tmp_path / "state", 3).admit("t1", ["b", "c", "d"])
+    with pytest.raises(ProtectionError, match="differ by 1 would show too few"):  # whatever the minimum
+        Ledger(tmp_path / "state", 1).admit("t1", ABCD)
+    book.admit("t1", ["a", "b", "x"])
     assert private(tmp_path / "state")
 
 
@@ -144,6 +148,18 @@ def test_the_ledger_outlives_runs(tmp_path):
     assert not (state / RUN).exists()
     with pytest.raises(ProtectionError, match="taken part"):
         Ledger(state, 2).admit("t", ABCD)
+
+
+def test_of_other_runs_a_hospital_knows_only_that_it_joined_them(tmp_path):
+    state = tmp_path / "state"
+    store = RunStore(state, RUN)
+    store.begin()
+    store.write("keys", {"private": b"k"})
+    store.keep_answer("join", Answer("r", 0, b"long"))
+    for other in ("cd" * 16, "ef" * 16):
+        RunStore(state, other).begin()
+        assert [path.name for path in (state / RUN).iterdir()] == ["answer-join.msgpack"]
+        assert store.answered("join") == Answer("forgotten", 0, b"")
 
 
 def test_killed_at_any_write_the_ledger_knows_what_it_admitted(tmp_path):

@@ -10,22 +10,21 @@ move, this is the place to adapt.
 
 from __future__ import annotations
 
-import secrets
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-from flower_helpers import HOSPITALS, LocalMessaging, federation_of, small_dataset
+from flower_helpers import HOSPITALS, LocalMessaging, small_dataset, small_federated
 
-from skinfl.assembly import FederatedData, initial_model, strategy_of
+from skinfl.assembly import FederatedData, network_of, rules_of
 from skinfl.data.splits import train_test_split
-from skinfl.errors import MessageError, ProtectionError, TrainingError
+from skinfl.errors import MessageError, ProtectionError, TrainingError, UnprovedSum
 from skinfl.federation.checkpoint import load_checkpoint
-from skinfl.federation.hospital import STATISTICS_ROUND, HospitalAgent, statistics_layout
-from skinfl.federation.messages import encode_server
-from skinfl.federation.strategies.base import ServerState
-from skinfl.federation.update import StateLayout
+from skinfl.federation.common import CommonState
+from skinfl.federation.hospital import HospitalAgent
+from skinfl.federation.messages import Told, encode_common, encode_told, hand_over, tell
+from skinfl.federation.rules import EVALUATE, STATISTICS, TRAIN, Task
 from skinfl.flower import protocol
 from skinfl.flower.coordinator.gathering import gather, take_roles
 from skinfl.flower.coordinator.log import RunLog
@@ -34,13 +33,16 @@ from skinfl.flower.coordinator.options import Options
 from skinfl.flower.coordinator.transport import RemoteTransport
 from skinfl.flower.hospital.membership import open_run
 from skinfl.flower.hospital.site import Site
+from skinfl.flower.local.data_folders import hand_out
 from skinfl.flower.local.simulation import largest_part
 from skinfl.flower.provisioning.folders import read_hospital
+from skinfl.flower.provisioning.provision import provision
 from skinfl.protection import wire
 from skinfl.protection.base import Exchange, Opened
 from skinfl.protection.keys import private_bytes
 from skinfl.protection.roles import AGGREGATOR, OPENER
 from skinfl.protection.smpc import additive
+from skinfl.protection.words import encode_words
 from skinfl.run import CHECKPOINT
 from skinfl.settings import Settings
 
@@ -48,12 +50,16 @@ __all__ = [
     "AGGREGATOR",
     "CHECKPOINT",
     "CLASSES",
+    "EVALUATE",
     "FOUR",
+    "STATISTICS",
+    "TRAIN",
     "Contributions",
     "HostileCoordinator",
     "HostilePost",
     "RemoteTransport",
     "RunLog",
+    "UnprovedSum",
     "additive",
     "hospitals_in",
     "load_checkpoint",
@@ -74,36 +80,43 @@ class Hospitals(NamedTuple):
     federated: FederatedData
 
 
-def hospitals_in(folder: Path, names: Sequence[str] = HOSPITALS) -> Hospitals:
-    """Provision hospitals below ``folder``, each with its part of the small data set."""
-    if tuple(names) == HOSPITALS:
-        return Hospitals(*federation_of(folder))
-    dataset = small_dataset()
-    owner = np.arange(len(dataset)) % len(names)
-    parts = {name: np.flatnonzero(owner == i) for i, name in enumerate(names)}
-    return Hospitals(*federation_of(folder, FederatedData(dataset, train_test_split(dataset, seed=1), parts)))
+def hospitals_in(folder: Path, names: Sequence[str] = HOSPITALS, **terms: Any) -> Hospitals:
+    """Provision hospitals below ``folder``, each with its part of the small data set.
+
+    ``terms``: what is not as hospitals are set up unless told otherwise, as for ``provision``.
+    """
+    federated = small_federated()
+    if tuple(names) != HOSPITALS:
+        dataset = small_dataset()
+        owner = np.arange(len(dataset)) % len(names)
+        parts = {name: np.flatnonzero(owner == i) for i, name in enumerate(names)}
+        federated = FederatedData(dataset, train_test_split(dataset, seed=1), parts)
+    provision(list(names), "localhost", folder / "federation", listen="127.0.0.1", **terms)
+    hand_out(federated, folder / "federation")
+    return Hospitals(folder / "federation", federated)
 
 
 class Contributions:
     """What each hospital really put under protection; ``patch`` is pytest's monkeypatch."""
 
     def __init__(self, patch: Any):
-        self._seen: Dict[Tuple[str, int], List[np.ndarray]] = {}
-        original = HospitalAgent._report
+        self._seen: Dict[Tuple[str, str, int], List[np.ndarray]] = {}
+        original = HospitalAgent._protect
 
-        def report(agent: HospitalAgent, round: int, vector: np.ndarray) -> None:
-            self._seen.setdefault((agent.name, round), []).append(np.array(vector, np.float64))
-            original(agent, round, vector)
+        def protect(agent: HospitalAgent, vector: np.ndarray, task: Task) -> Any:
+            known = self._seen.setdefault((agent.name, task.kind, task.round), [])
+            known.append(np.array(vector, np.float64))
+            return original(agent, vector, task)
 
-        patch.setattr(HospitalAgent, "_report", report)
+        patch.setattr(HospitalAgent, "_protect", protect)
 
-    def all(self, hospital: str, round: int) -> List[np.ndarray]:
+    def all(self, hospital: str, round: int, kind: str = "") -> List[np.ndarray]:
         """Return all vectors that a hospital protected for a round, in order."""
-        return self._seen.get((hospital, round), [])
+        return self._seen.get((hospital, kind or (TRAIN if round else STATISTICS), round), [])
 
-    def last(self, hospital: str, round: int) -> np.ndarray:
+    def last(self, hospital: str, round: int, kind: str = "") -> np.ndarray:
         """Return the last one; there must be one."""
-        return self._seen[hospital, round][-1]
+        return self.all(hospital, round, kind)[-1]
 
 
 class HostilePost(LocalMessaging):
@@ -113,10 +126,13 @@ class HostilePost(LocalMessaging):
         super().__init__(hospitals.folder)
         self.sites = {name: Site(read_hospital(hospitals.folder / name)) for name in names}
         self.rewrite: Callable[[str, Dict[str, Any]], Dict[str, Any]] = lambda hospital, settings: settings
+        #: the request to join as it was sent to each hospital
+        self.joins: Dict[str, bytes] = {}
 
     def ask(self, kind, round, requests, timeout, *, insist=False):
         if kind == "join":
             requests = {name: self._rewritten(name, request) for name, request in requests.items()}
+            self.joins.update({name: request.body for name, request in requests.items()})
         return super().ask(kind, round, requests, timeout, insist=insist)
 
     def _rewritten(self, name: str, request: Request) -> Request:
@@ -130,7 +146,7 @@ class HostileCoordinator:
 
     Making it has the hospitals join and agree on keys. Every method raises a
     :class:`~skinfl.errors.SkinflError` where a hospital refuses. ``rewrite`` is given to
-    :class:`HostilePost`.
+    :class:`HostilePost`. ``common`` is the state as the coordinator computes it; :meth:`move` takes it on.
     """
 
     def __init__(
@@ -139,40 +155,42 @@ class HostileCoordinator:
         settings: Settings,
         names: Sequence[str] = HOSPITALS,
         rewrite: Optional[Callable[[str, Dict[str, Any]], Dict[str, Any]]] = None,
+        party_hospitals: Sequence[str] = (),
     ):
         self.names = tuple(names)
-        self.run = secrets.token_hex(16)
         self.unit = largest_part(hospitals.federated)
+        self.post = HostilePost(hospitals, names)
         self._folder = hospitals.folder
-        self._post = HostilePost(hospitals, names)
+        self._parties_at = tuple(party_hospitals)
         if rewrite is not None:
-            self._post.rewrite = rewrite
+            self.post.rewrite = rewrite
         private = private_bytes(X25519PrivateKey.generate())
-        self._roles = take_roles(settings, self._join(settings, private), private)
+        joined = self._join(settings, private)
+        self.run = joined.run
+        self.roles = take_roles(settings, joined, private)
         self._informed: set = set()
-        model = initial_model(settings, hospitals.federated.dataset)
-        self.layout = StateLayout(model)
-        self.strategy = strategy_of(settings, self.unit)
-        self.start: ServerState = self.strategy.init(self.layout.flatten(model), self.layout)
-        self._layouts = {STATISTICS_ROUND: statistics_layout(1, CLASSES)}
+        dataset = hospitals.federated.dataset
+        network = network_of(settings, dataset, self.unit)
+        self.rules = rules_of(settings, network, self.names, dataset, self.unit, joined.terms)
+        self.common = self.rules.start(self.run, network.layout.flatten(network.model))
+        self.layout = network.layout
 
     def _join(self, settings: Settings, private: bytes) -> Any:
         said: List[str] = []
+        options = Options(unit=self.unit, party_hospitals=self._parties_at)
         try:
-            joined = gather(
-                settings, Options(unit=self.unit), self._post, self.names, self.run, private, said.append
-            )
+            joined = gather(settings, options, self.post, self.names, private, said.append)
         except TrainingError as error:
             raise TrainingError("; ".join([str(error), *said])) from error
         if joined.members.hospitals != self.names:
             raise ProtectionError("; ".join(said))
         return joined
 
-    def ask(self, kind: str, hospital: str, fields: Mapping[str, Any], server: bytes = b"") -> Dict[str, Any]:
+    def ask(self, kind: str, hospital: str, fields: Mapping[str, Any], body: bytes = b"") -> Dict[str, Any]:
         """Send one request to one hospital and return its answer."""
-        sealed = {} if hospital in self._informed else self._roles.sealed[hospital]
+        sealed = {} if hospital in self._informed else self.roles.sealed[hospital]
         request = protocol.encode_request(kind, {"run": self.run, **fields, "sealed": sealed})
-        answer = self._post.sites[hospital].answer(request, server)
+        answer = self.post.sites[hospital].answer(request, body)
         found = protocol.decode_answer(kind, hospital, answer)
         self._informed.add(hospital)
         return found
@@ -181,76 +199,126 @@ class HostileCoordinator:
         """Ask for the sums before training."""
         return self.ask("statistics", hospital, {})
 
-    def train(self, hospital: str, state: Optional[ServerState] = None, **changes: Any) -> Dict[str, Any]:
-        """Ask for a round of training from ``state``; ``changes`` replace fields of the request."""
-        fields = {**self._task(), "participants": list(self.names), "evaluate": False, **changes}
-        return self.ask("train", hospital, fields, encode_server(state or self.start))
+    def train(self, hospital: str, news: bytes = b"", **changes: Any) -> Dict[str, Any]:
+        """Ask for a round of training after ``news``; ``changes`` replace fields of the request."""
+        fields = {"round": 1, "participants": list(self.names), "evaluate": False, **changes}
+        return self.ask("train", hospital, fields, news)
 
-    def evaluate(self, hospital: str, state: Optional[ServerState] = None, **changes: Any) -> Dict[str, Any]:
-        """Ask for the metrics of ``state``."""
-        fields = {**self._task(), "last": False, **changes}
-        return self.ask("evaluate", hospital, fields, encode_server(state or self.start))
+    def evaluate(self, hospital: str, news: bytes = b"", **changes: Any) -> Dict[str, Any]:
+        """Ask for the metrics of the model after ``news``; ``changes`` replace fields of the request."""
+        return self.ask("evaluate", hospital, {"round": 1, "participants": list(self.names), **changes}, news)
 
-    def _task(self) -> Dict[str, Any]:
-        return {
-            "round": 1,
-            "normalisation": [[0.5], [0.25]],
-            "class_weights": [1.0] * CLASSES,
-            "accepted_round": -1,
-            "ranges": None,
-        }
+    def protect(self, hospital: str, cohort: Sequence[str], attempt: int = 1, **changes: Any) -> Any:
+        """Ask to protect the last contribution once more, for a smaller cohort."""
+        fields = {**_sum_of(1, TRAIN), "cohort": list(cohort), "attempt": attempt, **changes}
+        return self.ask("protect", hospital, fields)
 
-    def model(self, vector: np.ndarray) -> ServerState:
-        """Return the state that brings a model of the coordinator's own making."""
-        cut = self.layout.n_parameters
-        return self.start.replace(parameters=vector[:cut], statistics=vector[cut:])
+    def release(self, hospital: str, cohort: Sequence[str], attempt: int = 0, **changes: Any) -> bytes:
+        """Ask for consent to the sum of a cohort."""
+        fields = {**_sum_of(1, TRAIN), "cohort": list(cohort), "attempt": attempt, **changes}
+        found: bytes = self.ask("release", hospital, fields)["release"]
+        return found
 
-    def first_layer(self) -> slice:
-        """Return where the first layer's weights lie in an update."""
-        return next(iter(self.strategy.contribution_layout(self.layout).slices().values()))
+    def task(self, kind: str = TRAIN, round: int = 1, **changes: Any) -> Task:
+        """Return a task from the state that the coordinator holds."""
+        return Task(kind, round, self.common, self.names)._replace(**changes)
 
-    def exchange(self, round: int = 1) -> Exchange:
-        """Return which sum a round's messages belong to."""
-        layout = self._layouts.get(round) or self.strategy.contribution_layout(self.layout)
-        return Exchange(self.run, round, layout)
+    def exchange(self, task: Optional[Task] = None, **changes: Any) -> Exchange:
+        """Return which sum a task's messages belong to, as whoever lacks the hospitals' secret knows it."""
+        exchange = self.rules.exchange(task or self.task())
+        return exchange._replace(task="", base="", **changes)
+
+    def begin(self) -> None:
+        """Have the statistics added up as they should be, and move on."""
+        self.move(self.task(STATISTICS, 0), {name: self.statistics(name)["messages"] for name in self.names})
+
+    def move(self, task: Task, messages: Messages, senders: Optional[Sequence[str]] = None) -> Told:
+        """Have a sum added up and opened, compute the next state, and return the sum as it is told."""
+        opened = self.sum_of(messages, senders, task=task)
+        self.common = self.rules.apply(task, opened).common
+        self.told = tell(task, opened)
+        self.base = task.common
+        return self.told
+
+    def news(self, told: Optional[Told] = None, base: Optional[CommonState] = None) -> bytes:
+        """Return the last sum as hospitals are told it, or another; with ``base``, the state before."""
+        return hand_over(encode_told(told or self.told), None if base is None else encode_common(base))
 
     def sum_of(
         self,
         messages: Messages,
         senders: Optional[Sequence[str]] = None,
         *,
-        round: int = 1,
+        task: Optional[Task] = None,
         hosts: Optional[Sequence[str]] = None,
     ) -> Opened:
         """Have the messages of ``senders`` added up, by ``hosts`` where hospitals add, and opened."""
-        senders = tuple(senders or messages)
-        if self._roles.aggregators:
-            aggregator = self._roles.aggregators[AGGREGATOR]
-            for name in senders:
-                aggregator.receive(messages[name][AGGREGATOR], self.exchange(round))
-            return self.opened_by(senders[-1], aggregator.combine(senders, self.exchange(round)), round)
+        senders, task = tuple(senders or messages), task or self.task()
+        if self.roles.aggregators:
+            exchange = self.exchange(task, cohort=tuple(sorted(senders)))
+            combined = self.encrypted_sum(messages, senders, exchange, task.kind)
+            return self.opened_by(senders[-1], combined, task, senders)
         sums: Dict[str, bytes] = {}
-        for host in hosts or self.names:
-            own = [party for party, at in self._roles.members.parties.items() if at == host]
+        parties = self.roles.members.parties
+        for host in dict.fromkeys(hosts or parties.values()):
+            own = [party for party, at in parties.items() if at == host]
             shares = {party: {name: messages[name][party] for name in senders} for party in own}
-            fields = {"round": round, "messages": shares, "senders": list(senders)}
+            fields = {**_sum_of(task.round, task.kind), "messages": shares, "senders": list(senders)}
             answer = self.ask("combine", host, fields)
             for name, reason in answer["refused"].items():
                 raise MessageError(name, reason)
             sums.update(answer["sums"])
-        return self._roles.opener.open(sums, self.exchange(round))
+        return self.roles.opener.open(sums, self.exchange(task))
 
-    def opened_by(self, hospital: str, message: bytes, round: int = 1) -> Opened:
+    def verified(self, hospital: str, opened: Opened, task: Optional[Task] = None, **changes: Any) -> bool:
+        """Have a hospital say whether an opened sum is proved."""
+        dtype, words = encode_words(opened.words)
+        task = task or self.task()
+        fields = {**_sum_of(task.round, task.kind), "senders": list(opened.senders), "dtype": dtype}
+        found: bool = self.ask("verify", hospital, {**fields, **changes}, words)["proved"]
+        return found
+
+    def encrypted_sum(
+        self, messages: Messages, senders: Sequence[str], exchange: Exchange, kind: str = TRAIN
+    ) -> bytes:
+        """Add the ciphertexts of senders as the aggregator that the coordinator is."""
+        aggregator = self.roles.aggregators[AGGREGATOR]
+        for name in senders:
+            aggregator.receive(messages[name][AGGREGATOR], exchange)
+        releases = {
+            name: self.release(name, exchange.cohort, exchange.attempt, round=exchange.round, kind=kind)
+            for name in senders
+        }
+        return aggregator.combine(senders, exchange, releases)
+
+    def opened_by(
+        self,
+        hospital: str,
+        message: bytes,
+        task: Optional[Task] = None,
+        senders: Optional[Sequence[str]] = None,
+    ) -> Opened:
         """Have a hospital open what is called an encrypted sum."""
-        answer = self.ask("open", hospital, {"round": round, "combined": {AGGREGATOR: message}})
-        return Opened(np.frombuffer(answer["total"], "<f8"), tuple(answer["senders"]))
+        task = task or self.task()
+        fields = {**_sum_of(task.round, task.kind), "combined": {AGGREGATOR: message}}
+        answer = self.ask("open", hospital, fields)
+        words = np.frombuffer(answer["words"], answer["dtype"]).astype(np.int64)
+        return self.roles.aggregators[AGGREGATOR].read_sum(
+            words, answer["senders"], self.exchange(task), {AGGREGATOR: message}
+        )
 
-    def ciphertexts(self, messages: Messages, hospital: str, round: int = 1) -> List[Any]:
+    def first_layer(self) -> slice:
+        """Return where the first layer's weights lie in an update."""
+        return next(iter(self.rules.contribution.slices().values()))
+
+    def ciphertexts(
+        self, messages: Messages, hospital: str, exchange: Optional[Exchange] = None
+    ) -> List[Any]:
         """Return the SEAL ciphertexts in a hospital's message, as the aggregator may read them."""
-        aggregator = self._roles.aggregators[AGGREGATOR]
+        aggregator = self.roles.aggregators[AGGREGATOR]
         envelope = wire.parse(messages[hospital][AGGREGATOR])
         body = aggregator._links[hospital].open(envelope)
-        return aggregator.read(envelope.header, body, self.exchange(round))
+        return aggregator.read(envelope.header, body, exchange or self.exchange())
 
     def added(self, *lists: Sequence[Any]) -> List[Any]:
         """Return the sums of ciphertexts, place by place."""
@@ -266,32 +334,58 @@ class HostileCoordinator:
             sums.append(total)
         return sums
 
-    def forged_sum(self, ciphertexts: Sequence[Any], senders: Sequence[str], round: int = 1) -> bytes:
-        """Return any ciphertexts under the aggregator's true seal, labelled as the sum of ``senders``."""
-        aggregator, exchange = self._roles.aggregators[AGGREGATOR], self.exchange(round)
-        header = wire.Header(
-            aggregator.session.scheme,
-            "sum",
-            aggregator.session.fingerprint,
-            exchange.run,
-            exchange.round,
-            AGGREGATOR,
-            OPENER,
-            exchange.layout.digest,
-            tuple(sorted(senders)),
+    def forged_sum(
+        self, ciphertexts: Sequence[Any], senders: Sequence[str], model: bytes, releases: Sequence[bytes] = ()
+    ) -> bytes:
+        """Return any ciphertexts under the aggregator's true seal, labelled as the sum of ``senders``.
+
+        ``model`` is a hospital's genuine message: what its header says of its task is said here. The masks
+        that ``releases`` make are taken off.
+        """
+        from skinfl.protection.he.masks import Mask
+
+        aggregator, known = self.roles.aggregators[AGGREGATOR], wire.parse(model).header
+        header = known._replace(
+            kind="sum", sender=AGGREGATOR, recipient=OPENER, senders=tuple(sorted(senders)), salt=b""
         )
         writer, codec = aggregator._opener.writer(header), self.packing.codec()
-        unmasked = np.zeros((codec.ring.primes.size, codec.ring.degree), np.uint64)
+        mask = Mask(codec.ring, (), releases)
         for ciphertext in ciphertexts:
-            writer.write(codec.encode(ciphertext, unmasked))
+            writer.write(codec.encode(ciphertext, mask.draw()))
         return writer.finish()
+
+    def decrypted(self, ciphertexts: Sequence[Any], releases: Sequence[bytes] = (), senders: int = 1) -> Any:
+        """Return the vector in ciphertexts, opened with the key that a friend among the hospitals gave.
+
+        The masks that ``releases`` make are taken off before.
+        """
+        from skinfl.protection.he.masks import Mask
+        from skinfl.protection.he.roles import load_secret
+        from skinfl.protection.he.seal import sealapi
+
+        packing, codec, layout = self.packing, self.packing.codec(), self.rules.vectors(TRAIN)
+        secret = load_secret(packing, self.opened_run(self.names[-1]).own.common.secret)
+        mask, decryptor = Mask(codec.ring, (), releases), sealapi.Decryptor(packing.context, secret)
+        plaintext, integers = sealapi.Plaintext(), []
+        for ciphertext, count in zip(ciphertexts, packing.sizes(layout, "")):
+            bare = codec.decode(memoryview(codec.encode(ciphertext, mask.draw())), seeded=False)
+            decryptor.decrypt(bare, plaintext)
+            integers.append(packing.decode(plaintext, count))
+        return packing.vector(np.concatenate(integers), layout, senders, "").vector
 
     @property
     def packing(self) -> Any:
         """How vectors lie in ciphertexts: public."""
-        return self._roles.aggregators[AGGREGATOR]._packing
+        return self.roles.aggregators[AGGREGATOR]._packing
+
+    def opened_run(self, hospital: str) -> Any:
+        """Return what a hospital's own disk holds of the run: to collude, or to compare with."""
+        return open_run(read_hospital(self._folder / hospital), self.run, {})
 
     def common_key(self) -> bytes:
         """Return the hospitals' common key from a hospital's own disk: to compare with, not to use."""
-        run = open_run(read_hospital(self._folder / self.names[0]), self.run, {})
-        return run.own.common.secret.data
+        return self.opened_run(self.names[0]).own.common.secret.data
+
+
+def _sum_of(round: int, kind: str) -> Dict[str, Any]:
+    return {"round": round, "kind": kind}

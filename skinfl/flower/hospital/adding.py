@@ -10,7 +10,7 @@ or refuses.
 
 from __future__ import annotations
 
-from typing import Any, Dict, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, Mapping, NamedTuple, Optional, Tuple
 
 import msgpack
 
@@ -20,12 +20,14 @@ from skinfl.flower.hospital.ledger import Ledger
 from skinfl.flower.hospital.membership import Run, check_others
 from skinfl.flower.hospital.store import Answer
 from skinfl.flower.provisioning.folders import HospitalFolder
-from skinfl.protection import attempts
+from skinfl.protection import attempts, wire
 from skinfl.protection.attempts import Contribution
 from skinfl.protection.base import Exchange
 from skinfl.protection.roles import keyed, majority_first
 from skinfl.protection.words import decode_words, encode_words
 
+#: the kind of sums that tell of images alone, as in skinfl.federation.rules, which needs torch
+STATISTICS = "statistics"
 #: sums that do not prove themselves, before a hospital opens no more in a run: whether one does is a bit of
 #: information on what was decrypted
 FAILED_OPENINGS = 8
@@ -34,7 +36,7 @@ FAILED_OPENINGS = 8
 class Consent(NamedTuple):
     """What a hospital knows of the sum that it contributed to last, of one kind.
 
-    ``subjects``: what the sum is of, for the ledger. ``release`` belongs to the last attempt.
+    ``subjects``: what the sum tells of, for the ledger. ``release`` belongs to the last attempt.
     """
 
     subjects: Tuple[str, ...]
@@ -104,7 +106,7 @@ def release(folder: HospitalFolder, run: Run, fields: Dict[str, Any]) -> bytes:
 
     def make() -> bytes:
         check_others(folder, cohort, f"the sum of round {round}")
-        admit(folder, [f"sum of {subject}" for subject in known.subjects], cohort)
+        _admit(folder, known.subjects, cohort)
         return protocol.encode_answer({"release": known.release})
 
     return run.store.once(f"release-{kind}", round, digest_of(fields), make)
@@ -123,7 +125,7 @@ def combine(folder: HospitalFolder, run: Run, fields: Dict[str, Any]) -> bytes:
     answered = run.store.answered(f"combine-{kind}")
     if answered is not None and answered.round == round and answered.request == request:
         return answered.answer
-    exchange, subjects = _asked_of_party(run, kind, round)
+    exchange, subjects = _asked_of_party(folder, run, kind, round)
     sides = []
     refused: Dict[str, str] = {}
     for party, messages in fields["messages"].items():
@@ -137,6 +139,8 @@ def combine(folder: HospitalFolder, run: Run, fields: Dict[str, Any]) -> bytes:
                     raise MessageError(hospital, f"no message for {party}")
                 if side.receive(messages[hospital], exchange) != hospital:
                     raise MessageError(hospital, "it is signed by another hospital")
+                # the party takes no two that differ in it
+                subjects = subjects or tuple(wire.parse(messages[hospital]).header.base.split(", "))
             except MessageError as error:
                 refused[hospital] = error.reason
     if not sides:
@@ -145,7 +149,7 @@ def combine(folder: HospitalFolder, run: Run, fields: Dict[str, Any]) -> bytes:
         return protocol.encode_answer({"sums": {}, "refused": refused})
 
     def make() -> bytes:
-        admit(folder, [f"sum of {subject}" for subject in subjects], senders)
+        _admit(folder, subjects, senders)
         sums = {party: side.combine(senders, exchange) for party, side in sides}
         return protocol.encode_answer({"sums": sums, "refused": {}})
 
@@ -201,11 +205,15 @@ def digest_of(fields: Mapping[str, Any]) -> str:
     return keys.digest(msgpack.packb(sorted(fields.items()), use_bin_type=True))
 
 
-def admit(folder: HospitalFolder, subjects: Sequence[str], cohort: Sequence[str]) -> None:
-    """Note what the hospital takes part in, and with whom; see :meth:`.ledger.Ledger.admit`."""
-    ledger = Ledger(folder.state, folder.minimum_others, folder.name)
+def ledger_of(folder: HospitalFolder) -> Ledger:
+    """Return what the hospital has taken part in, in all runs."""
+    return Ledger(folder.state, folder.minimum_others, folder.name)
+
+
+def _admit(folder: HospitalFolder, subjects: Tuple[str, ...], senders: Tuple[str, ...]) -> None:
+    """Have the ledger admit a sum over senders: of everything that it tells of."""
     for subject in subjects:
-        ledger.admit(subject, cohort)
+        ledger_of(folder).admit(f"sum of {subject}", senders)
 
 
 def _write(run: Run, kind: str, consent: Consent) -> None:
@@ -231,14 +239,18 @@ def _contributed(folder: HospitalFolder, run: Run, kind: str, round: int) -> Con
     return found
 
 
-def _asked_of_party(run: Run, kind: str, round: int) -> Tuple[Exchange, Tuple[str, ...]]:
-    """Return the exchange to hold others' messages against, and what its sum is of, nothing if unknown.
+def _asked_of_party(
+    folder: HospitalFolder, run: Run, kind: str, round: int
+) -> Tuple[Exchange, Tuple[str, ...]]:
+    """Return the exchange to hold others' messages against, and what its sum tells of, empty if unknown.
 
     A party that was asked to contribute knows the task; one that was not holds the messages against each
-    other.
+    other, and believes what they all say they are about. Statistics say nothing that two runs have in common.
     """
     known = contributed(run, kind, round)
-    if known is None:
-        return Exchange(run.name, round, run.layouts[kind]), ()
-    secret, own = run.keying().secret(run.own), known.exchange
-    return own._replace(task=keyed(secret, own.task), base=keyed(secret, own.base)), known.subjects
+    if known is not None:
+        own = known.exchange
+        return own._replace(task=keyed(run.keying().secret(run.own), own.task)), known.subjects
+    if kind == STATISTICS:
+        raise ProtectionError(f"{folder.name} adds up no statistics before it has told its own")
+    return Exchange(run.name, round, run.layouts[kind]), ()

@@ -3,7 +3,7 @@
 Two sums of one task (the same model, or the same statistics, over the same images) whose hospitals differ by
 one give that one's update away: whoever saw both subtracts. Within a round the sums are guarded one by one;
 this ledger guards them over rounds, runs and restarts. What differs by ``minimum_others`` or more is let
-through: a difference of so many is a sum that the hospital allows.
+through: the difference is a sum over so many others. What differs by one never is.
 
 Trust model: the hospital's own disk. A ledger that is damaged is refused rather than begun anew, and one that
 is full as well, since forgetting entries would let whoever sends enough requests start over. What several
@@ -47,7 +47,7 @@ class Ledger:
 
         ``task`` is a digest of what is computed and of the data that it is computed on. The same task with
         the same hospitals is admitted again. Raises :class:`~skinfl.errors.ProtectionError` where it was
-        admitted with others that differ by fewer than ``minimum_others``, and where the ledger is full,
+        admitted with others that differ by one or by fewer than ``minimum_others``, and where the ledger is full,
         :class:`~skinfl.errors.CheckpointError` where it is damaged.
         """
         names = sorted(set(cohort))
@@ -61,12 +61,12 @@ class Ledger:
                 difference = len(set(cohorts[place]).symmetric_difference(names))
                 if difference == 0:
                     return
-                if difference < self._minimum_others:
+                if difference < max(2, self._minimum_others):
                     raise ProtectionError(
                         f"{self._hospital} has taken part in this task ({task[:12]}) with "
-                        f"{_listed(cohorts[place])}: a second sum over hospitals that differ by fewer than "
-                        f"{self._minimum_others} would show one of them: ask for the same hospitals, or "
-                        "start with another seed"
+                        f"{_listed(cohorts[place])}: a second sum over hospitals that differ by "
+                        f"{difference} would show too few of them: ask for the same hospitals; "
+                        "if it is about a model, another seed makes another one"
                     )
             if names not in cohorts:
                 cohorts.append(names)

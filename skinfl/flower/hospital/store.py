@@ -15,7 +15,6 @@ import fcntl
 import io
 import os
 import re
-import shutil
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, NamedTuple, Optional
@@ -62,12 +61,25 @@ class RunStore:
         self._folder = state / run
 
     def begin(self) -> None:
-        """Make the folder, and delete those of other runs; files beside them stay."""
+        """Make the folder, and forget other runs but that they were joined; files beside them stay.
+
+        Whoever could make a hospital forget that it joined a run could have it answer there anew.
+        """
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         os.chmod(self._state, 0o700)
         for other in self._state.iterdir():
-            if other != self._folder and other.is_dir():
-                shutil.rmtree(other, ignore_errors=True)
+            if other != self._folder and _RUN.fullmatch(other.name):
+                RunStore(self._state, other.name)._forget()
+
+    def _forget(self) -> None:
+        kept = "answer-join.msgpack"
+        others = [path for path in self._folder.iterdir() if path.name != kept]
+        if others and (self._folder / kept).exists():
+            self.keep_answer("join", Answer("forgotten", 0, b""))
+        for path in others:
+            path.unlink()
+        if not (self._folder / kept).exists():
+            self._folder.rmdir()
 
     def write(self, name: str, content: Dict[str, Any]) -> None:
         """Keep a small record under ``name``."""

@@ -6,7 +6,7 @@ The very same :class:`~skinfl.federation.hospital.HospitalAgent` works here as o
 from __future__ import annotations
 
 import secrets
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Dict, NamedTuple, Optional, Tuple
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from skinfl.federation.common import NO_ROUND, STATISTICS_ROUND, CommonState
 from skinfl.federation.hospital import HospitalAgent, OwnFigures
 from skinfl.federation.rules import EVALUATE, STATISTICS, TRAIN, Rules, Task
 from skinfl.flower import keys, protocol
-from skinfl.flower.hospital.adding import admit, digest_of, keep
+from skinfl.flower.hospital.adding import digest_of, keep, ledger_of
 from skinfl.flower.hospital.following import follow, held
 from skinfl.flower.hospital.joining import join, network
 from skinfl.flower.hospital.membership import Run, check_others
@@ -28,6 +28,18 @@ from skinfl.flower.hospital.store import RunStore
 from skinfl.flower.provisioning.folders import HospitalFolder
 from skinfl.protection import wire
 from skinfl.settings import Settings, from_mapping
+
+
+class Images(NamedTuple):
+    """A hospital's own images, and what identifies the photographs that training images are taken from.
+
+    A coordinator chooses how test images are held out, and could have many sets of training images that are
+    nearly alike; what they are taken from stays the same.
+    """
+
+    train: LesionDataset
+    test: LesionDataset
+    identity: str
 
 
 class Trainer:
@@ -39,21 +51,20 @@ class Trainer:
 
     def join(self, fields: Dict[str, Any], request: bytes) -> bytes:
         """Join a run, see :func:`skinfl.flower.hospital.joining.join`."""
-        train, _ = self._data(from_mapping(fields["settings"]))
-        return join(self._folder, fields, keys.digest(request), train)
+        images = self._data(from_mapping(fields["settings"]))
+        return join(self._folder, fields, keys.digest(request), images.train)
 
     def statistics(self, run: Run, fields: Dict[str, Any]) -> bytes:
         """Answer with the protected sums of pixels and class counts."""
 
         def make() -> bytes:
-            train, test = self._data(run.settings)
-            agent, rules, common = self._prepared(run, train)
+            images = self._data(run.settings)
+            agent, rules, common = self._prepared(run, images.train)
             if common.round != NO_ROUND:
                 raise ProtectionError(f"{self.name} knows the statistics of run {run.name[:8]} already")
             task = Task(STATISTICS, STATISTICS_ROUND, common, rules.hospitals)
-            subjects = (f"statistics of {_identity(train, test)}",)
-            admit(self._folder, subjects, rules.hospitals)
-            protected = agent.statistics(train, task)
+            subjects = self._admitted(task, images)
+            protected = agent.statistics(images.train, task)
             return self._kept(run, agent, task, subjects, protected.messages, protected.release, None)
 
         return run.store.once("statistics", STATISTICS_ROUND, digest_of(fields), make)
@@ -64,8 +75,8 @@ class Trainer:
         self._check_participants(run, participants, f"round {round}")
 
         def make() -> bytes:
-            train, test = self._data(run.settings)
-            agent, rules, own = self._prepared(run, train)
+            images = self._data(run.settings)
+            agent, rules, own = self._prepared(run, images.train)
             common = follow(self._folder, run, rules, agent.side, own, news)
             if not STATISTICS_ROUND <= common.round < round:
                 raise ProtectionError(
@@ -74,10 +85,9 @@ class Trainer:
             if common.begun.class_weights is not None:
                 self._folder.check_class_weights(common.begun.class_weights.tolist())
             task = Task(TRAIN, round, common, participants, fields["evaluate"])
-            subjects = self._subjects(task, train, test)
-            admit(self._folder, subjects, participants)
+            subjects = self._admitted(task, images)
             before = _restore(run.store, agent, round)
-            update = agent.train(train, task, test)
+            update = agent.train(images.train, task, images.test)
             run.store.write_arrays("before", before)
             run.store.write_arrays("after", {**agent.state(), "round": np.asarray(round)})
             return self._kept(run, agent, task, subjects, update.messages, update.release, update.figures)
@@ -90,29 +100,20 @@ class Trainer:
         self._check_participants(run, participants, f"the evaluation after round {round}")
 
         def make() -> bytes:
-            train, test = self._data(run.settings)
-            agent, rules, own = self._prepared(run, train)
+            images = self._data(run.settings)
+            agent, rules, own = self._prepared(run, images.train)
             common = follow(self._folder, run, rules, agent.side, own, news)
             if not STATISTICS_ROUND <= common.round <= round:
                 raise ProtectionError(f"{self.name} holds the model after round {common.round}, not {round}")
             task = Task(EVALUATE, round, common, participants)
-            subjects = self._subjects(task, train, test)
-            admit(self._folder, subjects, participants)
+            subjects = self._admitted(task, images)
             state = run.store.read_arrays("after")
             if state is not None:
                 agent.load_state(_without_round(state))
-            update = agent.report(test, task)
+            update = agent.report(images.test, task)
             return self._kept(run, agent, task, subjects, update.messages, update.release, update.figures)
 
         return run.store.once("evaluate", round, digest_of(fields), make)
-
-    def _subjects(self, task: Task, train: LesionDataset, test: LesionDataset) -> Tuple[str, ...]:
-        """Return what the ledger knows a task by: no run, round or setting in it, which cost nothing."""
-        what = f"{task.common.model_digest} on {_identity(train, test)}"
-        evaluation = f"evaluation of {what}"
-        if task.kind == EVALUATE:
-            return (evaluation,)
-        return (f"model {what}", *((evaluation,) if task.evaluate else ()))
 
     def _check_participants(self, run: Run, participants: Tuple[str, ...], where: str) -> None:
         check_others(self._folder, participants, where)
@@ -137,6 +138,13 @@ class Trainer:
         )
         return agent, rules, common
 
+    def _admitted(self, task: Task, images: Images) -> Tuple[str, ...]:
+        """Return what a task's sum tells of, for the ledger, which admits it with the participants."""
+        subjects = (f"statistics of {images.identity}",) if task.kind == STATISTICS else task.subjects
+        for subject in subjects:
+            ledger_of(self._folder).admit(subject, task.participants)
+        return subjects
+
     def _kept(
         self,
         run: Run,
@@ -155,25 +163,27 @@ class Trainer:
             shown = {**figures._asdict(), "loss": figures.loss if task.kind == TRAIN else None}
         return protocol.encode_answer({"messages": messages, "figures": shown})
 
-    def _data(self, settings: Settings) -> Tuple[LesionDataset, LesionDataset]:
+    def _data(self, settings: Settings) -> Images:
         """Return training and test images, from this hospital's own folders."""
         folder = self._folder
         cache = folder.path / "cache"
         data = load(folder.data, image_size=settings.image_size, cache_dir=cache)
+        own = _identity(data)
         if folder.test_data is not None:
             if not folder.test_data.is_dir():
                 raise DataError(f"{folder.test_data} is no folder: mend test_data of {folder.name}")
             if not any(folder.test_data.iterdir()):  # a hospital without test images
-                return data, data.subset([])
-            return data, load(folder.test_data, image_size=settings.image_size, cache_dir=cache)
+                return Images(data, data.subset([]), own)
+            test = load(folder.test_data, image_size=settings.image_size, cache_dir=cache)
+            return Images(data, test, own)
         split = train_test_split(data, test_fraction=settings.test_fraction, seed=settings.seed)
-        return data.subset(split.train), data.subset(split.test)
+        return Images(data.subset(split.train), data.subset(split.test), own)
 
 
-def _identity(*parts: LesionDataset) -> str:
-    """Return what identifies photographs and their labels, however they are split or decoded."""
-    pairs = sorted(pair for part in parts for pair in zip(map(str, part.image_ids), map(int, part.labels)))
-    return wire.fingerprint(parts[0].classes, pairs)
+def _identity(dataset: LesionDataset) -> str:
+    """Return what identifies photographs and their labels, however large they are decoded."""
+    pairs = sorted(zip(map(str, dataset.image_ids), map(int, dataset.labels)))
+    return wire.fingerprint(dataset.classes, pairs)
 
 
 def _restore(store: RunStore, agent: HospitalAgent, round: int) -> Dict[str, np.ndarray]:
