@@ -168,6 +168,26 @@ class LocalTransport(Transport):
         return {name: self._releases[name] for name in exchange.cohort}
 
 
+def receive_at_parties(
+    parties: Mapping[str, AggregatorSide], messages: Messages, exchange: Exchange
+) -> Tuple[Tuple[str, ...], Dict[str, str]]:
+    """Let each party check; return the hospitals that reached all of them, and who was refused and why."""
+    received: Dict[str, set] = {party: set() for party in parties}
+    refused: Dict[str, str] = {}
+    for party, side in parties.items():
+        for hospital in majority_first({name: m.get(party, b"") for name, m in messages.items()}):
+            try:
+                if party not in messages[hospital]:
+                    raise MessageError(hospital, f"no message for {party}")
+                sender = side.receive(messages[hospital][party], exchange)
+                if sender != hospital:
+                    raise MessageError(hospital, f"it is signed {sender!r}")
+                received[party].add(hospital)
+            except MessageError as error:
+                refused.setdefault(hospital, error.reason)
+    return common_senders(received.values(), list(messages)), refused
+
+
 def combine_at_parties(
     parties: Mapping[str, AggregatorSide],
     messages: Messages,
@@ -187,15 +207,8 @@ def combine_at_parties(
     while True:
         # parties have no secret to key the digests with: they hold the messages against each other
         blind = exchange._replace(task="", base="")
-        received: Dict[str, set] = {party: set() for party in parties}
-        for party, side in parties.items():
-            for hospital in majority_first({name: m.get(party, b"") for name, m in messages.items()}):
-                try:
-                    _receive(side, party, hospital, messages[hospital], blind)
-                    received[party].add(hospital)
-                except MessageError as error:
-                    refused.setdefault(hospital, error.reason)
-        senders = common_senders(received.values(), list(messages))
+        senders, reasons = receive_at_parties(parties, messages, blind)
+        refused = {**reasons, **refused}
         if len(senders) < least:
             return Combined({}, senders, refused, exchange)
         if not any(side.releases for side in parties.values()):
@@ -217,16 +230,6 @@ def combine_at_parties(
         return Combined({}, (), {**refused, **dict.fromkeys(exchange.cohort, why)}, exchange)
     combined = {party: side.combine(senders, blind, releases) for party, side in parties.items()}
     return Combined(combined, senders, refused, exchange)
-
-
-def _receive(
-    side: AggregatorSide, party: str, hospital: str, by_party: Mapping[str, bytes], exchange: Exchange
-) -> None:
-    if party not in by_party:
-        raise MessageError(hospital, f"no message for {party}")
-    sender = side.receive(by_party[party], exchange)
-    if sender != hospital:
-        raise MessageError(hospital, f"it is signed {sender!r}")
 
 
 def common_senders(received: Iterable[set], order: Sequence[str]) -> Tuple[str, ...]:

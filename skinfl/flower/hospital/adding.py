@@ -71,7 +71,7 @@ def protect_again(folder: HospitalFolder, run: Run, fields: Dict[str, Any]) -> b
     kind, round = fields["kind"], fields["round"]
     cohort, attempt = tuple(sorted(fields["cohort"])), fields["attempt"]
     known = _contributed(folder, run, kind, round)
-    check_others(folder, cohort, f"the {kind} sum of round {round}")
+    check_others(folder, cohort, f"the sum of round {round}")
     request = digest_of(fields)
     answered = run.store.answered(f"protect-{kind}")
     if answered is not None and answered.request == request:
@@ -103,7 +103,7 @@ def release(folder: HospitalFolder, run: Run, fields: Dict[str, Any]) -> bytes:
         )
 
     def make() -> bytes:
-        check_others(folder, cohort, f"the {kind} sum of round {round}")
+        check_others(folder, cohort, f"the sum of round {round}")
         ledger_of(folder).admit(f"sum of {known.subject}", cohort)
         return protocol.encode_answer({"release": known.release})
 
@@ -118,7 +118,7 @@ def combine(folder: HospitalFolder, run: Run, fields: Dict[str, Any]) -> bytes:
     too few, and for one that would show a single hospital beside an earlier one of the same.
     """
     senders, round, kind = tuple(sorted(fields["senders"])), fields["round"], fields["kind"]
-    check_others(folder, senders, f"the {kind} sum of round {round}")
+    check_others(folder, senders, f"the sum of round {round}")
     request = digest_of({"senders": list(senders)})
     answered = run.store.answered(f"combine-{kind}")
     if answered is not None and answered.round == round and answered.request == request:
