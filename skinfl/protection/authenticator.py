@@ -47,7 +47,7 @@ from skinfl.errors import UnprovedSum
 from skinfl.protection.base import Exchange
 from skinfl.protection.encoder import BLOCK, Decoded, Encoder, Tally
 from skinfl.protection.layout import Layout
-from skinfl.protection.prg import Stream
+from skinfl.protection.prg import Stream, new_scratch
 from skinfl.protection.trailer import LARGEST_WORD, PRIME, Trailer
 
 #: integers in a row. With limbs of 9 bits and integers of 32 a row's sum stays below 2^53: exact in float64
@@ -65,7 +65,7 @@ class Form:
 
     def __init__(self, coefficients: bytes, rows: bytes, size: int):
         self._row = min(ROW, size)
-        scratch = np.empty(8 * self._row + 16, np.uint8)
+        scratch = new_scratch(self._row)
         drawn = Stream(coefficients, scratch).words(self._row, _U8)
         # signed, as numpy converts that faster
         self._limbs = np.empty((self._row, _LIMBS))

@@ -23,9 +23,9 @@ def new_seed() -> bytes:
     return os.urandom(SEED)
 
 
-def new_scratch() -> np.ndarray:
-    """Return space for one block of words, which several streams may share."""
-    return np.empty(len(_ZEROS) + 16, np.uint8)
+def new_scratch(words: int = BLOCK) -> np.ndarray:
+    """Return space for so many words of 8 bytes at a time, which several streams may share."""
+    return np.empty(8 * words + 16, np.uint8)
 
 
 class Stream:

@@ -290,6 +290,6 @@ class Quantiser(Encoder):
         """
         scaled = values * factor
         if uniform is None:
-            return np.rint(scaled).astype(np.int64)
+            return np.rint(scaled, out=scaled).astype(np.int64)
         scaled += uniform.words(len(values), _UNIFORM) * 2.0**-32
-        return np.floor(scaled).astype(np.int64)
+        return np.floor(scaled, out=scaled).astype(np.int64)

@@ -156,15 +156,15 @@ class Mask:
     """The sum of the streams of some seeds less that of others, drawn ciphertext by ciphertext."""
 
     def __init__(self, ring: Ring, added: Sequence[bytes], subtracted: Sequence[bytes]):
-        scratch = (new_scratch(), new_scratch())
+        words = ring.primes.size * ring.degree
+        self._block = np.empty((max(1, _BLOCK // words), ring.primes.size, ring.degree), np.uint64)
+        self._next = len(self._block)
+        scratch = (new_scratch(self._block.size), new_scratch(1))
         self._primes = ring.primes
         self._streams = [UniformResidues(seed, ring, scratch) for seed in (*added, *subtracted)]
         self._added = len(added)
         # How many residues 64 bits hold the sum of, but for two: the sum so far, and what it is added to.
         self._room = (1 << 64) // int(ring.primes.max()) - 2
-        words = ring.primes.size * ring.degree
-        self._block = np.empty((max(1, _BLOCK // words), ring.primes.size, ring.degree), np.uint64)
-        self._next = len(self._block)
 
     def draw(self) -> np.ndarray:
         """Return the next ciphertext's: uint64, shape (primes, degree), each at most 2^64 less its prime.
