@@ -47,8 +47,8 @@ class Ledger:
 
         ``task`` is a digest of what is computed and of the data that it is computed on. The same task with
         the same hospitals is admitted again. Raises :class:`~skinfl.errors.ProtectionError` where it was
-        admitted with others that differ by one or by fewer than ``minimum_others``, and where the ledger is full,
-        :class:`~skinfl.errors.CheckpointError` where it is damaged.
+        admitted with others that differ by one or by fewer than ``minimum_others``, and where the ledger is
+        full, :class:`~skinfl.errors.CheckpointError` where it is damaged.
         """
         names = sorted(set(cohort))
         with locked(self._state, "ledger"):
