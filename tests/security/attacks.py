@@ -68,6 +68,16 @@ def may_be_refused() -> Iterator[None]:
 
 
 @contextmanager
+def refused(reason: str) -> Iterator[None]:
+    """See that the attack is refused, for this reason (a regular expression) and no other."""
+    with pytest.raises(SkinflError) as found:
+        yield
+    if any(outdated in str(found.value) for outdated in _OUTDATED):
+        raise RuntimeError(f"the attack was not carried out, adapt it: {found.value}")
+    assert found.match(reason)
+
+
+@contextmanager
 def must_not_end(what: str) -> Iterator[None]:
     """Make an error of the package, or below it, the attack's success; a test's own mistakes stay errors."""
     try:

@@ -230,14 +230,14 @@ class HostileCoordinator:
 
     def begin(self) -> None:
         """Have the statistics added up as they should be, and move on."""
-        self.move(self.task(STATISTICS, 0), {name: self.statistics(name)["messages"] for name in self.names})
+        messages = {name: self.statistics(name)["messages"] for name in self.names}
+        task = self.task(STATISTICS, 0)
+        self.move(task, self.sum_of(messages, task=task))
 
-    def move(self, task: Task, messages: Messages, senders: Optional[Sequence[str]] = None) -> Told:
-        """Have a sum added up and opened, compute the next state, and return the sum as it is told."""
-        opened = self.sum_of(messages, senders, task=task)
+    def move(self, task: Task, opened: Opened) -> Told:
+        """Compute the state after a sum, and return the sum as it is told."""
         self.common = self.rules.apply(task, opened).common
-        self.told = tell(task, opened)
-        self.base = task.common
+        self.told, self.base = tell(task, opened), task.common
         return self.told
 
     def news(self, told: Optional[Told] = None, base: Optional[CommonState] = None) -> bytes:
@@ -357,7 +357,7 @@ class HostileCoordinator:
     def decrypted(self, ciphertexts: Sequence[Any], releases: Sequence[bytes] = (), senders: int = 1) -> Any:
         """Return the vector in ciphertexts, opened with the key that a friend among the hospitals gave.
 
-        The masks that ``releases`` make are taken off before.
+        The masks that ``releases`` make are taken off before. None where it is noise, which does not decode.
         """
         from skinfl.protection.he.masks import Mask
         from skinfl.protection.he.roles import load_secret
@@ -371,7 +371,10 @@ class HostileCoordinator:
             bare = codec.decode(memoryview(codec.encode(ciphertext, mask.draw())), seeded=False)
             decryptor.decrypt(bare, plaintext)
             integers.append(packing.decode(plaintext, count))
-        return packing.vector(np.concatenate(integers), layout, senders, "").vector
+        try:
+            return packing.vector(np.concatenate(integers), layout, senders, "").vector
+        except ProtectionError:
+            return None
 
     @property
     def packing(self) -> Any:
