@@ -43,10 +43,13 @@ def make_rounds(hospitals, rounds, up):
             round=r,
             trained=tuple(names),
             left_out={},
+            mean_loss=1.9 / (r + 1.3),
+            mean_clipped=0.0,
             train_loss={name: 1.9 / (r + 0.3 * k + 1) for k, name in enumerate(names)},
             clipped=dict.fromkeys(names, 0.0),
             transforms={},
             metrics=json.loads(measured_once(0.4 * r, 400, r)),
+            hospitals_together=None,
             hospital_metrics={
                 name: json.loads(measured_once(0.4 * r, 60, 10 * r + k)) for k, name in enumerate(names)
             },
