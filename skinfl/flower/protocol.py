@@ -50,6 +50,7 @@ from skinfl.flower.schema import (
     Whole,
     check_size,
 )
+from skinfl.protection.words import DTYPES
 
 VERSION = 2
 COORDINATOR = "coordinator"
@@ -90,7 +91,7 @@ _sum: Dict[str, Kind] = {
 }
 #: as long as msgpack has it: the reader's limit is on the whole message
 _body = Bytes((1 << 32) - 1)
-_dtype = Choice("<i4", "<i8", "<f8")
+_dtype = Choice(*DTYPES)
 _by_party = MapOf(_name, _body, _HOSPITALS)
 _public_key = Bytes(32, [32])
 _sealed = OrEmpty(

@@ -60,7 +60,7 @@ class Protected(NamedTuple):
 class Opened(NamedTuple):
     """The sum of the senders' vectors: float64, shape ``(layout.size,)``.
 
-    ``words`` is what was opened, as it was added up (integers, with the authenticator's at their end; float64
+    ``words`` is what was opened, as it was added up (integers, with the authenticator's at their end; float32
     without protection): any hospital can be told it, and :meth:`HospitalSide.verify` it. ``clipped`` is the
     sum of the shares of clipped values. ``ranges``, where a scheme has it, goes to
     :meth:`HospitalSide.set_ranges` of every hospital before the next round. All are as confidential as

@@ -68,15 +68,19 @@ class PlaintextOpener(OpenerSide):
         self._session = session
 
     def open(self, combined: Mapping[str, bytes], exchange: Exchange) -> Opened:
-        """Return the sum; raises :class:`~skinfl.errors.ProtectionError` for one that is not finite."""
+        """Return the sum, rounded to float32: hospitals are told it, and all must apply the same.
+
+        Raises :class:`~skinfl.errors.ProtectionError` for one that is not finite.
+        """
         bodies, senders, _ = read_sums(combined, exchange, self._session, {AGGREGATOR: Plain()})
         body, size = bodies[AGGREGATOR], exchange.layout.size
         if len(body) != 8 * size:
             raise MessageError(AGGREGATOR, f"its sum has {len(body)} bytes, {8 * size} expected")
-        total = np.frombuffer(body, "<f8").astype(np.float64)
-        if not np.isfinite(total).all():
+        with np.errstate(over="ignore"):
+            words = np.frombuffer(body, "<f8").astype(np.float32)
+        if not np.isfinite(words).all():
             raise ProtectionError("the sum of the updates is not finite: lower --lr, or clip updates")
-        return Opened(total, senders, words=total)
+        return Opened(words.astype(np.float64), senders, words=words)
 
 
 class Plaintext(Protection):
@@ -94,8 +98,8 @@ class Plaintext(Protection):
         return Roles(sides, {AGGREGATOR: aggregator}, PlaintextOpener(session))
 
     def error_bound(self, hospitals: int, largest: float) -> float:
-        """Return what float64 rounds away in so many additions."""
-        return hospitals**2 * largest * 2.0**-53
+        """Return what float32 rounds away of the sum, and float64 in so many additions."""
+        return hospitals * largest * 2.0**-24 + hospitals**2 * largest * 2.0**-53
 
     @property
     def fingerprint(self) -> str:

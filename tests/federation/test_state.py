@@ -205,9 +205,8 @@ def test_a_sum_is_told_in_as_few_bytes_as_hold_it(words):
     assert found._replace(words=None) == told._replace(words=None)
     assert np.array_equal(found.words, told.words)
     size = msgpack.unpackb(encode_told(told))["words"]
-    assert len(size) == len(words) * (
-        4 if told.words.dtype.kind == "i" and max(words) < 2**31 > -min(words) - 1 else 8
-    )
+    wide = told.words.dtype.kind == "i" and not -(2**31) <= min(words) <= max(words) < 2**31
+    assert len(size) == len(words) * (8 if wide else 4)
 
 
 @pytest.mark.parametrize(
@@ -217,7 +216,7 @@ def test_a_sum_is_told_in_as_few_bytes_as_hold_it(words):
         {"round": True},
         {"senders": "ab"},
         {"senders": [1]},
-        {"dtype": "<f4"},
+        {"dtype": "<f8"},
         {"words": b"123"},
         {"evaluate": 1},
         {"more": 1},

@@ -41,16 +41,10 @@ REQUESTS = {
     "protect": {**_SUM, "attempt": 1, "cohort": NAMES[:2], "sealed": {}},
     "release": {**_SUM, "attempt": 0, "cohort": NAMES[:2], "sealed": {}},
     "combine": {**_SUM, "messages": {"party-1": _MESSAGES}, "senders": NAMES, "sealed": {}},
-    "open": {
-        **_SUM,
-        "combined": {"aggregator": b"s" * 90},
-        "participants": NAMES,
-        "cohort": NAMES[:2],
-        "attempt": 2,
-        "sealed": {},
-    },
-    "verify": {**_SUM, "participants": NAMES, "senders": NAMES[:2], "sealed": {}},
-    "evaluate": {"run": RUN, "round": 3, "participants": NAMES, "last": True, "sealed": {}},
+    "open": {**_SUM, "combined": {"aggregator": b"s" * 90}, "sealed": {}},
+    "verify": {**_SUM, "senders": NAMES[:2], "dtype": "<i4", "sealed": {}},
+    "evaluate": {"run": RUN, "round": 3, "participants": NAMES, "sealed": {}},
+    "end": {"run": RUN, "sealed": {}},
 }
 _PROTECTED = {"messages": _MESSAGES, "figures": FIGURES}
 ANSWERS = {
@@ -73,6 +67,7 @@ ANSWERS = {
     "combine": {"sums": {"party-1": b"s" * 40}, "refused": {"hospital-2": "its tag is wrong"}},
     "open": {"words": b"w" * 64, "dtype": "<i8", "senders": NAMES},
     "verify": {"proved": True},
+    "end": {},
 }
 
 STRANGE = (
