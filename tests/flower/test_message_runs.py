@@ -60,7 +60,7 @@ def test_the_model_equals_the_virtual_workers_bit_for_bit(federation, tmp_path, 
     for kind, round, *_ in post.log:
         by_round.setdefault(round, set()).add(kind)
     exchanges = {"plaintext": {"train"}, "smpc": {"train", "combine", "verify"}}
-    expected = exchanges.get(settings.protection, {"train", "release", "open"})
+    expected = exchanges.get(settings.protection, {"train", "release", "open", "verify"})
     assert by_round[1] == expected
     assert by_round[2] == {*expected, "evaluate"}
 
