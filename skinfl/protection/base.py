@@ -155,6 +155,12 @@ class OpenerSide(ABC):
     #: how many parties' sums it takes to open
     threshold: int = 1
 
+    def check(self, party: str, message: bytes, exchange: Exchange) -> None:  # noqa: B027 - optional by design
+        """Refuse a party's sum that is malformed or not this party's own, before any is opened.
+
+        Raises :class:`~skinfl.errors.MessageError`.
+        """
+
     @abstractmethod
     def open(self, combined: Mapping[str, bytes], exchange: Exchange) -> Opened:
         """Open the sum from the parties' combined messages, keyed by party.

@@ -41,7 +41,7 @@ from skinfl.protection import wire
 from skinfl.protection.base import Exchange, Opened
 from skinfl.protection.keys import private_bytes
 from skinfl.protection.roles import AGGREGATOR, OPENER
-from skinfl.protection.smpc import additive
+from skinfl.protection.smpc import additive, shamir
 from skinfl.protection.words import encode_words
 from skinfl.run import CHECKPOINT
 from skinfl.settings import Settings
@@ -64,6 +64,7 @@ __all__ = [
     "hospitals_in",
     "load_checkpoint",
     "protocol",
+    "shamir",
 ]
 
 FOUR = (*HOSPITALS, "hospital-4")

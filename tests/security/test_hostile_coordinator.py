@@ -7,7 +7,7 @@ from importlib.util import find_spec
 
 import numpy as np
 import pytest
-from attacks import may_be_refused, refused, reveals, succeeded_if
+from attacks import refused, reveals, succeeded_if
 from flower_helpers import HOSPITALS, settings_of
 from hostile_coordinator import (
     CLASSES,
@@ -310,7 +310,7 @@ def test_a_run_is_never_joined_anew(hospitals, contributions, settings):
     HostileCoordinator(hospitals, settings)
     with refused("has joined run .* on other terms"):
         protocol.decode_answer("join", "hospital-1", site.answer(request))
-    with pytest.raises(ProtectionError, match="has not joined run .*, or has ended it"):
+    with pytest.raises(ProtectionError, match=r"has not joined run .*, or has ended it"):
         coordinator.train("hospital-1", news)
 
 
@@ -363,7 +363,7 @@ def test_updates_are_not_repeated_from_run_to_run(hospitals, contributions):
 
 
 def two_sums(hospitals, first, second, names=FOUR):
-    """Return the loot of two runs whose sums, of (kind, changes of the task, settings), lack hospital-4 once."""
+    """Return the sums of two runs, the second without hospital-4; each is (settings, kind, changes)."""
     totals = []
     for cohort, (settings, kind, changes) in ((names, first), (names[:-1], second)):
         if kind == STATISTICS:
@@ -409,7 +409,7 @@ def test_two_runs_of_other_settings_from_one_model(four_hospitals, contributions
 
 @pytest.mark.parametrize("changes", [{"seed": 9}, {"test_fraction": 0.21}])
 def test_statistics_of_another_split_of_the_same_images(four_hospitals, contributions, changes):
-    """Which images are held out is the coordinator's choice where a hospital has no test images of its own."""
+    """Which images are held out is the coordinator's choice, where a hospital has no test folder."""
     for name in FOUR:
         path = four_hospitals.folder / name / "hospital.toml"
         text = path.read_text()
@@ -493,8 +493,8 @@ def test_keys_on_disk_are_for_their_owner_only(hospitals):
     succeeded_if(bool(readable), f"private keys that others may read: {readable}")
 
 
-# Opening is no oracle: hospitals decrypt the sum that they consented to, and nothing else. In each of these the
-# coordinator also has the common key, from a friend among the hospitals.
+# Opening is no oracle: hospitals decrypt the sum that they consented to, and nothing else. The coordinator
+# also has the common key here, from a friend among the hospitals.
 
 
 @pytest.fixture(params=["he-ckks", "he-bfv"])

@@ -14,6 +14,7 @@ is malformed is none, and a party's complaint counts for as much as the party is
 from __future__ import annotations
 
 import json
+from itertools import combinations, islice
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Set, Tuple, Union
 
@@ -36,8 +37,10 @@ from skinfl.protection.words import decode_words, encode_words
 #: of whom the last sum was asked, and how often: files in the run's folder
 BEGUN = "begun.json"
 _NEWS = "news-{}.msgpack"
-#: hospitals that are asked whether a sum is proved
+#: hospitals that must find a sum proved: one of them may lie
 _WITNESSES = 2
+#: sets of parties that are tried where the sums of some are wrong
+_MOST_CHOICES = 50
 
 
 class CoordinatorRoles(NamedTuple):
@@ -144,15 +147,14 @@ class RemoteTransport(Transport):
         for name in self._late(exchange, list(trusted)):
             refused[name] = "a sum without it was begun before the coordinator was restarted"
             del trusted[name]
-        return self._combine_remotely(trusted, exchange, refused)
+        return self._combine_remotely(trusted, exchange, refused, least)
 
     def open(self, combined: Combined) -> Opened:
         if self._roles.opener is None:
             return self._open_at_hospitals(combined)
-        opened = self._open_here(self._roles.opener, combined)
         if not self._roles.members.parties:
-            return opened  # without protection nothing proves a sum
-        return self._verified(opened, combined.exchange, found=())
+            return self._open_here(self._roles.opener, combined)  # without protection nothing proves a sum
+        return self._open_proved(self._roles.opener, combined)
 
     def tell(self, task: Task, opened: Opened) -> None:
         # The file comes before the checkpoint: what the checkpoint says was summed can be told.
@@ -218,7 +220,7 @@ class RemoteTransport(Transport):
         exchange, reasons = combined.exchange, []
         unproved = 0
         for name in combined.senders:
-            if unproved == _WITNESSES:  # to ask more would only cost them openings
+            if unproved >= _WITNESSES:  # to ask more would only cost them openings
                 break
             fields = {**self._sum(exchange), "combined": combined.messages}
             requests = {name: self._request("open", name, fields)}
@@ -231,13 +233,11 @@ class RemoteTransport(Transport):
                     words = decode_words(answer["dtype"], answer["words"])
                     (aggregator,) = self._roles.aggregators.values()
                     opened = aggregator.read_sum(words, combined.senders, exchange, combined.messages)
-                    return self._verified(opened, exchange, found=(name,))
-                except UnprovedSum:
-                    raise
+                    return self._verified(opened, exchange, {name})
                 except SkinflError as error:
                     reasons.append(f"{name}: {error}")
                     unproved += UnprovedSum.MARK in str(error)
-        kind = UnprovedSum if unproved and unproved == len(reasons) else ProtectionError
+        kind = UnprovedSum if unproved else ProtectionError
         raise kind(
             f"round {exchange.round}: no hospital opened the sum ({'; '.join(reasons)}): "
             "resume once one that trained is connected again"
@@ -257,31 +257,54 @@ class RemoteTransport(Transport):
                 f"{error}; the last round is kept, resume when they are connected again"
             ) from None
 
-    def _verified(self, opened: Opened, exchange: Exchange, found: Tuple[str, ...]) -> Opened:
-        """Return a sum that hospitals find proved; the coordinator holds no key to do so itself.
+    def _open_proved(self, opener: OpenerSide, combined: Combined) -> Opened:
+        """Open a sum that hospitals find proved: from fewer parties, where some sums are wrong."""
+        exchange, sums, reasons = combined.exchange, {}, []
+        for party, message in combined.messages.items():
+            try:
+                opener.check(party, message, exchange)
+                sums[party] = message
+            except MessageError as error:
+                reasons.append(f"{self._roles.members.parties[party]}: {error.reason}")
+        whole = combined._replace(messages=sums)
+        choices = [whole]
+        if len(sums) > opener.threshold:
+            few = islice(combinations(sums, opener.threshold), _MOST_CHOICES)
+            choices += [whole._replace(messages={party: sums[party] for party in some}) for some in few]
+        for choice in choices:
+            try:
+                return self._verified(self._open_here(opener, choice), exchange, set())
+            except SkinflError as error:
+                if len(sums) < opener.threshold and not reasons:
+                    raise
+                reasons.append(str(error))
+        raise UnprovedSum(f"round {exchange.round}: the sum {UnprovedSum.MARK}: {'; '.join(reasons[:4])}")
 
-        ``found``: who has vouched for it so far. One may lie either way, so two are asked, and more where
-        they differ. Whatever they say, each hospital looks for itself before it trains on.
+    def _verified(self, opened: Opened, exchange: Exchange, by: Set[str]) -> Opened:
+        """Return a sum that two hospitals find proved, so that no single one can pass off another.
+
+        The coordinator holds no key to do so itself. ``by``: who has said so already.
         """
-        assert opened.words is not None, "every opener gives the words that it opened"
+        assert opened.words is not None, "there is something to prove"
         dtype, words = encode_words(opened.words)
-        proved = len(found)
+        proved = set(by)
         reasons: List[str] = []
-        for name in (name for name in opened.senders if name not in found):
-            if max(proved, len(reasons)) >= _WITNESSES and proved != len(reasons):
-                break
+        for name in (name for name in opened.senders if name not in by):
+            if len(reasons) >= _WITNESSES and proved == by:
+                break  # it is no single one that says so
             fields = {**self._sum(exchange), "senders": list(opened.senders), "dtype": dtype}
             requests = {name: self._request("verify", name, fields, words)}
             for _, answer in self._ask("verify", exchange.round, requests, self._timeouts.other):
-                if isinstance(answer, NoAnswer):
-                    continue
                 if not isinstance(answer, SkinflError) and answer["proved"]:
-                    proved += 1
-                else:
-                    reasons.append(f"{name}: {answer if isinstance(answer, SkinflError) else 'not proved'}")
-        if proved > len(reasons):
-            return opened
-        raise UnprovedSum(f"the sum of round {exchange.round} {UnprovedSum.MARK} ({'; '.join(reasons)})")
+                    proved.add(name)
+                    if len(proved) >= _WITNESSES:
+                        return opened
+                    continue
+                reasons.append(f"{name}: {answer if isinstance(answer, SkinflError) else 'not proved'}")
+        raise UnprovedSum(
+            f"round {exchange.round}: the sum {UnprovedSum.MARK} to {_WITNESSES} hospitals "
+            f"({'; '.join(reasons)})"
+        )
 
     def _begun(self, exchange: Exchange) -> Optional[Dict[str, Any]]:
         """Return of whom this very sum was asked before a restart, None where it was not."""
@@ -306,12 +329,15 @@ class RemoteTransport(Transport):
         self._begin(exchange, senders)
         return []
 
-    def _combine_remotely(self, trusted: Messages, exchange: Exchange, refused: Dict[str, str]) -> Combined:
+    def _combine_remotely(
+        self, trusted: Messages, exchange: Exchange, refused: Dict[str, str], least: int
+    ) -> Combined:
         """Hand each party its shares.
 
         A party that refuses shares of a hospital says so and adds nothing up. Where enough other parties
-        add up, nobody is left out. Else this sum is lost, and the next ones do without those whom most
-        parties accuse, or, where it is one word against another, without both.
+        add up, nobody is left out. Where enough have added nothing up they are asked again without those whom
+        most accuse. Else this sum is lost, and the next ones do without these, or, where it is one word
+        against another, without both.
         """
         parties = self._roles.members.parties
         requests: Dict[str, Request] = {}
@@ -345,6 +371,13 @@ class RemoteTransport(Transport):
                 )
             return Combined(sums, tuple(trusted), refused, exchange)
         found = self._benches.judge(complaints, len(requests), exchange.round)
+        outvoted = [n for n in found if 2 * sum(n in by for by in complaints.values()) > len(requests)]
+        fewer = {name: messages for name, messages in trusted.items() if name not in outvoted}
+        free = sum(host in complaints for host in parties.values())
+        if outvoted and least <= len(fewer) and opener.threshold <= free:
+            self._begin(exchange, list(fewer))
+            reasons = {name: found[name] for name in outvoted}
+            return self._combine_remotely(fewer, exchange, {**refused, **reasons}, least)
         return Combined({}, (), {**refused, **broken, **found}, exchange)
 
     def _sum(self, exchange: Exchange) -> Dict[str, Any]:

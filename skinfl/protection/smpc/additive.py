@@ -147,6 +147,11 @@ class AdditiveOpener(OpenerSide):
         self._links = dict(links)
         self.threshold = len(self._links)
 
+    def check(self, party: str, message: bytes, exchange: Exchange) -> None:
+        """Refuse a party's sum that is malformed or not this party's own."""
+        (body,) = read_sums({party: message}, exchange, self._session, self._links).bodies.values()
+        self._whole(party, body, exchange)
+
     def open(self, combined: Mapping[str, bytes], exchange: Exchange) -> Opened:
         """Return the sum; every party's answer is needed."""
         missing: Tuple[str, ...] = tuple(sorted(set(self._links) - set(combined)))
@@ -160,9 +165,13 @@ class AdditiveOpener(OpenerSide):
         size = self._encoder.size(exchange.layout)
         total = np.zeros(size, self._ring.unsigned)
         for party, body in bodies.items():
-            if len(body) != total.nbytes:
-                raise MessageError(party, f"its sum has {len(body)} bytes, {total.nbytes} expected")
+            self._whole(party, body, exchange)
             np.add(total, np.frombuffer(body, self._ring.unsigned), out=total)
         words = total.view(self._ring.signed)
         decoded = self._encoder.decode(words, exchange.layout, len(senders))
         return Opened(decoded.vector, senders, decoded.ranges, decoded.clipped, words)
+
+    def _whole(self, party: str, body: bytearray, exchange: Exchange) -> None:
+        expected = self._encoder.size(exchange.layout) * self._ring.unsigned.itemsize
+        if len(body) != expected:
+            raise MessageError(party, f"its sum has {len(body)} bytes, {expected} expected")

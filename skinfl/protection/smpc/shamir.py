@@ -197,6 +197,11 @@ class ShamirOpener(OpenerSide):
         self.threshold = threshold
         self._links = dict(links)
 
+    def check(self, party: str, message: bytes, exchange: Exchange) -> None:
+        """Refuse a party's sum that is malformed or not this party's own."""
+        (body,) = read_sums({party: message}, exchange, self._session, self._links).bodies.values()
+        self._whole(party, body, exchange)
+
     def open(self, combined: Mapping[str, bytes], exchange: Exchange) -> Opened:
         """Return the sum, from any ``threshold`` parties; further answers must agree with it."""
         if len(combined) < self.threshold:
@@ -207,11 +212,9 @@ class ShamirOpener(OpenerSide):
         bodies, senders, _ = read_sums(combined, exchange, self._session, self._links)
         field, t = self._field, self.threshold
         size = self._encoder.size(exchange.layout)
-        expected = size * field.unsigned.itemsize
         points = {party: point for party, point in points_of(self._links).items() if party in bodies}
         for party in points:
-            if len(bodies[party]) != expected:
-                raise MessageError(party, f"its sum has {len(bodies[party])} bytes, {expected} expected")
+            self._whole(party, bodies[party], exchange)
         sums = [np.frombuffer(bodies[party], field.unsigned) for party in points]
         at = list(points.values())
         matrix = evaluation(field, at[:t], [0, *at[t:]])
@@ -225,3 +228,8 @@ class ShamirOpener(OpenerSide):
             total[start : start + BLOCK] = field.to_signed(secret)
         decoded = self._encoder.decode(total, exchange.layout, len(senders))
         return Opened(decoded.vector, senders, decoded.ranges, decoded.clipped, total)
+
+    def _whole(self, party: str, body: bytearray, exchange: Exchange) -> None:
+        expected = self._encoder.size(exchange.layout) * self._field.unsigned.itemsize
+        if len(body) != expected:
+            raise MessageError(party, f"its sum has {len(body)} bytes, {expected} expected")
