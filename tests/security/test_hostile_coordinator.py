@@ -24,6 +24,7 @@ from hostile_coordinator import (
 
 from skinfl.data.normalisation import Normalisation
 from skinfl.errors import ProtectionError
+from skinfl.flower.provisioning.defaults import Limits
 
 PROTECTIONS = {
     "smpc": {"protection": "smpc"},
@@ -347,6 +348,20 @@ def test_settings_outside_a_hospitals_limits_are_refused_on_joining(hospitals, n
     values = {**BEYOND, "large batch_size": 100_000, "large lr": 100.0}
     with refused(f"takes part with {name.split()[-1]} from"):
         HostileCoordinator(hospitals, settings.replace(**{name.split()[-1]: values[name]}))
+
+
+def test_class_weights_are_derived_from_proved_counts_and_within_limits(tmp_path, contributions, settings):
+    hospitals = hospitals_in(tmp_path, minimum_others=1, limits=Limits(class_weights=(2.0, 3.0)))
+    coordinator, news = begun(hospitals, settings)
+    told = coordinator.told
+    for word in (0, 5, len(told.words) // 2):
+        words = told.words.copy()
+        words[word] += 1 << 20
+        with refused(UnprovedSum.MARK):
+            coordinator.train("hospital-1", coordinator.news(told._replace(words=words)))
+    with refused("takes part with class_weights from 2.0 to 3.0, or 0, this run has 1"):
+        coordinator.train("hospital-1", news)
+    assert contributions.all("hospital-1", 1) == []
 
 
 def test_updates_are_not_repeated_from_run_to_run(hospitals, contributions):
