@@ -23,7 +23,7 @@ class Options:
     """How the coordinator goes about a run. Times are in seconds.
 
     ``out``: the run's folder, relative to the coordinator's. ``resume``: go on from its checkpoint.
-    ``unit``: the public number of images that has weight one; no hospital may hold more.
+    ``unit``: the public number of images that has weight one, a power of two; no hospital may hold more.
     ``minimum_hospitals``: start with no fewer. ``connect_timeout`` is for hospitals before the first
     round, ``round_timeout`` for one that trains, ``sum_timeout`` for one that adds up shares or opens a
     sum, ``return_timeout`` for one that lost its connection, to come back within the round.
@@ -46,6 +46,8 @@ class Options:
         for name, low in (("unit", 1), ("minimum_hospitals", 2)):
             if getattr(self, name) < low:
                 raise SettingsError(f"{name} = {getattr(self, name)}: must be at least {low}")
+        if self.unit & (self.unit - 1):
+            raise SettingsError(f"unit = {self.unit}: must be a power of two, which tells little of a hospital")
         for name in _SECONDS:
             if not getattr(self, name) > 0:
                 raise SettingsError(f"{name} = {getattr(self, name)}: must be more than 0 seconds")

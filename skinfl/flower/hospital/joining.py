@@ -42,6 +42,9 @@ def join(folder: HospitalFolder, fields: Dict[str, Any], request_digest: str, tr
     members = keys.Members(tuple(fields["hospitals"]), dict(fields["parties"]))
     _check_members(folder, settings, members)
     folder.check_settings(settings, len(members.parties))
+    if fields["unit"] & (fields["unit"] - 1):
+        # whether a hospital refuses would tell, unit by unit, how many images it holds
+        raise ProtectionError(f"unit = {fields['unit']}: {folder.name} agrees on powers of two only")
     if len(train) > fields["unit"]:
         raise ProtectionError(
             f"{folder.name} holds more training images than the agreed unit of {fields['unit']}: raise unit"
