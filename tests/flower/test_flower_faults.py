@@ -56,7 +56,8 @@ def test_a_hospital_killed_in_a_round_that_comes_back_loses_nothing(running):
 
 def test_a_hospital_killed_for_good_is_left_out_and_shamir_opens_without_its_party(running, tmp_path):
     deployment = running.deployment
-    settings = settings_of(protection="smpc", smpc_scheme="shamir", rounds=1)
+    # another model than in the run before: hospitals make no second sum of one task without one of them
+    settings = settings_of(protection="smpc", smpc_scheme="shamir", rounds=1, seed=2)
     run, out = start(running, settings, "killed", sum_timeout=15, return_timeout=1)
     await_text(deployment.log("hospital-3"), TRAINING)
     deployment.kill("hospital-3")
