@@ -108,7 +108,9 @@ class Opened:
 
         def open(transport, combined):
             opened = original(transport, combined)
-            self.sums.append(((transport._kind, combined.exchange.round), opened.senders, opened.total))
+            self.sums.append(
+                ((transport._summing.kind, combined.exchange.round), opened.senders, opened.total)
+            )
             return opened
 
         patch.setattr(RemoteTransport, "open", open)

@@ -28,11 +28,13 @@ from skinfl.federation.records import write_records
 from skinfl.federation.rounds import Federation
 from skinfl.federation.rules import TRAIN
 from skinfl.files import write_json, write_text
+from skinfl.flower.coordinator.asking import Timeouts
 from skinfl.flower.coordinator.gathering import Joined, gather, read_joined, take_roles, write_joined
 from skinfl.flower.coordinator.messaging import Messaging
 from skinfl.flower.coordinator.options import Options
+from skinfl.flower.coordinator.summing import BEGUN
 from skinfl.flower.coordinator.traffic import CountedMessaging
-from skinfl.flower.coordinator.transport import BEGUN, RemoteTransport, Timeouts
+from skinfl.flower.coordinator.transport import RemoteTransport
 from skinfl.protection.build import protection_of
 from skinfl.protection.keys import private_bytes, read_key_file, write_key_file
 from skinfl.run import CHECKPOINT, CONFIG, MODEL, RESULT, ROUNDS, load_matching, summarise, write_model

@@ -15,9 +15,9 @@ from skinfl.data.splits import Split
 from skinfl.errors import CheckpointError, SkinflError, TrainingError
 from skinfl.files import write_bytes
 from skinfl.flower import keys, protocol
+from skinfl.flower.coordinator.asking import CoordinatorRoles
 from skinfl.flower.coordinator.messaging import Messaging, NoAnswer, Request
 from skinfl.flower.coordinator.options import Options
-from skinfl.flower.coordinator.transport import CoordinatorRoles
 from skinfl.protection.build import protection_of
 from skinfl.settings import Settings
 

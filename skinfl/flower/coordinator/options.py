@@ -47,7 +47,9 @@ class Options:
             if getattr(self, name) < low:
                 raise SettingsError(f"{name} = {getattr(self, name)}: must be at least {low}")
         if self.unit & (self.unit - 1):
-            raise SettingsError(f"unit = {self.unit}: must be a power of two, which tells little of a hospital")
+            raise SettingsError(
+                f"unit = {self.unit}: must be a power of two, which tells little of a hospital"
+            )
         for name in _SECONDS:
             if not getattr(self, name) > 0:
                 raise SettingsError(f"{name} = {getattr(self, name)}: must be more than 0 seconds")
