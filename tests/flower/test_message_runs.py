@@ -186,20 +186,22 @@ def test_a_lost_party_is_borne_by_shamir_and_named_by_additive_sharing(federatio
                 coordinator.run(HOSPITALS)
 
 
+def spoil_a_share(kind, round, name, request, answer):
+    """Alter the share that hospital-2 sends to hospital-1 in the first round."""
+    if (kind, round, name) != ("train", 1, "hospital-2"):
+        return answer
+    fields = protocol.decode_answer("train", name, answer)
+    message = bytearray(fields["messages"]["hospital-1"])
+    message[-1] ^= 1
+    fields["messages"]["hospital-1"] = bytes(message)
+    return protocol.encode_answer(fields)
+
+
 def test_altered_shares_cost_a_round_and_both_sides_of_the_complaint_the_next(federation, tmp_path):
     folder, federated = federation
     post = LocalMessaging(folder)
 
-    def spoil(kind, round, name, request, answer):
-        if (kind, round, name) == ("train", 1, "hospital-2"):
-            fields = protocol.decode_answer("train", name, answer)
-            message = bytearray(fields["messages"]["hospital-1"])
-            message[-1] ^= 1
-            fields["messages"]["hospital-1"] = bytes(message)
-            return protocol.encode_answer(fields)
-        return answer
-
-    post.tamper = spoil
+    post.tamper = spoil_a_share
     settings = settings_of(protection="smpc", rounds=3)
     coordinator_of(folder, federated, settings, post, tmp_path / "out").run(HOSPITALS)
     records = load_checkpoint(tmp_path / "out" / CHECKPOINT).state.records
@@ -216,16 +218,7 @@ def test_altered_shares_cost_nothing_where_the_other_parties_suffice(federation,
     virtual = virtual_progress(settings, federated)
     post = LocalMessaging(folder)
 
-    def spoil(kind, round, name, request, answer):
-        if (kind, round, name) == ("train", 1, "hospital-2"):
-            fields = protocol.decode_answer("train", name, answer)
-            message = bytearray(fields["messages"]["hospital-1"])
-            message[-1] ^= 1
-            fields["messages"]["hospital-1"] = bytes(message)
-            return protocol.encode_answer(fields)
-        return answer
-
-    post.tamper = spoil
+    post.tamper = spoil_a_share
     coordinator_of(folder, federated, settings, post, tmp_path / "out").run(HOSPITALS)
     np.testing.assert_array_equal(final_model(tmp_path / "out"), virtual.server.model)
 
