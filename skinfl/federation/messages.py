@@ -18,10 +18,13 @@ from skinfl.federation.common import CommonState, Prepared
 from skinfl.federation.rules import KINDS, Task
 from skinfl.federation.state import ServerState, StateArray
 from skinfl.protection.base import Opened
+from skinfl.protection.unpacking import check_size
 from skinfl.protection.words import decode_words, encode_words
 
 _VERSION = 3
 _NUMBER = (int, float)
+#: values in one message, nested so deep at most: room for every hospital to vouch to every other
+_VALUES, _DEPTH = 1 << 21, 4
 
 
 class Told(NamedTuple):
@@ -133,6 +136,7 @@ def decode_common(data: bytes, declared: Iterable[StateArray]) -> CommonState:
 
 def _decoded(what: str, data: bytes, read: Callable[[Dict[str, Any]], Any]) -> Any:
     try:
+        check_size(data, _VALUES, _DEPTH)
         fields = msgpack.unpackb(data, raw=False, strict_map_key=True)
         version = fields.pop("version")
     except (ValueError, KeyError, TypeError, AttributeError, msgpack.exceptions.UnpackException):
@@ -165,19 +169,30 @@ def _unpacked(content: Any) -> Optional[np.ndarray]:
     return None if content is None else np.frombuffer(content, "<f8").astype(np.float64)
 
 
-def hand_over(told: Optional[bytes], base: Optional[bytes]) -> bytes:
-    """Return what brings a hospital up to date: a sum, and for who missed what was before, the state."""
-    return msgpack.packb({"version": _VERSION, "told": told, "base": base}, use_bin_type=True)
+class News(NamedTuple):
+    """What brings a hospital up to date.
+
+    ``told``: the last sum, encoded. ``base``: the state that it started from, for who missed what was before.
+    ``vouchers``: by hospital, what those in the sum say to this one of that state.
+    """
+
+    told: Optional[bytes] = None
+    base: Optional[bytes] = None
+    vouchers: Mapping[str, Any] = {}
 
 
-def take_over(data: bytes) -> Mapping[str, Optional[bytes]]:
-    """Return the parts of :func:`hand_over`, ``told`` and ``base``."""
+def hand_over(news: News) -> bytes:
+    """Return news as bytes."""
+    return msgpack.packb({"version": _VERSION, **news._asdict()}, use_bin_type=True)
 
-    def read(fields: Dict[str, Any]) -> Mapping[str, Optional[bytes]]:
-        if set(fields) != {"told", "base"} or any(
-            type(v) not in (bytes, type(None)) for v in fields.values()
-        ):
+
+def take_over(data: bytes) -> News:
+    """Return the news that :func:`hand_over` encoded; of nothing, no news."""
+
+    def read(fields: Dict[str, Any]) -> News:
+        news = News(**fields)
+        if any(type(part) not in (bytes, type(None)) for part in news[:2]) or type(news.vouchers) is not dict:
             raise ValueError("it has other fields")
-        return fields
+        return news
 
-    return _decoded("the news of the last sum", data, read) if data else {"told": None, "base": None}
+    return _decoded("the news of the last sum", data, read) if data else News()

@@ -181,7 +181,13 @@ class Federation:
         for name, reason in found.left_out.items():
             left_out.setdefault(name, reason)
         started = time.perf_counter()
-        applied = None if found.opened is None else self._apply(task, found.opened)
+        applied = None
+        if found.opened is not None:
+            try:
+                applied = self._apply(task, found.opened)
+            except SkinflError as error:  # the model stays as it was: one false number must not end the run
+                left_out.update(dict.fromkeys(found.opened.senders, str(error)))
+                found = found._replace(opened=None)
         senders: Tuple[str, ...] = () if found.opened is None else found.opened.senders
         difference = None
         if self._audit is not None and found.opened is not None:

@@ -15,7 +15,7 @@ import numpy as np
 
 from skinfl import seeds
 from skinfl.data.transforms import normalisation_from_sums
-from skinfl.errors import TrainingError
+from skinfl.errors import ProtectionError, TrainingError
 from skinfl.federation import figures
 from skinfl.federation.common import NO_ROUND, STATISTICS_ROUND, CommonState, Prepared
 from skinfl.federation.strategies.base import Strategy
@@ -116,6 +116,18 @@ class Rules:
         """Return the layout of the vectors that are summed."""
         return self._layouts[kind]
 
+    def check_fits(self, common: CommonState) -> None:
+        """Refuse a state that was handed over whose normalisation or class weights are of other data.
+
+        Raises :class:`~skinfl.errors.ProtectionError`.
+        """
+        if common.prepared is None:
+            return
+        (mean, std), weights = common.prepared
+        sound = len(mean) == len(std) == self._channels and all(s > 0 for s in std)
+        if not sound or (weights is not None and weights.shape != (len(self.classes),)):
+            raise ProtectionError("the state that was handed over is of other channels or classes")
+
     def exchange(self, task: Task) -> Exchange:
         """Return which sum the contributions to a task enter."""
         common = task.common
@@ -153,6 +165,7 @@ class Rules:
         )
         restored, shown = self.transforms.at_server(total, context)
         update = self.strategy.unpack(restored, self.layout)
+        self._check_weight(float(update.counts[0]), len(opened.senders))
         common = CommonState(
             task.common.run,
             task.round,
@@ -164,12 +177,22 @@ class Rules:
         evaluation = self._evaluation(own[1:]) if task.evaluate else None
         return Applied(common, shown, float(own[0] / update.counts[0]), evaluation)
 
+    def _check_weight(self, weight: float, senders: int) -> None:
+        """Refuse a weight that so many hospitals, of one image to a unit's, cannot have."""
+        if not 0.5 * senders / self.unit <= weight <= senders * (1 + 1e-6):
+            raise TrainingError(
+                f"the weight in the opened sum is {weight:g}, which {senders} hospitals cannot have: one "
+                "of them sent a false one"
+            )
+
     def _prepare(self, task: Task, opened: Opened) -> Applied:
         pixels = opened.total[: 2 * self._channels + 1]
         counts = opened.total[2 * self._channels + 1 :]
-        if not counts.sum() > 0:
+        images = float(pixels[-1])
+        if not counts.sum() > 0 or counts.min() < -1e-6 or abs(counts.sum() - images) > 1e-3 * images:
             raise TrainingError(
-                "the sums before training hold no image of any class: no hospital contributed"
+                "the sums before training do not hold as many images as photographs of the classes: a "
+                "hospital sent false ones"
             )
         prepared = Prepared(normalisation_from_sums(pixels), class_weights(counts, self._class_weights))
         before = task.common

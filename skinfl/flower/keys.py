@@ -23,10 +23,14 @@ Protocol, once per run:
 from __future__ import annotations
 
 import hashlib
+import hmac
 from abc import ABC, abstractmethod
 from typing import Any, Dict, FrozenSet, Mapping, NamedTuple, Optional, Sequence, Tuple, Type
 
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+import msgpack
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from skinfl.errors import MessageError, ProtectionError, SettingsError
 from skinfl.protection import wire
@@ -287,6 +291,29 @@ def keying(protection: Protection, members: Members) -> Keying:
             + ", ".join(sorted(_KEYINGS))
         )
     return _KEYINGS[protection.name](protection, members)
+
+
+def voucher(
+    private: bytes, peer: bytes, names: Tuple[str, str], terms: str, kind: str, round: int, state: str
+) -> bytes:
+    """Return what tells one hospital that another started from a state: 32 bytes that only the two can make.
+
+    ``private`` is the long-lived key of either, ``peer`` the public one of the other. ``names``: who vouches,
+    and to whom. ``terms`` are the run's, ``state`` is the digest of the common state that the sum of this
+    kind and round started from.
+    """
+    shared = _private(private).exchange(X25519PublicKey.from_public_bytes(peer))
+    key = HKDF(SHA256(), 32, None, b"skinfl voucher 1").derive(shared)
+    bound = msgpack.packb([list(names), terms, kind, round, state], use_bin_type=True)
+    return hmac.new(key, bound, hashlib.sha256).digest()
+
+
+def check_public(name: str, private: bytes, public: bytes) -> None:
+    """Refuse a hospital's public key that nothing can be sealed to; ``private`` is anybody's own."""
+    try:
+        Channel(_private(private), public)
+    except ProtectionError as error:
+        raise MessageError(name, f"its public key is unusable: {error}") from None
 
 
 def public_of(private: bytes) -> bytes:

@@ -48,8 +48,8 @@ from skinfl.flower.schema import (
     Text,
     Unfit,
     Whole,
-    check_size,
 )
+from skinfl.protection.unpacking import check_size
 from skinfl.protection.words import DTYPES
 
 VERSION = 2
@@ -140,7 +140,13 @@ _figures = Fields(
         "metrics": Maybe(_metrics),
     }
 )
-_protected = Fields({"messages": _by_party, "figures": Maybe(_figures)})
+_protected = Fields(
+    {
+        "messages": _by_party,
+        "figures": Maybe(_figures),
+        "vouchers": MapOf(_name, Bytes(32, [32]), _HOSPITALS),
+    }
+)
 
 REQUESTS: Dict[str, Fields] = {
     "join": Fields(

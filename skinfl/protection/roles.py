@@ -25,7 +25,7 @@ from typing import (
 
 import numpy as np
 
-from skinfl.errors import MessageError, ProtectionError
+from skinfl.errors import MessageError, ProtectionError, UnprovedSum
 from skinfl.protection import wire
 from skinfl.protection.authenticator import Authenticated, Authenticator
 from skinfl.protection.base import AggregatorSide, Exchange, HospitalSide, Opened
@@ -178,7 +178,12 @@ def proved(
             f"{size} signed integers: it was made for another layout or agreement"
         )
     authenticator.check(words, names, exchange, trailer)
-    decoded = decode(words.astype(np.int64, copy=False))
+    try:
+        decoded = decode(words.astype(np.int64, copy=False))
+    except ProtectionError as error:
+        raise UnprovedSum(
+            f"the sum of round {exchange.round} {UnprovedSum.MARK} to be one of updates: {error}"
+        ) from None
     return Opened(decoded.vector, names, decoded.ranges, decoded.clipped, words)
 
 

@@ -46,7 +46,7 @@ REQUESTS = {
     "evaluate": {"run": RUN, "round": 3, "participants": NAMES, "sealed": {}},
     "end": {"run": RUN, "sealed": {}},
 }
-_PROTECTED = {"messages": _MESSAGES, "figures": FIGURES}
+_PROTECTED = {"messages": _MESSAGES, "figures": FIGURES, "vouchers": dict.fromkeys(NAMES, b"v" * 32)}
 ANSWERS = {
     "join": {
         "classes": ["nv", "mel"],
@@ -61,8 +61,12 @@ ANSWERS = {
     },
     "statistics": _PROTECTED,
     "train": _PROTECTED,
-    "evaluate": {"messages": _MESSAGES, "figures": None},
-    "protect": {"messages": _MESSAGES, "figures": {**FIGURES, "seconds": None, "metrics": None}},
+    "evaluate": {"messages": _MESSAGES, "figures": None, "vouchers": {}},
+    "protect": {
+        "messages": _MESSAGES,
+        "figures": {**FIGURES, "seconds": None, "metrics": None},
+        "vouchers": {},
+    },
     "release": {"release": b"r" * 32},
     "combine": {"sums": {"party-1": b"s" * 40}, "refused": {"hospital-2": "its tag is wrong"}},
     "open": {"words": b"w" * 64, "dtype": "<i8", "senders": NAMES},

@@ -168,7 +168,7 @@ def test_the_metrics_of_an_evaluation_are_what_an_answer_may_hold():
         found = evaluate_predictions(probabilities[:images], rng.randint(0, 3, images), ["nv", "mel", "bkl"])
         metrics = {**found, "loss": 1.0}
         assert set(metrics) == {*SCALARS, "per_class", "confusion"}
-        answer = {"messages": {}, "figures": {**FIGURES, "metrics": metrics}}
+        answer = {"messages": {}, "figures": {**FIGURES, "metrics": metrics}, "vouchers": {}}
         assert protocol.decode_answer("train", "h", protocol.encode_answer(answer)) == answer
 
 

@@ -123,21 +123,30 @@ def test_a_task_is_done_again_with_the_same_hospitals_or_very_different_ones_onl
     book = Ledger(tmp_path / "state", 2, "hospital-3")
     book.admit("t1", ABC)
     book.admit("t1", ["c", "b", "a", "a"])
-    for cohort in (ABCD, ["a", "b"]):
+    # one more, one fewer, one for another, two for one
+    for cohort in (ABCD, ["a", "b"], ["a", "b", "x"], ["a", "b", "x", "y"]):
         with pytest.raises(
             ProtectionError, match=r"hospital-3 has taken part in this task \(t1\) with a, b, c:"
         ):
             book.admit("t1", cohort)
     book.admit("t2", ABCD)
-    book.admit("t1", [*ABCDE, "f"])
-    with pytest.raises(ProtectionError, match="differ by 1 would show too few"):
-        book.admit("t1", ABCDE)  # one fewer than the second
-    with pytest.raises(ProtectionError, match="differ by 2 would show too few"):
-        Ledger(tmp_path / "state", 3).admit("t1", ["b", "c", "d"])
-    with pytest.raises(ProtectionError, match="differ by 1 would show too few"):  # whatever the minimum
+    book.admit("t1", ABCDE)
+    with pytest.raises(ProtectionError, match="a second sum, with b, c, d, e, would show too few"):
+        book.admit("t1", ABCDE[1:])
+    with pytest.raises(ProtectionError, match="would show too few"):
+        Ledger(tmp_path / "state", 3).admit("t1", [*ABCDE, "f", "g"])
+    with pytest.raises(ProtectionError, match="would show too few"):  # whatever the minimum
         Ledger(tmp_path / "state", 1).admit("t1", ABCD)
-    book.admit("t1", ["a", "b", "x"])
     assert private(tmp_path / "state")
+
+
+def test_what_is_bound_goes_with_exactly_these(tmp_path):
+    book = Ledger(tmp_path / "state", 2)
+    book.bind("t1", ABC)
+    book.bind("t1", ["c", "b", "a"])
+    for names in (ABCDE, ["x", "y", "z"], []):
+        with pytest.raises(ProtectionError, match="with a, b, c: a second sum"):
+            book.bind("t1", names)
 
 
 def test_the_ledger_outlives_runs(tmp_path):

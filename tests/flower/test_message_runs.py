@@ -407,12 +407,13 @@ def test_hospitals_that_were_told_different_settings_do_not_share_keys(federatio
         )
 
 
-def test_fresh_keys_are_sealed_between_hospitals_and_parties_only(federation, tmp_path):
-    folder, federated = federation
+def test_fresh_keys_are_sealed_between_hospitals_and_parties_only(tmp_path):
     for protection, parties, pairs in (("smpc", "hospitals", 6), ("smpc", "2", 6), ("he", None, 6)):
+        # the same photographs would have to go with the same parties
+        folder, federated = federation_of(tmp_path / f"{protection}-{parties}")
         post = LocalMessaging(folder)
         settings = settings_of(protection=protection, parties=parties, rounds=1)
-        out = tmp_path / f"{protection}-{parties}"
+        out = tmp_path / f"{protection}-{parties}" / "out"
         coordinator_of(folder, federated, settings, post, out).run(HOSPITALS)
         joined = [protocol.decode_answer("join", n, a) for k, _, n, _, a in post.log if k == "join"]
         assert sum(len(answer["sealed"]) for answer in joined) == pairs

@@ -23,7 +23,7 @@ from skinfl.errors import MessageError, ProtectionError, TrainingError, Unproved
 from skinfl.federation.checkpoint import load_checkpoint
 from skinfl.federation.common import CommonState
 from skinfl.federation.hospital import HospitalAgent
-from skinfl.federation.messages import Told, encode_common, encode_told, hand_over, tell
+from skinfl.federation.messages import News, Told, encode_common, encode_told, hand_over, tell
 from skinfl.federation.rules import EVALUATE, STATISTICS, TRAIN, Task
 from skinfl.flower import protocol
 from skinfl.flower.coordinator.gathering import gather, take_roles
@@ -170,6 +170,8 @@ class HostileCoordinator:
         self.run = joined.run
         self.roles = take_roles(settings, joined, private)
         self._informed: set = set()
+        #: by kind and round: what each hospital vouches for, by whom it is for
+        self.vouchers: Dict[Tuple[str, int], Dict[str, Dict[str, bytes]]] = {}
         dataset = hospitals.federated.dataset
         network = network_of(settings, dataset, self.unit)
         self.rules = rules_of(settings, network, self.names, dataset, self.unit, joined.terms)
@@ -194,6 +196,9 @@ class HostileCoordinator:
         answer = self.post.sites[hospital].answer(request, body)
         found = protocol.decode_answer(kind, hospital, answer)
         self._informed.add(hospital)
+        if found.get("vouchers"):
+            round = fields.get("round", 0)
+            self.vouchers.setdefault((kind, round), {})[hospital] = found["vouchers"]
         return found
 
     def statistics(self, hospital: str) -> Dict[str, Any]:
@@ -241,9 +246,21 @@ class HostileCoordinator:
         self.told, self.base = tell(task, opened), task.common
         return self.told
 
-    def news(self, told: Optional[Told] = None, base: Optional[CommonState] = None) -> bytes:
-        """Return the last sum as hospitals are told it, or another; with ``base``, the state before."""
-        return hand_over(encode_told(told or self.told), None if base is None else encode_common(base))
+    def news(
+        self, told: Optional[Told] = None, base: Optional[CommonState] = None, to: Optional[str] = None
+    ) -> bytes:
+        """Return the last sum as hospitals are told it, or another.
+
+        With ``base``, the state before, and whatever the hospitals have vouched for to hospital ``to``, by
+        default the last.
+        """
+        told = told or self.told
+        given = self.vouchers.get((told.kind, told.round), {})
+        vouchers = {
+            name: by[to or self.names[-1]] for name, by in given.items() if (to or self.names[-1]) in by
+        }
+        encoded = None if base is None else encode_common(base)
+        return hand_over(News(encode_told(told), encoded, vouchers))
 
     def sum_of(
         self,

@@ -19,6 +19,8 @@ from hostile_coordinator import (
 )
 
 from skinfl.errors import TrainingError
+from skinfl.federation.hospital import HospitalAgent
+from skinfl.federation.rules import TRAIN
 
 BAD, HONEST = FOUR[0], FOUR[1:]
 WRONG_TAG = "its tag is wrong: altered, or sealed with another key"
@@ -287,3 +289,33 @@ def test_a_reason_with_lines_of_its_own(four_hospitals, tmp_path, kind, round):
     assert any(BAD in line for line in lines)
     forged = [line for line in lines if not line.isprintable()]
     succeeded_if(bool(forged), f"lines with control characters in the log: {forged}")
+
+
+@pytest.mark.parametrize("weight", [-4.0, 0.0, 1e-9, 1000.0])
+def test_a_weight_that_no_hospital_has(four_hospitals, tmp_path, monkeypatch, weight):
+    """The model's change is divided by it: a sum with a false one is not applied, and the run goes on."""
+    original = HospitalAgent._protect
+
+    def protect(agent, vector, task):
+        if agent.name == BAD and task.kind == TRAIN and task.round == 1:
+            vector = vector.copy()
+            vector[agent._rules.vectors(TRAIN).slices()["counts"]] = weight
+        return original(agent, vector, task)
+
+    monkeypatch.setattr(HospitalAgent, "_protect", protect)
+    with must_not_end("the run"):
+        records = train(four_hospitals, tmp_path / "out")
+    assert [record.trained for record in records[1:]] == [tuple(FOUR)] * 2
+    if weight in (-4.0, 1000.0):
+        assert records[0].trained == ()
+        assert "weight in" in records[0].left_out[HONEST[0]]
+
+
+@pytest.mark.parametrize("field", ["public_key", "opener_key"])
+def test_a_public_key_that_nothing_can_be_sealed_to(four_hospitals, tmp_path, field):
+    lines = []
+    settings = settings_of(protection="smpc", strategy="fedavg", hospitals=4)
+    tamper = answering("join", 0, {field: bytes(32)})
+    records = train(four_hospitals, tmp_path / "out", settings, tamper, lines)
+    assert [record.trained for record in records] == [tuple(HONEST)] * 2
+    assert any(BAD in line and "its public key is unusable" in line for line in lines)

@@ -24,7 +24,12 @@ from hostile_coordinator import (
 
 from skinfl.data.normalisation import Normalisation
 from skinfl.errors import ProtectionError
+from skinfl.federation.messages import News, encode_common, encode_told, hand_over
+from skinfl.flower import keys
+from skinfl.flower.hospital.membership import open_run
 from skinfl.flower.provisioning.defaults import Limits
+from skinfl.flower.provisioning.folders import read_hospital
+from skinfl.protection.encoder import Tally
 
 PROTECTIONS = {
     "smpc": {"protection": "smpc"},
@@ -166,7 +171,7 @@ def test_no_hospital_trains_from_another_state(behind, contributions):
     for change in OTHER_STATES.values():
         other = change(behind.base)
         told = behind.told._replace(base=other.digest)
-        with refused(UnprovedSum.MARK + "|not the one the last sum started from"):
+        with refused("0 other hospitals vouch for the state|not the one the last sum started from"):
             behind.train("hospital-4", behind.news(told, other), round=2)
         with refused("not the one the last sum started from"):
             behind.train("hospital-4", behind.news(base=other), round=2)
@@ -198,9 +203,52 @@ def test_no_hospital_follows_a_forged_sum(behind, contributions):
         told = forge(behind.told)
         for name, base in (("hospital-1", None), ("hospital-4", behind.base)):
             for ask in (behind.train, behind.evaluate):
-                with refused(f"{UnprovedSum.MARK}|expected .* signed integers"):
+                with refused(f"{UnprovedSum.MARK}|expected .* signed|with another task|hospitals vouch"):
                     ask(name, behind.news(told, base), round=3)
     assert all(contributions.all(name, 3, kind) == [] for name in FOUR for kind in (TRAIN, EVALUATE))
+
+
+def test_an_accomplice_cannot_vouch_for_others(behind, contributions):
+    """A hospital that works with the coordinator holds the secret that proves sums: it makes tags at will."""
+    accomplice = read_hospital(behind._folder / "hospital-1")
+    run = open_run(accomplice, behind.run, {})
+    side = run.keying().hospital("hospital-1", run.own, run.coordinator)
+    for change in (dead, weightless, blank):
+        state = change(behind.base)
+        told = behind.told._replace(base=state.digest, senders=HOSPITALS[:2])
+        exchange = behind.rules.exchange(told.task(state))
+        told = told._replace(words=proved_words(side, HOSPITALS[:2], exchange))
+        assert side.verify(told.words, told.senders, exchange)  # the forgery is good
+        voucher = voucher_of(accomplice, "hospital-4", run.terms, told)
+        news = hand_over(News(encode_told(told), encode_common(state), {"hospital-1": voucher}))
+        with refused("1 other hospitals vouch for the state|not the one the last sum started from"):
+            behind.train("hospital-4", news, round=2)
+        with refused("has missed the rounds"):
+            behind.train("hospital-2", behind.news(told), round=2)
+        with refused("not the one the last sum started from|0 other hospitals vouch"):
+            behind.train("hospital-2", behind.news(told, state, to="hospital-2"), round=2)
+    assert contributions.all("hospital-4", 2) == contributions.all("hospital-2", 2) == []
+
+
+def proved_words(side, senders, exchange):
+    """Return zeros with a tag that fits, as whoever holds the hospitals' secret can make them."""
+    encoder, authenticator = side._encoder, side._authenticator
+    size = encoder.size(exchange.layout)
+    tagged = encoder.trailer.tagged(size)
+    vectors = [np.zeros(exchange.layout.size) for _ in senders]
+    total = np.zeros(size, np.int64)
+    for name, vector in zip(senders, vectors):
+        own = type(encoder)(encoder.inner, authenticator, name)
+        total += np.concatenate([b.copy() for b in own.blocks(vector, exchange, Tally())]).astype(np.int64)
+    assert tagged < size
+    return total
+
+
+def voucher_of(accomplice, recipient, terms, told):
+    """Return what a hospital vouches for, who says what the coordinator likes."""
+    names = (accomplice.name, recipient)
+    public = accomplice.sealing_keys[recipient]
+    return keys.voucher(accomplice.sealing_key(), public, names, terms, told.kind, told.round, told.base)
 
 
 def test_no_hospital_follows_the_sum_of_another_run(hospitals, contributions, settings):
@@ -324,7 +372,7 @@ def test_own_figures_leave_a_hospital_only_where_its_folder_says_so(tmp_path, se
     coordinator, news = begun(hospitals, settings)
     answers = [coordinator.train("hospital-1", news), coordinator.evaluate("hospital-1", news)]
     assert [answer["figures"] is not None for answer in answers] == [shown, shown]
-    assert all(set(answer) == {"messages", "figures"} for answer in answers)
+    assert all(set(answer) == {"messages", "figures", "vouchers"} for answer in answers)
     for kind, fields in protocol.ANSWERS.items():
         if kind not in ("statistics", "train", "evaluate", "protect"):
             assert not {"figures", "seconds", "loss", "metrics", "clipped"} & set(fields._fields)
@@ -479,6 +527,19 @@ def test_sums_at_parties_that_contribute_nothing(tmp_path, contributions, other_
     with refused("adds up no statistics before it has told its own"):
         coordinator = HostileCoordinator(hospitals, settings.replace(hospitals=5, seed=3), FIVE, **hosts)
         summed(coordinator, coordinator.task(STATISTICS, 0), names=FIVE[:3])
+
+
+def test_two_runs_with_other_parties(tmp_path, contributions):
+    """Parties of a second run would not know of the first one's sums: contributors do."""
+    hospitals = hospitals_in(tmp_path, FOUR, minimum_others=1)
+    settings = settings_for(PROTECTIONS["smpc"], parties="2", hospitals=4)
+    for hosts in (FOUR[:2], FOUR[2:]):
+        coordinator = HostileCoordinator(hospitals, settings, FOUR, party_hospitals=hosts)
+        if hosts == FOUR[2:]:
+            with refused(r"has taken part in this task \(witnesses of"):
+                coordinator.statistics("hospital-3")
+        else:
+            coordinator.begin()
 
 
 def test_a_threshold_of_half_the_hospitals(four_hospitals):

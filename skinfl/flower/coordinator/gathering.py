@@ -91,7 +91,11 @@ def gather(
             try:
                 if isinstance(reply, NoAnswer):
                     raise reply
-                answers[name] = protocol.decode_answer("join", name, reply)
+                answer = protocol.decode_answer("join", name, reply)
+                keys.check_public(name, private, answer["public_key"])
+                if name == names[0] and answer["opener_key"]:
+                    keys.check_public(name, private, answer["opener_key"])
+                answers[name] = answer
             except SkinflError as error:
                 say(f"run {run[:8]}: {name} does not take part: {error}")
         for name, reason in (_unlike(answers) if answers else {}).items():

@@ -186,6 +186,8 @@ class Summing:
                     if len(proved) >= _WITNESSES:
                         return opened
                     continue
+                if isinstance(answer, NoAnswer):
+                    continue  # it has not said that the sum is wrong
                 reasons.append(f"{name}: {answer if isinstance(answer, SkinflError) else 'not proved'}")
         raise UnprovedSum(
             f"round {exchange.round}: the sum {UnprovedSum.MARK} to {_WITNESSES} hospitals "

@@ -18,7 +18,7 @@ from typing import Any, Dict, Iterator, Mapping, Optional, Set, Tuple, Union
 from skinfl.errors import SkinflError
 from skinfl.federation.common import CommonState
 from skinfl.federation.hospital import ClientUpdate, OwnFigures
-from skinfl.federation.messages import encode_common, encode_told, hand_over, take_over, tell
+from skinfl.federation.messages import News, encode_common, encode_told, hand_over, take_over, tell
 from skinfl.federation.rules import Task
 from skinfl.federation.transport import Combined, Messages, Transport
 from skinfl.files import write_bytes
@@ -43,16 +43,16 @@ class RemoteTransport(Transport):
         self._folder = folder
         #: hospitals that hold the state before the last sum, or the one after it
         self._holding: Set[str] = set()
-        self._answered: Set[str] = set()
-        self._told: Optional[bytes] = None
-        self._base: Optional[bytes] = None
+        #: what those that contributed vouch for, by hospital and whom it is for
+        self._vouchers: Dict[str, Dict[str, bytes]] = {}
+        #: of the last sum, with the vouchers of all that are in it
+        self._last = News()
 
     def resume(self, common: CommonState) -> None:
         """Take up what hospitals are to be told of the sum that led to ``common``, after a restart."""
         path = self._folder / _NEWS.format(common.round)
         if path.exists():
-            parts = take_over(path.read_bytes())
-            self._told, self._base = parts["told"], parts["base"]
+            self._last = take_over(path.read_bytes())
 
     def end(self, run: str) -> None:
         """Tell the hospitals that the run is over; whether they hear it does not matter."""
@@ -102,12 +102,13 @@ class RemoteTransport(Transport):
 
     def tell(self, task: Task, opened: Opened) -> None:
         # The file comes before the checkpoint: what the checkpoint says was summed can be told.
-        self._told, self._base = encode_told(tell(task, opened)), encode_common(task.common)
-        write_bytes(self._folder / _NEWS.format(task.round), hand_over(self._told, self._base))
+        vouchers = {name: self._vouchers.get(name, {}) for name in opened.senders}
+        self._last = News(encode_told(tell(task, opened)), encode_common(task.common), vouchers)
+        write_bytes(self._folder / _NEWS.format(task.round), hand_over(self._last))
         for older in self._folder.glob(_NEWS.format("*")):
             if older.stem.split("-")[1] not in (str(task.round), str(task.common.round)):
                 older.unlink()
-        self._holding = set(self._answered)
+        self._holding = set(self._vouchers)
 
     def state(self) -> Dict[str, Any]:
         """Return nothing: what is a hospital's own stays on its disk."""
@@ -118,20 +119,23 @@ class RemoteTransport(Transport):
 
     def _news(self, name: str) -> bytes:
         """Return what a hospital needs of the last sum, and the state before unless it holds that."""
-        if self._told is None:
+        if self._last.told is None:
             return b""
-        return hand_over(self._told, None if name in self._holding else self._base)
+        if name in self._holding:
+            return hand_over(News(self._last.told))
+        vouchers = {n: by[name] for n, by in self._last.vouchers.items() if name in by}
+        return hand_over(self._last._replace(vouchers=vouchers))
 
     def _contributions(
         self, task: Task, requests: Mapping[str, Request]
     ) -> Iterator[Tuple[str, Union[ClientUpdate, SkinflError]]]:
         self._summing.kind = task.kind
-        self._answered = set()
+        self._vouchers = {}
         for name, answer in self._asker.ask_to_compute(task.kind, task.round, requests):
             if isinstance(answer, SkinflError):
                 yield name, answer
                 continue
-            self._answered.add(name)
+            self._vouchers[name] = answer["vouchers"]
             yield name, ClientUpdate(answer["messages"], b"", _figures(answer["figures"]))
 
 

@@ -88,7 +88,7 @@ def protect_again(folder: HospitalFolder, run: Run, fields: Dict[str, Any]) -> b
     protected = attempts.protect_again(
         run.keying().hospital(folder.name, run.own, run.coordinator), last, exchange
     )
-    answer = protocol.encode_answer({"messages": protected.messages, "figures": None})
+    answer = protocol.encode_answer({"messages": protected.messages, "figures": None, "vouchers": {}})
     _write(run, kind, known._replace(exchange=exchange, release=protected.release))
     run.store.keep_answer(f"protect-{kind}", Answer(request, round, answer))
     return answer

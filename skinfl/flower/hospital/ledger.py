@@ -2,8 +2,8 @@
 
 Two sums of one task (the same model, or the same statistics, over the same images) whose hospitals differ by
 one give that one's update away: whoever saw both subtracts. Within a round the sums are guarded one by one;
-this ledger guards them over rounds, runs and restarts. What differs by ``minimum_others`` or more is let
-through: the difference is a sum over so many others. What differs by one never is.
+this ledger guards them over rounds, runs and restarts. What differs by ``minimum_others`` or more, of
+those that left and of those that came, is let through. What differs by one on either side never is.
 
 Trust model: the hospital's own disk. A ledger that is damaged is refused rather than begun anew, and one that
 is full as well, since forgetting entries would let whoever sends enough requests start over. What several
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any, Dict, List, Sequence
+from typing import Any, Callable, Dict, List, Sequence, Set
 
 import msgpack
 
@@ -47,9 +47,23 @@ class Ledger:
 
         ``task`` is a digest of what is computed and of the data that it is computed on. The same task with
         the same hospitals is admitted again. Raises :class:`~skinfl.errors.ProtectionError` where it was
-        admitted with others that differ by one or by fewer than ``minimum_others``, and where the ledger is
-        full, :class:`~skinfl.errors.CheckpointError` where it is damaged.
+        admitted with others of which, or to which, one was added, or fewer than ``minimum_others``, and
+        where the ledger is full, :class:`~skinfl.errors.CheckpointError` where it is damaged.
         """
+
+        def tolerable(earlier: Set[str], now: Set[str]) -> bool:
+            sides = (len(earlier - now), len(now - earlier))
+            return all(side == 0 or side >= max(2, self._minimum_others) for side in sides)
+
+        self._note(task, cohort, tolerable)
+
+    def bind(self, task: str, names: Sequence[str]) -> None:
+        """Note that ``task`` goes with exactly these names; raises where it went with any others."""
+        self._note(task, names, lambda earlier, now: False)
+
+    def _note(
+        self, task: str, cohort: Sequence[str], tolerable: Callable[[Set[str], Set[str]], bool]
+    ) -> None:
         names = sorted(set(cohort))
         with locked(self._state, "ledger"):
             for leftover in self._state.glob(".skinfl-*.tmp"):  # of a process that was killed in the middle
@@ -58,15 +72,14 @@ class Ledger:
             cohorts: List[List[str]] = found["cohorts"]
             entries: Dict[str, List[int]] = found["entries"]
             for place in entries.get(task, []):
-                difference = len(set(cohorts[place]).symmetric_difference(names))
-                if difference == 0:
+                if cohorts[place] == names:
                     return
-                if difference < max(2, self._minimum_others):
+                if not tolerable(set(cohorts[place]), set(names)):
                     raise ProtectionError(
                         f"{self._hospital} has taken part in this task ({task[:12]}) with "
-                        f"{_listed(cohorts[place])}: a second sum over hospitals that differ by "
-                        f"{difference} would show too few of them: ask for the same hospitals; "
-                        "if it is about a model, another seed makes another one"
+                        f"{_listed(cohorts[place]) or 'nobody'}: a second sum, with "
+                        f"{_listed(names) or 'nobody'}, would show too few of them: ask for the same "
+                        "hospitals and parties; if it is about a model, another seed makes another one"
                     )
             if names not in cohorts:
                 cohorts.append(names)

@@ -63,7 +63,7 @@ class Trainer:
             if common.round != NO_ROUND:
                 raise ProtectionError(f"{self.name} knows the statistics of run {run.name[:8]} already")
             task = Task(STATISTICS, STATISTICS_ROUND, common, rules.hospitals)
-            subjects = self._admitted(task, images)
+            subjects = self._admitted(run, task, images)
             protected = agent.statistics(images.train, task)
             return self._kept(run, agent, task, subjects, protected.messages, protected.release, None)
 
@@ -85,7 +85,7 @@ class Trainer:
             if common.begun.class_weights is not None:
                 self._folder.check_class_weights(common.begun.class_weights.tolist())
             task = Task(TRAIN, round, common, participants, fields["evaluate"])
-            subjects = self._admitted(task, images)
+            subjects = self._admitted(run, task, images)
             before = _restore(run.store, agent, round)
             update = agent.train(images.train, task, images.test)
             run.store.write_arrays("before", before)
@@ -106,7 +106,7 @@ class Trainer:
             if not STATISTICS_ROUND <= common.round <= round:
                 raise ProtectionError(f"{self.name} holds the model after round {common.round}, not {round}")
             task = Task(EVALUATE, round, common, participants)
-            subjects = self._admitted(task, images)
+            subjects = self._admitted(run, task, images)
             state = run.store.read_arrays("after")
             if state is not None:
                 agent.load_state(_without_round(state))
@@ -138,11 +138,18 @@ class Trainer:
         )
         return agent, rules, common
 
-    def _admitted(self, task: Task, images: Images) -> Tuple[str, ...]:
-        """Return what a task's sum tells of, for the ledger, which admits it with the participants."""
+    def _admitted(self, run: Run, task: Task, images: Images) -> Tuple[str, ...]:
+        """Return what a task's sum tells of, for the ledger, which admits it with the participants.
+
+        And with the hospitals that see to it that no two sums of it differ by too few: those that play
+        parties, or all that consent. Others, in another run, would not know of the sums of this one.
+        """
         subjects = (f"statistics of {images.identity}",) if task.kind == STATISTICS else task.subjects
+        witnesses = tuple(run.members.parties.values()) or run.members.hospitals
         for subject in subjects:
             ledger_of(self._folder).admit(subject, task.participants)
+            if run.settings.protection != "plaintext":
+                ledger_of(self._folder).bind(f"witnesses of {subject}", witnesses)
         return subjects
 
     def _kept(
@@ -158,10 +165,24 @@ class Trainer:
         """Keep what was contributed and return the answer, with own figures only where they may go out."""
         assert agent.last is not None, "a contribution was just made"
         keep(run, task.kind, subjects, agent.last, release)
+        private = self._folder.sealing_key()
+        vouchers = {
+            peer: keys.voucher(
+                private,
+                self._folder.sealing_keys[peer],
+                (self.name, peer),
+                run.terms,
+                task.kind,
+                task.round,
+                task.common.digest,
+            )
+            for peer in run.members.hospitals
+            if peer != self.name
+        }
         shown = None
         if figures is not None and self._folder.own_figures:
             shown = {**figures._asdict(), "loss": figures.loss if task.kind == TRAIN else None}
-        return protocol.encode_answer({"messages": messages, "figures": shown})
+        return protocol.encode_answer({"messages": messages, "figures": shown, "vouchers": vouchers})
 
     def _data(self, settings: Settings) -> Images:
         """Return training and test images, from this hospital's own folders."""

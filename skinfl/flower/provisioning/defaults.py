@@ -18,12 +18,14 @@ class Limits:
     """Ranges, ends included, in which a hospital lets the coordinator choose; ``[limits]`` of hospital.toml.
 
     Batches of a few images, many epochs, a large learning rate or extreme class weights make an update say
-    more of single images than training needs. ``message_bytes`` is the longest message that is read.
+    more of single images than training needs; with a tiny server's step two rounds ask the same of a model.
+    ``message_bytes`` is the longest message that is read.
     """
 
     batch_size: Tuple[int, int] = (8, 4096)
     local_epochs: Tuple[int, int] = (1, 50)
     lr: Tuple[float, float] = (1e-5, 1.0)
+    server_lr: Tuple[float, float] = (1e-3, 10.0)
     class_weights: Tuple[float, float] = (0.02, 50.0)
     image_size: Tuple[int, int] = (8, 1024)
     message_bytes: int = 1 << 30
@@ -31,4 +33,4 @@ class Limits:
 
 DEFAULT_LIMITS = Limits()
 #: whatever settings allow: for experiments on one machine, whose owner decides all of it anyway
-WIDE_LIMITS = Limits((2, 1 << 20), (1, 1 << 20), (1e-8, 1e8), (1e-8, 1e8))
+WIDE_LIMITS = Limits((2, 1 << 20), (1, 1 << 20), (1e-8, 1e8), (1e-8, 1e8), (1e-8, 1e8))

@@ -89,7 +89,7 @@ class HospitalFolder:
 
         Raises :class:`~skinfl.errors.ProtectionError`.
         """
-        for name in ("batch_size", "local_epochs", "lr", "image_size"):
+        for name in ("batch_size", "local_epochs", "lr", "server_lr", "image_size"):
             low, high = getattr(self.limits, name)
             value = getattr(settings, name)
             if not low <= value <= high:

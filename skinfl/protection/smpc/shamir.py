@@ -3,7 +3,9 @@
 Trust model: any t of the n parties can open, any t - 1 learn nothing of an update (information-
 theoretically for the shares sent in full; seeds rest on AES-128). Up to n - t parties and any hospital
 may drop out. Where more than t parties answer, one that sends a wrong sum is noticed at once; hospitals
-find out any wrong sum (:mod:`..authenticator`). The sum is seen by the opener.
+find out any wrong sum (:mod:`..authenticator`). The sum is seen by the opener. With c parties and the opener
+colluding, two sums over different hospitals open in one exchange where 2 (t - c) <= n - c: a bare majority
+stands c = 0 only, for odd n.
 
 Shamir, "How to share a secret", CACM 1979. Protocol, for hospital i with integers x:
 
