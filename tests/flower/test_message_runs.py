@@ -55,6 +55,10 @@ def test_the_model_equals_the_virtual_workers_bit_for_bit(federation, tmp_path, 
         for key in ("trained", "train_loss", "metrics", "hospital_metrics", "clipped", "transforms"):
             assert getattr(mine, key) == getattr(theirs, key), key
     assert json.loads((tmp_path / "out" / RESULT).read_text())["workers"] == "in this process"
+    confusions = [metrics["confusion"] for metrics in result["hospital_final"].values()]
+    assert result["hospitals_together"]["confusion"] == np.sum(confusions, axis=0).tolist()
+    loss = result["hospitals_together"]["loss"]
+    assert loss == pytest.approx(virtual.records[-1].hospitals_together["loss"], rel=1e-5)
     assert "3 hospitals joined" in lines[0]
     by_round = {}
     for kind, round, *_ in post.log:

@@ -49,8 +49,11 @@ def _line(event: Event) -> str:
     if isinstance(event, Aggregated):
         return f"summed {', '.join(event.senders) or 'nobody'}"
     if isinstance(event, RoundFinished):
-        metrics = event.record.metrics
-        if metrics is None:
-            return "finished"
-        return f"finished: balanced accuracy {metrics['balanced_accuracy']:.4f}"
+        for metrics, where in (
+            (event.record.metrics, ""),
+            (event.record.hospitals_together, " at the hospitals"),
+        ):
+            if metrics is not None and metrics["balanced_accuracy"] is not None:
+                return f"finished: balanced accuracy {metrics['balanced_accuracy']:.4f}{where}"
+        return "finished"
     raise TypeError(f"unknown event {type(event).__name__}")
