@@ -25,7 +25,7 @@ from skinfl.federation.common import CommonState
 from skinfl.federation.evaluation import evaluate
 from skinfl.federation.figures import pack_evaluation
 from skinfl.federation.local import LocalPlan, train
-from skinfl.federation.rules import Rules, Task, accepted_round
+from skinfl.federation.rules import Rules, Task
 from skinfl.federation.transforms import HospitalContext
 from skinfl.federation.update import load_private_state, private_state
 from skinfl.protection.attempts import Contribution, protect_again
@@ -49,13 +49,12 @@ class OwnFigures(NamedTuple):
 
 
 class ClientUpdate(NamedTuple):
-    """What training gives. ``messages`` may leave the hospital; see the other two in this module's head
-    and in :class:`~skinfl.protection.base.Protected`. ``figures`` None: they were not let out.
+    """What a task gives. ``messages`` may leave the hospital, for ``figures`` see this module's head; None:
+    there are none, or they were not let out.
     """
 
     messages: Dict[str, bytes]
-    release: bytes
-    figures: Optional[OwnFigures]
+    figures: Optional[OwnFigures] = None
 
 
 class HospitalAgent:
@@ -89,12 +88,14 @@ class HospitalAgent:
         self._pending_round = -1
         self._private = private_state(model, rules.layout)
         self._last: Optional[Contribution] = None
+        #: of the last that was protected, see :class:`~skinfl.protection.base.Protected`
+        self.release = b""
 
-    def statistics(self, dataset: LesionDataset, task: Task) -> Protected:
+    def statistics(self, dataset: LesionDataset, task: Task) -> ClientUpdate:
         """Return the protected sums of pixels and class counts, for normalisation and class weights."""
         self._weight(dataset)  # refuses a hospital larger than agreed
         vector = np.concatenate([pixel_sums(dataset.images), dataset.class_counts()]) / self._rules.unit
-        return self._protect(vector, task)
+        return ClientUpdate(self._protect(vector, task).messages)
 
     def train(self, dataset: LesionDataset, task: Task, test: Optional[LesionDataset] = None) -> ClientUpdate:
         """Train on ``dataset`` and return the protected contribution.
@@ -103,7 +104,7 @@ class HospitalAgent:
         :class:`~skinfl.errors.TrainingError` where the loss is not a number.
         """
         common, rules = task.common, self._rules
-        accepted = accepted_round(common, self.name)
+        accepted = common.accepted.get(self.name, -1)
         self._settle(accepted)
         if common.ranges is not None:
             self._side.set_ranges(common.ranges)
@@ -142,7 +143,7 @@ class HospitalAgent:
         protected = self._protect(np.concatenate([vector, own]).astype(np.float32), task)
         seconds = {"train": trained - started, "protect": time.perf_counter() - trained}
         figures = OwnFigures(float(result.loss), float(protected.clipped), seconds, metrics)
-        return ClientUpdate(protected.messages, protected.release, figures)
+        return ClientUpdate(protected.messages, figures)
 
     def evaluate(self, dataset: LesionDataset, common: CommonState) -> Metrics:
         """Return the metrics of the common model on the hospital's own test images."""
@@ -156,7 +157,7 @@ class HospitalAgent:
         vector = pack_evaluation(metrics, len(self._rules.classes), self._rules.unit)
         protected = self._protect(vector, task)
         figures = OwnFigures(0.0, protected.clipped, {"train": 0.0, "protect": 0.0}, metrics)
-        return ClientUpdate(protected.messages, protected.release, figures)
+        return ClientUpdate(protected.messages, figures)
 
     def protect_again(self, exchange: Exchange) -> Protected:
         """Protect the last vector once more, as a new attempt of a smaller cohort.
@@ -166,7 +167,9 @@ class HospitalAgent:
         """
         if self._last is None:
             raise ProtectionError(f"{self.name} has protected nothing yet")
-        return protect_again(self._side, self._last, exchange)
+        protected = protect_again(self._side, self._last, exchange)
+        self.release = protected.release
+        return protected
 
     @property
     def side(self) -> HospitalSide:
@@ -221,7 +224,9 @@ class HospitalAgent:
         self._report(task.round, vector)
         exchange = self._rules.exchange(task)
         self._last = Contribution(vector, self._side.state(), exchange)
-        return self._side.protect(vector, exchange)
+        protected = self._side.protect(vector, exchange)
+        self.release = protected.release
+        return protected
 
     def _report(self, round: int, vector: np.ndarray) -> None:
         if self._audit is not None:

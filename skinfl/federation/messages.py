@@ -87,11 +87,6 @@ def decode_told(data: bytes) -> Told:
     return _decoded("a sum", data, read)
 
 
-def told_bytes(task: Task, opened: Opened) -> int:
-    """Return how long a sum is as hospitals are told it."""
-    return len(encode_told(tell(task, opened)))
-
-
 def encode_common(common: CommonState) -> bytes:
     """Return a common state as bytes."""
     prepared = common.prepared

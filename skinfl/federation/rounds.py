@@ -28,7 +28,6 @@ from skinfl.federation.events import (
 )
 from skinfl.federation.figures import pack_evaluation, unpack_evaluation
 from skinfl.federation.hospital import ClientUpdate
-from skinfl.federation.messages import told_bytes
 from skinfl.federation.records import RoundRecord, Seconds
 from skinfl.federation.rules import EVALUATE, STATISTICS, TRAIN, Applied, Rules, Task
 from skinfl.federation.state import ServerState
@@ -86,11 +85,17 @@ class Schedule(NamedTuple):
 
 
 class Sum(NamedTuple):
-    """A sum that was asked for: what was opened, None where nothing was; who is not in it, and why."""
+    """A sum that was asked for: who is not in it and why, seconds by phase, and what it gave.
 
-    opened: Optional[Opened]
+    ``opened`` and ``applied`` are None where nothing was opened, or nothing that could be applied. ``told``:
+    bytes that each hospital is told of it.
+    """
+
     left_out: Dict[str, str]
     seconds: Dict[str, float]
+    opened: Optional[Opened] = None
+    applied: Optional[Applied] = None
+    told: int = 0
 
 
 class Federation:
@@ -142,12 +147,11 @@ class Federation:
                 messages[name] = answer.messages
         found = self._sum(task, messages)
         failures.update(found.left_out)
-        if found.opened is None:
+        if found.applied is None:
             name, reason = next(iter(failures.items()))
             raise TrainingError(f"{name} could not take part in the statistics before training: {reason}")
         for name, reason in failures.items():
             yield HospitalLeftOut(STATISTICS_ROUND, name, reason)
-        self._apply(task, found.opened)
 
     def _round(self, round: int) -> Iterator[Event]:
         asked, vanishing = self._participants(round)
@@ -180,20 +184,12 @@ class Federation:
         found = self._sum(task, {name: update.messages for name, update in updates.items()})
         for name, reason in found.left_out.items():
             left_out.setdefault(name, reason)
-        started = time.perf_counter()
-        applied = None
-        if found.opened is not None:
-            try:
-                applied = self._apply(task, found.opened)
-            except SkinflError as error:  # the model stays as it was: one false number must not end the run
-                left_out.update(dict.fromkeys(found.opened.senders, str(error)))
-                found = found._replace(opened=None)
-        senders: Tuple[str, ...] = () if found.opened is None else found.opened.senders
+        opened, applied = found.opened, found.applied
+        senders: Tuple[str, ...] = () if opened is None else opened.senders
         difference = None
-        if self._audit is not None and found.opened is not None:
-            difference = self._audit.difference(round, found.opened)
+        if self._audit is not None and opened is not None:
+            difference = self._audit.difference(round, opened)
         seconds.update(found.seconds)
-        seconds["open"] += time.perf_counter() - started
         for name, reason in left_out.items():
             yield HospitalLeftOut(round, name, reason)
         yield Aggregated(round, senders)
@@ -207,7 +203,7 @@ class Federation:
             trained=tuple(senders),
             left_out=left_out,
             mean_loss=None if applied is None else applied.loss,
-            mean_clipped=None if found.opened is None else found.opened.clipped / len(senders),
+            mean_clipped=None if opened is None else opened.clipped / len(senders),
             train_loss={name: own.loss for name, own in own_figures.items()},
             clipped={name: own.clipped for name, own in own_figures.items()},
             transforms={} if applied is None else applied.transforms,
@@ -215,7 +211,7 @@ class Federation:
             hospitals_together=together,
             hospital_metrics=hospital_metrics,
             bytes_up={name: sum(map(len, u.messages.values())) for name, u in updates.items()},
-            bytes_down=dict.fromkeys(asked, 0 if found.opened is None else told_bytes(task, found.opened)),
+            bytes_down=dict.fromkeys(asked, found.told),
             seconds=Seconds(**seconds),
             max_abs_difference_from_plaintext_sum=difference,
         )
@@ -229,30 +225,39 @@ class Federation:
         yield RoundFinished(round, record)
 
     def _sum(self, task: Task, messages: Messages) -> Sum:
-        """Have contributions to a task added up and opened; one that is not proved is not used."""
+        """Have contributions to a task added up and opened, and apply the sum.
+
+        One that is not proved, or cannot be applied, leaves all as it was: one false number must not end the
+        run.
+        """
         started = time.perf_counter()
         combined = self._transport.combine(messages, self._rules.exchange(task), LEAST_SENDERS)
-        seconds = {"combine": time.perf_counter() - started, "open": 0.0}
-        left_out = dict(combined.refused)
+        found = Sum(dict(combined.refused), {"combine": time.perf_counter() - started, "open": 0.0})
         if not combined.messages:
             for name in combined.senders:
-                left_out[name] = "alone in this round: the sum of one hospital is never opened"
-            return Sum(None, left_out, seconds)
+                found.left_out[name] = "alone in this round: the sum of one hospital is never opened"
+            return found
         started = time.perf_counter()
-        opened = None
+        opened, applied = None, None
         try:
             opened = self._transport.open(combined)
         except UnprovedSum as error:
-            left_out.update(dict.fromkeys(combined.senders, str(error)))
-        seconds["open"] = time.perf_counter() - started
-        return Sum(opened, left_out, seconds)
-
-    def _apply(self, task: Task, opened: Opened) -> Applied:
-        applied = self._rules.apply(task, opened)
-        if task.kind != EVALUATE:
-            self._transport.tell(task, opened)
-            self.state = self.state.moved(applied.common)
-        return applied
+            reason = str(error)
+        if opened is not None:
+            try:
+                applied = self._rules.apply(task, opened)
+            except SkinflError as error:
+                reason = str(error)
+        if opened is None or applied is None:
+            found.left_out.update(dict.fromkeys(combined.senders, reason))
+        else:
+            told = 0
+            if task.kind != EVALUATE:
+                told = self._transport.tell(task, opened)
+                self.state = self.state.moved(applied.common)
+            found = found._replace(opened=opened, applied=applied, told=told)
+        found.seconds["open"] = time.perf_counter() - started
+        return found
 
     def _participants(self, round: int) -> Tuple[Tuple[str, ...], List[str]]:
         """Return who is asked in this round, and who of them will vanish."""
@@ -312,8 +317,8 @@ class Federation:
         try:
             found = self._sum(task, {name: answer.messages for name, answer in answers.items()})
         except ProtectionError:
-            found = Sum(None, {}, {})
-        together = None if found.opened is None else self._apply(task, found.opened).evaluation
+            found = Sum({}, {})
+        together = None if found.applied is None else found.applied.evaluation
         return together, {name: metrics for name, metrics in own.items() if metrics is not None}
 
 

@@ -223,8 +223,3 @@ def class_weights(counts: np.ndarray, kind: str) -> Optional[np.ndarray]:
     if kind == "sqrt":
         weights = np.sqrt(weights)
     return weights / (weights * shares).sum()
-
-
-def accepted_round(common: CommonState, hospital: str) -> int:
-    """Return the last round whose sum holds a hospital's contribution, -1 where none does."""
-    return common.accepted.get(hospital, -1)

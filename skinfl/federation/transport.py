@@ -7,16 +7,17 @@ in this process, and a deployment puts its own network behind the same calls.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, Callable, Dict, Iterable, Iterator, Mapping, NamedTuple, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, Iterator, Mapping, NamedTuple, Tuple, Union
 
 import numpy as np
 
-from skinfl.errors import MessageError, SkinflError
+from skinfl.errors import SkinflError
 from skinfl.federation.common import CommonState
 from skinfl.federation.hospital import ClientUpdate, HospitalAgent
+from skinfl.federation.messages import encode_told, tell
 from skinfl.federation.rules import Task
-from skinfl.protection.base import AggregatorSide, Exchange, Opened, Protected, Roles
-from skinfl.protection.roles import majority_first
+from skinfl.protection.base import AggregatorSide, Exchange, Opened, Roles
+from skinfl.protection.receiving import receive_at_parties
 from skinfl.workers.base import Pointer
 
 Messages = Mapping[str, Mapping[str, bytes]]
@@ -44,7 +45,7 @@ class Transport(ABC):
     reports_in_sums: bool = False
 
     @abstractmethod
-    def statistics(self, task: Task) -> Dict[str, Union[Protected, SkinflError]]:
+    def statistics(self, task: Task) -> Dict[str, Union[ClientUpdate, SkinflError]]:
         """Ask the participants for the protected sums of pixels and class counts.
 
         Each is in the answer, with its messages or with the error.
@@ -82,8 +83,12 @@ class Transport(ABC):
         :meth:`~skinfl.protection.base.HospitalSide.verify` raise.
         """
 
-    def tell(self, task: Task, opened: Opened) -> None:  # noqa: B027 - optional by design
-        """Keep a sum that was applied: hospitals are told it, and how to prove it, with the next task."""
+    def tell(self, task: Task, opened: Opened) -> int:
+        """Keep a sum that was applied: hospitals are told it, and how to prove it, with the next task.
+
+        Returns how many bytes each is told.
+        """
+        return len(encode_told(tell(task, opened)))
 
     @abstractmethod
     def state(self) -> Dict[str, np.ndarray]:
@@ -113,20 +118,14 @@ class LocalTransport(Transport):
         self._test = test
         self._agents = agents
         self._roles = roles
-        #: what each hospital would let the aggregator have of its last attempt
-        self._releases: Dict[str, bytes] = {}
 
-    def statistics(self, task: Task) -> Dict[str, Union[Protected, SkinflError]]:
-        found = {name: self._train[name].ask("statistics", task) for name in task.participants}
-        self._releases.update({name: protected.release for name, protected in found.items()})
-        return found
+    def statistics(self, task: Task) -> Dict[str, Union[ClientUpdate, SkinflError]]:
+        return {name: self._train[name].ask("statistics", task) for name in task.participants}
 
     def train(self, task: Task) -> Iterator[Tuple[str, Union[ClientUpdate, SkinflError]]]:
         for name in task.participants:
             try:
-                update = self._train[name].ask("train", task)
-                self._releases[name] = update.release
-                yield name, update
+                yield name, self._train[name].ask("train", task)
             except SkinflError as error:
                 yield name, error
 
@@ -160,32 +159,10 @@ class LocalTransport(Transport):
             agent.load_state({k[len(prefix) :]: a for k, a in state.items() if k.startswith(prefix)})
 
     def _protect_again(self, exchange: Exchange) -> Messages:
-        found = {name: self._agents[name].protect_again(exchange) for name in exchange.cohort}
-        self._releases.update({name: protected.release for name, protected in found.items()})
-        return {name: protected.messages for name, protected in found.items()}
+        return {name: self._agents[name].protect_again(exchange).messages for name in exchange.cohort}
 
     def _release(self, exchange: Exchange) -> Dict[str, bytes]:
-        return {name: self._releases[name] for name in exchange.cohort}
-
-
-def receive_at_parties(
-    parties: Mapping[str, AggregatorSide], messages: Messages, exchange: Exchange
-) -> Tuple[Tuple[str, ...], Dict[str, str]]:
-    """Let each party check; return the hospitals that reached all of them, and who was refused and why."""
-    received: Dict[str, set] = {party: set() for party in parties}
-    refused: Dict[str, str] = {}
-    for party, side in parties.items():
-        for hospital in majority_first({name: m.get(party, b"") for name, m in messages.items()}):
-            try:
-                if party not in messages[hospital]:
-                    raise MessageError(hospital, f"no message for {party}")
-                sender = side.receive(messages[hospital][party], exchange)
-                if sender != hospital:
-                    raise MessageError(hospital, f"it is signed {sender!r}")
-                received[party].add(hospital)
-            except MessageError as error:
-                refused.setdefault(hospital, error.reason)
-    return common_senders(received.values(), list(messages)), refused
+        return {name: self._agents[name].release for name in exchange.cohort}
 
 
 def combine_at_parties(
@@ -230,9 +207,3 @@ def combine_at_parties(
         return Combined({}, (), {**refused, **dict.fromkeys(exchange.cohort, why)}, exchange)
     combined = {party: side.combine(senders, blind, releases) for party, side in parties.items()}
     return Combined(combined, senders, refused, exchange)
-
-
-def common_senders(received: Iterable[set], order: Sequence[str]) -> Tuple[str, ...]:
-    """Return the hospitals that every party received, in the given order."""
-    sets = list(received)
-    return tuple(name for name in order if all(name in s for s in sets))

@@ -28,7 +28,7 @@ from abc import ABC, abstractmethod
 from typing import Any, Dict, FrozenSet, Mapping, NamedTuple, Optional, Sequence, Tuple, Type
 
 import msgpack
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
@@ -37,7 +37,7 @@ from skinfl.protection import wire
 from skinfl.protection.base import AggregatorSide, HospitalSide, OpenerSide, Protection
 from skinfl.protection.keys import CommonKeys, Directory, open_keys, public_bytes, seal_keys
 from skinfl.protection.roles import AGGREGATOR
-from skinfl.protection.sealing import Channel
+from skinfl.protection.sealing import Channel, agree
 
 
 class Members(NamedTuple):
@@ -302,8 +302,7 @@ def voucher(
     and to whom. ``terms`` are the run's, ``state`` is the digest of the common state that the sum of this
     kind and round started from.
     """
-    shared = _private(private).exchange(X25519PublicKey.from_public_bytes(peer))
-    key = HKDF(SHA256(), 32, None, b"skinfl voucher 1").derive(shared)
+    key = HKDF(SHA256(), 32, None, b"skinfl voucher 1").derive(agree(_private(private), peer))
     bound = msgpack.packb([list(names), terms, kind, round, state], use_bin_type=True)
     return hmac.new(key, bound, hashlib.sha256).digest()
 
@@ -311,7 +310,7 @@ def voucher(
 def check_public(name: str, private: bytes, public: bytes) -> None:
     """Refuse a hospital's public key that nothing can be sealed to; ``private`` is anybody's own."""
     try:
-        Channel(_private(private), public)
+        agree(_private(private), public)
     except ProtectionError as error:
         raise MessageError(name, f"its public key is unusable: {error}") from None
 

@@ -187,11 +187,8 @@ class LibraryOpener(OpenerSide):
                 f"no answer from {', '.join(missing)}: additive shares open from all {len(self._links)} "
                 "parties only; run the round again with all of them"
             )
-        bodies, senders, _ = read_sums(combined, exchange, self._session, self._links)
-        size = self._encoder.size(exchange.layout) * _WORD.itemsize
-        for party, body in bodies.items():
-            if len(body) != size:
-                raise MessageError(party, f"its sum has {len(body)} bytes, {size} expected")
+        length = self._encoder.size(exchange.layout) * _WORD.itemsize
+        bodies, senders, _ = read_sums(combined, exchange, self._session, self._links, length)
         total = self._library.reconstruct([np.frombuffer(body, _WORD) for body in bodies.values()])
         decoded = self._encoder.decode(total, exchange.layout, len(senders))
         return Opened(decoded.vector, senders, decoded.ranges, decoded.clipped, total)

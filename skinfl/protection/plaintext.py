@@ -72,12 +72,10 @@ class PlaintextOpener(OpenerSide):
 
         Raises :class:`~skinfl.errors.ProtectionError` for one that is not finite.
         """
-        bodies, senders, _ = read_sums(combined, exchange, self._session, {AGGREGATOR: Plain()})
-        body, size = bodies[AGGREGATOR], exchange.layout.size
-        if len(body) != 8 * size:
-            raise MessageError(AGGREGATOR, f"its sum has {len(body)} bytes, {8 * size} expected")
+        links = {AGGREGATOR: Plain()}
+        bodies, senders, _ = read_sums(combined, exchange, self._session, links, 8 * exchange.layout.size)
         with np.errstate(over="ignore"):
-            words = np.frombuffer(body, "<f8").astype(np.float32)
+            words = np.frombuffer(bodies[AGGREGATOR], "<f8").astype(np.float32)
         if not np.isfinite(words).all():
             raise ProtectionError("the sum of the updates is not finite: lower --lr, or clip updates")
         return Opened(words.astype(np.float64), senders, words=words)

@@ -200,22 +200,6 @@ class Basis(NamedTuple):
         return cls(header.agreement, header.task, header.base)
 
 
-def majority_first(messages: Mapping[str, bytes]) -> List[str]:
-    """Return the senders of messages, by name, those that rest on what most rest on first.
-
-    A single one that rests on something else is then refused, and not all that came after it. One whose
-    header cannot be read comes last.
-    """
-    found: Dict[str, Optional[Basis]] = {}
-    for name, message in messages.items():
-        try:
-            found[name] = Basis.of(wire.parse(message).header)
-        except MessageError:
-            found[name] = None
-    bases = list(found.values())
-    return sorted(found, key=lambda name: (found[name] is None, -bases.count(found[name]), found[name] or ()))
-
-
 class Party(AggregatorSide, Generic[Content]):
     """An aggregating party: keeps each hospital's message until the senders are agreed, then adds.
 
@@ -257,7 +241,7 @@ class Party(AggregatorSide, Generic[Content]):
         """Check and keep one hospital's message; return its sender.
 
         ``exchange.task``, where given, is :func:`keyed`, as in messages. Hospitals that rest on
-        another :class:`Basis` than the first to come are refused: see :func:`majority_first`.
+        another :class:`Basis` than the first to come are refused: see :mod:`.receiving`.
         """
         envelope = wire.parse(message)
         sender = envelope.header.sender
@@ -334,9 +318,16 @@ class Sum(NamedTuple):
 
 
 def read_sums(
-    combined: Mapping[str, bytes], exchange: Exchange, session: Session, links: Mapping[str, Link]
+    combined: Mapping[str, bytes],
+    exchange: Exchange,
+    session: Session,
+    links: Mapping[str, Link],
+    length: Optional[int] = None,
 ) -> Sum:
-    """Check the parties' combined messages and that all of them sum the same hospitals."""
+    """Check the parties' combined messages and that all of them sum the same hospitals.
+
+    ``length``: of each party's body in bytes, where it is known beforehand.
+    """
     bodies: Dict[str, bytearray] = {}
     by_senders: Dict[Tuple[str, ...], List[str]] = {}
     bases = set()
@@ -354,7 +345,9 @@ def read_sums(
         )
         if header.sender != party:
             raise MessageError(header.sender, f"it was handed in as {party}'s")
-        bodies[party] = links[party].open(envelope)
+        body = bodies[party] = links[party].open(envelope)
+        if length is not None and len(body) != length:
+            raise MessageError(party, f"its sum has {len(body)} bytes, {length} expected")
         known = set(header.senders) <= set(session.hospitals)
         if tuple(sorted(set(header.senders))) != header.senders or not known:
             raise MessageError(party, "its list of senders is not one of this run's hospitals")

@@ -16,9 +16,9 @@ from skinfl.federation.common import STATISTICS_ROUND
 from skinfl.federation.events import Aggregated, HospitalLeftOut, RoundFinished, RoundStarted, RunStarted
 from skinfl.federation.rules import STATISTICS, TRAIN, Task, class_weights
 from skinfl.federation.strategies import STRATEGIES
-from skinfl.federation.transport import common_senders
 from skinfl.protection.base import Opened
 from skinfl.protection.encoder import separate_counts
+from skinfl.protection.receiving import common_senders
 from skinfl.settings import Settings
 
 SMALL = {

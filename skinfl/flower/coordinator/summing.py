@@ -145,24 +145,27 @@ class Summing:
 
     def _open_proved(self, opener: OpenerSide, combined: Combined) -> Opened:
         """Open a sum that hospitals find proved: from fewer parties, where some sums are wrong."""
-        exchange, sums, reasons = combined.exchange, {}, []
+        exchange = combined.exchange
+        try:
+            return self._verified(self._open_here(opener, combined), exchange, set())
+        except SkinflError as error:
+            if len(combined.messages) < opener.threshold:
+                raise
+            reasons = [str(error)]
+        sound: Dict[str, bytes] = {}
         for party, message in combined.messages.items():
             try:
                 opener.check(party, message, exchange)
-                sums[party] = message
+                sound[party] = message
             except MessageError as error:
                 reasons.append(f"{self._roles.members.parties[party]}: {error.reason}")
-        whole = combined._replace(messages=sums)
-        choices = [whole]
-        if len(sums) > opener.threshold:
-            few = islice(combinations(sums, opener.threshold), _MOST_CHOICES)
-            choices += [whole._replace(messages={party: sums[party] for party in some}) for some in few]
-        for choice in choices:
+        for some in islice(combinations(sound, opener.threshold), _MOST_CHOICES):
+            if len(some) == len(combined.messages):
+                break  # all of them, which was tried
+            choice = combined._replace(messages={party: sound[party] for party in some})
             try:
                 return self._verified(self._open_here(opener, choice), exchange, set())
             except SkinflError as error:
-                if len(sums) < opener.threshold and not reasons:
-                    raise
                 reasons.append(str(error))
         raise UnprovedSum(f"round {exchange.round}: the sum {UnprovedSum.MARK}: {'; '.join(reasons[:4])}")
 
@@ -183,12 +186,10 @@ class Summing:
             for _, answer in self._asker.ask("verify", exchange.round, requests):
                 if not isinstance(answer, SkinflError) and answer["proved"]:
                     proved.add(name)
-                    if len(proved) >= _WITNESSES:
-                        return opened
-                    continue
-                if isinstance(answer, NoAnswer):
-                    continue  # it has not said that the sum is wrong
-                reasons.append(f"{name}: {answer if isinstance(answer, SkinflError) else 'not proved'}")
+                elif not isinstance(answer, NoAnswer):  # which says nothing of the sum
+                    reasons.append(f"{name}: {answer if isinstance(answer, SkinflError) else 'not proved'}")
+            if len(proved) >= _WITNESSES:
+                return opened
         raise UnprovedSum(
             f"round {exchange.round}: the sum {UnprovedSum.MARK} to {_WITNESSES} hospitals "
             f"({'; '.join(reasons)})"

@@ -25,7 +25,7 @@ from skinfl.files import write_bytes
 from skinfl.flower.coordinator.asking import Asker, CoordinatorRoles, Timeouts
 from skinfl.flower.coordinator.messaging import Messaging, Request
 from skinfl.flower.coordinator.summing import Summing
-from skinfl.protection.base import Exchange, Opened, Protected
+from skinfl.protection.base import Exchange, Opened
 
 #: what hospitals are told of the sum of a round: a file in the run's folder
 _NEWS = "news-{}.msgpack"
@@ -60,14 +60,12 @@ class RemoteTransport(Transport):
         for _ in self._asker.ask("end", 0, requests):
             pass
 
-    def statistics(self, task: Task) -> Dict[str, Union[Protected, SkinflError]]:
+    def statistics(self, task: Task) -> Dict[str, Union[ClientUpdate, SkinflError]]:
         requests = {
             name: self._asker.request("statistics", name, {"run": task.common.run})
             for name in task.participants
         }
-        found: Dict[str, Union[Protected, SkinflError]] = {}
-        for name, answer in self._contributions(task, requests):
-            found[name] = answer if isinstance(answer, SkinflError) else Protected(answer.messages, 0.0)
+        found = dict(self._contributions(task, requests))
         return {name: found[name] for name in task.participants}
 
     def train(self, task: Task) -> Iterator[Tuple[str, Union[ClientUpdate, SkinflError]]]:
@@ -100,15 +98,17 @@ class RemoteTransport(Transport):
     def open(self, combined: Combined) -> Opened:
         return self._summing.open(combined)
 
-    def tell(self, task: Task, opened: Opened) -> None:
+    def tell(self, task: Task, opened: Opened) -> int:
         # The file comes before the checkpoint: what the checkpoint says was summed can be told.
         vouchers = {name: self._vouchers.get(name, {}) for name in opened.senders}
-        self._last = News(encode_told(tell(task, opened)), encode_common(task.common), vouchers)
+        told = encode_told(tell(task, opened))
+        self._last = News(told, encode_common(task.common), vouchers)
         write_bytes(self._folder / _NEWS.format(task.round), hand_over(self._last))
         for older in self._folder.glob(_NEWS.format("*")):
             if older.stem.split("-")[1] not in (str(task.round), str(task.common.round)):
                 older.unlink()
         self._holding = set(self._vouchers)
+        return len(told)
 
     def state(self) -> Dict[str, Any]:
         """Return nothing: what is a hospital's own stays on its disk."""
@@ -136,7 +136,7 @@ class RemoteTransport(Transport):
                 yield name, answer
                 continue
             self._vouchers[name] = answer["vouchers"]
-            yield name, ClientUpdate(answer["messages"], b"", _figures(answer["figures"]))
+            yield name, ClientUpdate(answer["messages"], _figures(answer["figures"]))
 
 
 def _figures(found: Optional[Dict[str, Any]]) -> Optional[OwnFigures]:

@@ -23,7 +23,8 @@ from skinfl.flower.provisioning.folders import HospitalFolder
 from skinfl.protection import attempts, wire
 from skinfl.protection.attempts import Contribution
 from skinfl.protection.base import Exchange
-from skinfl.protection.roles import keyed, majority_first
+from skinfl.protection.receiving import receive_at_parties
+from skinfl.protection.roles import keyed
 from skinfl.protection.words import decode_words, encode_words
 
 #: the kind of sums that tell of images alone, as in skinfl.federation.rules, which needs torch
@@ -78,8 +79,7 @@ def protect_again(folder: HospitalFolder, run: Run, fields: Dict[str, Any]) -> b
     answered = run.store.answered(f"protect-{kind}")
     if answered is not None and answered.request == request:
         return answered.answer
-    consented = run.store.answered(f"release-{kind}")
-    if consented is not None and consented.round == round:
+    if _consented(run, kind, round):
         raise ProtectionError(f"{folder.name} has consented to another sum of round {round} already")
     kept = run.store.read_arrays(f"kept-{kind}") or {}
     side = {name[len("side/") :]: array for name, array in kept.items() if name.startswith("side/")}
@@ -126,31 +126,27 @@ def combine(folder: HospitalFolder, run: Run, fields: Dict[str, Any]) -> bytes:
     if answered is not None and answered.round == round and answered.request == request:
         return answered.answer
     exchange, subjects = _asked_of_party(folder, run, kind, round)
-    sides = []
-    refused: Dict[str, str] = {}
-    for party, messages in fields["messages"].items():
+    by_party = fields["messages"]
+    if not by_party:
+        raise ProtectionError(f"{folder.name} is asked for the sum of no party")
+    for party in by_party:
         if run.members.parties.get(party) != folder.name:
             raise ProtectionError(f"{folder.name} does not play {party} in this run")
-        side = run.keying().party(party, run.own, run.coordinator)
-        sides.append((party, side))
-        for hospital in majority_first({name: messages.get(name, b"") for name in senders}):
-            try:
-                if hospital not in messages:
-                    raise MessageError(hospital, f"no message for {party}")
-                if side.receive(messages[hospital], exchange) != hospital:
-                    raise MessageError(hospital, "it is signed by another hospital")
-                # the party takes no two that differ in it
-                subjects = subjects or tuple(wire.parse(messages[hospital]).header.base.split(", "))
-            except MessageError as error:
-                refused[hospital] = error.reason
-    if not sides:
-        raise ProtectionError(f"{folder.name} is asked for the sum of no party")
+    sides = {party: run.keying().party(party, run.own, run.coordinator) for party in by_party}
+    messages = {
+        name: {party: sent[name] for party, sent in by_party.items() if name in sent} for name in senders
+    }
+    _, refused = receive_at_parties(sides, messages, exchange)
     if refused:  # nothing was added up: the coordinator may ask again without them
         return protocol.encode_answer({"sums": {}, "refused": refused})
 
+    if not subjects:  # the party takes no two that differ in what they say they are about
+        first = next(iter(messages[senders[0]].values()))
+        subjects = tuple(wire.parse(first).header.base.split(", "))
+
     def make() -> bytes:
         _admit(folder, subjects, senders)
-        sums = {party: side.combine(senders, exchange) for party, side in sides}
+        sums = {party: side.combine(senders, exchange) for party, side in sides.items()}
         return protocol.encode_answer({"sums": sums, "refused": {}})
 
     return run.store.once(f"combine-{kind}", round, request, make)
@@ -164,8 +160,7 @@ def open_sum(folder: HospitalFolder, run: Run, fields: Dict[str, Any]) -> bytes:
     """
     kind, round = fields["kind"], fields["round"]
     known = _contributed(folder, run, kind, round)
-    consented = run.store.answered(f"release-{kind}")
-    if consented is None or consented.round != round:
+    if not _consented(run, kind, round):
         raise ProtectionError(
             f"{folder.name} has not consented to a sum of round {round}: ask for that first"
         )
@@ -237,6 +232,11 @@ def _contributed(folder: HospitalFolder, run: Run, kind: str, round: int) -> Con
     if found is None:
         raise ProtectionError(f"{folder.name} has contributed nothing to the {kind} sum of round {round}")
     return found
+
+
+def _consented(run: Run, kind: str, round: int) -> bool:
+    answered = run.store.answered(f"release-{kind}")
+    return answered is not None and answered.round == round
 
 
 def _asked_of_party(

@@ -15,14 +15,14 @@ Without protection (plaintext) sums prove nothing, and a hospital believes what 
 from __future__ import annotations
 
 import hmac
-from typing import Any, Mapping
+from typing import Any, Dict, Mapping, Tuple
 
 import numpy as np
 
 from skinfl.errors import MessageError, ProtectionError
 from skinfl.federation.common import CommonState
 from skinfl.federation.messages import Told, decode_common, decode_told, encode_common, take_over
-from skinfl.federation.rules import EVALUATE, Rules
+from skinfl.federation.rules import EVALUATE, Rules, Task
 from skinfl.flower import keys, protocol
 from skinfl.flower.hospital.adding import contributed
 from skinfl.flower.hospital.membership import Run, check_others
@@ -82,23 +82,32 @@ def follow(
     return common
 
 
+def vouchers_of(folder: HospitalFolder, run: Run, task: Task) -> Dict[str, bytes]:
+    """Return what tells each other hospital which state this one starts a task from."""
+    return {
+        peer: _voucher(folder, run, folder.name, peer, (task.kind, task.round, task.common.digest))
+        for peer in run.members.hospitals
+        if peer != folder.name
+    }
+
+
 def _check_vouchers(folder: HospitalFolder, run: Run, told: Told, vouchers: Mapping[str, Any]) -> None:
     """Refuse a state that too few of the hospitals in the sum vouch for."""
-    private, found = folder.sealing_key(), 0
+    found = 0
     for name in set(told.senders) & set(run.members.hospitals) - {folder.name}:
+        expected = _voucher(folder, run, name, folder.name, (told.kind, told.round, told.base))
         given = vouchers.get(name)
-        expected = keys.voucher(
-            private,
-            folder.sealing_keys[name],
-            (name, folder.name),
-            run.terms,
-            told.kind,
-            told.round,
-            told.base,
-        )
         found += isinstance(given, bytes) and hmac.compare_digest(given, expected)
     if found < folder.minimum_others:
         raise ProtectionError(
             f"{found} other hospitals vouch for the state that was handed to {folder.name}, "
             f"{folder.minimum_others} are needed"
         )
+
+
+def _voucher(
+    folder: HospitalFolder, run: Run, sender: str, recipient: str, of: Tuple[str, int, str]
+) -> bytes:
+    """Return a voucher between this hospital and another; ``of``: kind and round of a sum, and its base."""
+    (peer,) = {sender, recipient} - {folder.name}
+    return keys.voucher(folder.sealing_key(), folder.sealing_keys[peer], (sender, recipient), run.terms, *of)

@@ -6,7 +6,7 @@ The very same :class:`~skinfl.federation.hospital.HospitalAgent` works here as o
 from __future__ import annotations
 
 import secrets
-from typing import Any, Dict, NamedTuple, Optional, Tuple
+from typing import Any, Dict, NamedTuple, Tuple
 
 import numpy as np
 import torch
@@ -17,11 +17,11 @@ from skinfl.data.dataset import LesionDataset
 from skinfl.data.splits import train_test_split
 from skinfl.errors import DataError, ProtectionError
 from skinfl.federation.common import NO_ROUND, STATISTICS_ROUND, CommonState
-from skinfl.federation.hospital import HospitalAgent, OwnFigures
+from skinfl.federation.hospital import ClientUpdate, HospitalAgent
 from skinfl.federation.rules import EVALUATE, STATISTICS, TRAIN, Rules, Task
 from skinfl.flower import keys, protocol
 from skinfl.flower.hospital.adding import digest_of, keep, ledger_of
-from skinfl.flower.hospital.following import follow, held
+from skinfl.flower.hospital.following import follow, held, vouchers_of
 from skinfl.flower.hospital.joining import join, network
 from skinfl.flower.hospital.membership import Run, check_others
 from skinfl.flower.hospital.store import RunStore
@@ -58,14 +58,12 @@ class Trainer:
         """Answer with the protected sums of pixels and class counts."""
 
         def make() -> bytes:
-            images = self._data(run.settings)
-            agent, rules, common = self._prepared(run, images.train)
+            images, agent, rules, common = self._prepared(run)
             if common.round != NO_ROUND:
                 raise ProtectionError(f"{self.name} knows the statistics of run {run.name[:8]} already")
             task = Task(STATISTICS, STATISTICS_ROUND, common, rules.hospitals)
             subjects = self._admitted(run, task, images)
-            protected = agent.statistics(images.train, task)
-            return self._kept(run, agent, task, subjects, protected.messages, protected.release, None)
+            return self._kept(run, agent, task, subjects, agent.statistics(images.train, task))
 
         return run.store.once("statistics", STATISTICS_ROUND, digest_of(fields), make)
 
@@ -75,9 +73,7 @@ class Trainer:
         self._check_participants(run, participants, f"round {round}")
 
         def make() -> bytes:
-            images = self._data(run.settings)
-            agent, rules, own = self._prepared(run, images.train)
-            common = follow(self._folder, run, rules, agent.side, own, news)
+            images, agent, _, common = self._prepared(run, news)
             if not STATISTICS_ROUND <= common.round < round:
                 raise ProtectionError(
                     f"{self.name} holds the model after round {common.round}: it does not train for {round}"
@@ -90,7 +86,7 @@ class Trainer:
             update = agent.train(images.train, task, images.test)
             run.store.write_arrays("before", before)
             run.store.write_arrays("after", {**agent.state(), "round": np.asarray(round)})
-            return self._kept(run, agent, task, subjects, update.messages, update.release, update.figures)
+            return self._kept(run, agent, task, subjects, update)
 
         return run.store.once("train", round, digest_of(fields), make)
 
@@ -100,9 +96,7 @@ class Trainer:
         self._check_participants(run, participants, f"the evaluation after round {round}")
 
         def make() -> bytes:
-            images = self._data(run.settings)
-            agent, rules, own = self._prepared(run, images.train)
-            common = follow(self._folder, run, rules, agent.side, own, news)
+            images, agent, _, common = self._prepared(run, news)
             if not STATISTICS_ROUND <= common.round <= round:
                 raise ProtectionError(f"{self.name} holds the model after round {common.round}, not {round}")
             task = Task(EVALUATE, round, common, participants)
@@ -110,8 +104,7 @@ class Trainer:
             state = run.store.read_arrays("after")
             if state is not None:
                 agent.load_state(_without_round(state))
-            update = agent.report(images.test, task)
-            return self._kept(run, agent, task, subjects, update.messages, update.release, update.figures)
+            return self._kept(run, agent, task, subjects, agent.report(images.test, task))
 
         return run.store.once("evaluate", round, digest_of(fields), make)
 
@@ -120,8 +113,10 @@ class Trainer:
         if self.name not in participants or not set(participants) <= set(run.members.hospitals):
             raise ProtectionError(f"{where} names hospitals that are not of this run, or not {self.name}")
 
-    def _prepared(self, run: Run, dataset: LesionDataset) -> Tuple[HospitalAgent, Rules, CommonState]:
-        """Return the agent, its rules, and the common state that the hospital holds."""
+    def _prepared(self, run: Run, news: bytes = b"") -> Tuple[Images, HospitalAgent, Rules, CommonState]:
+        """Return the images, the agent, its rules, and the common state, moved on by ``news``."""
+        images = self._data(run.settings)
+        dataset = images.train
         torch.set_num_threads(run.settings.threads)
         found = network(self._folder, run.settings, dataset, run.unit)
         rules = rules_of(run.settings, found, run.members.hospitals, dataset, run.unit, run.terms)
@@ -136,7 +131,7 @@ class Trainer:
             local_plan(run.settings),
             seed=own,
         )
-        return agent, rules, common
+        return images, agent, rules, follow(self._folder, run, rules, agent.side, common, news)
 
     def _admitted(self, run: Run, task: Task, images: Images) -> Tuple[str, ...]:
         """Return what a task's sum tells of, for the ledger, which admits it with the participants.
@@ -158,31 +153,17 @@ class Trainer:
         agent: HospitalAgent,
         task: Task,
         subjects: Tuple[str, ...],
-        messages: Dict[str, bytes],
-        release: bytes,
-        figures: Optional[OwnFigures],
+        update: ClientUpdate,
     ) -> bytes:
         """Keep what was contributed and return the answer, with own figures only where they may go out."""
         assert agent.last is not None, "a contribution was just made"
-        keep(run, task.kind, subjects, agent.last, release)
-        private = self._folder.sealing_key()
-        vouchers = {
-            peer: keys.voucher(
-                private,
-                self._folder.sealing_keys[peer],
-                (self.name, peer),
-                run.terms,
-                task.kind,
-                task.round,
-                task.common.digest,
-            )
-            for peer in run.members.hospitals
-            if peer != self.name
-        }
+        keep(run, task.kind, subjects, agent.last, agent.release)
+        figures = update.figures
         shown = None
         if figures is not None and self._folder.own_figures:
             shown = {**figures._asdict(), "loss": figures.loss if task.kind == TRAIN else None}
-        return protocol.encode_answer({"messages": messages, "figures": shown, "vouchers": vouchers})
+        vouchers = vouchers_of(self._folder, run, task)
+        return protocol.encode_answer({"messages": update.messages, "figures": shown, "vouchers": vouchers})
 
     def _data(self, settings: Settings) -> Images:
         """Return training and test images, from this hospital's own folders."""

@@ -29,7 +29,7 @@ from skinfl.protection.base import Exchange, Opened, OpenerSide, Protected
 from skinfl.protection.encoder import BLOCK, Encoder, FixedPointEncoder, Tally
 from skinfl.protection.keys import SecretKey
 from skinfl.protection.prg import SEED, Stream, new_scratch, new_seed
-from skinfl.protection.roles import EncodingHospital, Party, Session, begin_update, read_sums
+from skinfl.protection.roles import EncodingHospital, Party, Session, Sum, begin_update, read_sums
 from skinfl.protection.sealing import Link, Writer
 from skinfl.protection.smpc.ring import Ring
 
@@ -149,8 +149,7 @@ class AdditiveOpener(OpenerSide):
 
     def check(self, party: str, message: bytes, exchange: Exchange) -> None:
         """Refuse a party's sum that is malformed or not this party's own."""
-        (body,) = read_sums({party: message}, exchange, self._session, self._links).bodies.values()
-        self._whole(party, body, exchange)
+        self._read({party: message}, exchange)
 
     def open(self, combined: Mapping[str, bytes], exchange: Exchange) -> Opened:
         """Return the sum; every party's answer is needed."""
@@ -161,17 +160,15 @@ class AdditiveOpener(OpenerSide):
                 "parties only; run the round again with all of them, or choose smpc_scheme shamir, "
                 "which opens from a threshold"
             )
-        bodies, senders, _ = read_sums(combined, exchange, self._session, self._links)
+        bodies, senders, _ = self._read(combined, exchange)
         size = self._encoder.size(exchange.layout)
         total = np.zeros(size, self._ring.unsigned)
-        for party, body in bodies.items():
-            self._whole(party, body, exchange)
+        for body in bodies.values():
             np.add(total, np.frombuffer(body, self._ring.unsigned), out=total)
         words = total.view(self._ring.signed)
         decoded = self._encoder.decode(words, exchange.layout, len(senders))
         return Opened(decoded.vector, senders, decoded.ranges, decoded.clipped, words)
 
-    def _whole(self, party: str, body: bytearray, exchange: Exchange) -> None:
-        expected = self._encoder.size(exchange.layout) * self._ring.unsigned.itemsize
-        if len(body) != expected:
-            raise MessageError(party, f"its sum has {len(body)} bytes, {expected} expected")
+    def _read(self, combined: Mapping[str, bytes], exchange: Exchange) -> Sum:
+        length = self._encoder.size(exchange.layout) * self._ring.unsigned.itemsize
+        return read_sums(combined, exchange, self._session, self._links, length)

@@ -29,7 +29,7 @@ from skinfl.protection.base import Exchange, Opened, OpenerSide, Protected
 from skinfl.protection.encoder import BLOCK, Encoder, FixedPointEncoder, Tally
 from skinfl.protection.keys import SecretKey
 from skinfl.protection.prg import SEED, new_seed
-from skinfl.protection.roles import EncodingHospital, Party, Session, begin_update, read_sums
+from skinfl.protection.roles import EncodingHospital, Party, Session, Sum, begin_update, read_sums
 from skinfl.protection.sealing import Link, Writer
 from skinfl.protection.smpc.field import Field, UniformElements
 
@@ -201,8 +201,7 @@ class ShamirOpener(OpenerSide):
 
     def check(self, party: str, message: bytes, exchange: Exchange) -> None:
         """Refuse a party's sum that is malformed or not this party's own."""
-        (body,) = read_sums({party: message}, exchange, self._session, self._links).bodies.values()
-        self._whole(party, body, exchange)
+        self._read({party: message}, exchange)
 
     def open(self, combined: Mapping[str, bytes], exchange: Exchange) -> Opened:
         """Return the sum, from any ``threshold`` parties; further answers must agree with it."""
@@ -211,12 +210,10 @@ class ShamirOpener(OpenerSide):
                 f"{len(combined)} of {len(self._links)} parties answered, {self.threshold} are needed "
                 "to open: run the round again when more are back"
             )
-        bodies, senders, _ = read_sums(combined, exchange, self._session, self._links)
+        bodies, senders, _ = self._read(combined, exchange)
         field, t = self._field, self.threshold
         size = self._encoder.size(exchange.layout)
         points = {party: point for party, point in points_of(self._links).items() if party in bodies}
-        for party in points:
-            self._whole(party, bodies[party], exchange)
         sums = [np.frombuffer(bodies[party], field.unsigned) for party in points]
         at = list(points.values())
         matrix = evaluation(field, at[:t], [0, *at[t:]])
@@ -231,7 +228,6 @@ class ShamirOpener(OpenerSide):
         decoded = self._encoder.decode(total, exchange.layout, len(senders))
         return Opened(decoded.vector, senders, decoded.ranges, decoded.clipped, total)
 
-    def _whole(self, party: str, body: bytearray, exchange: Exchange) -> None:
-        expected = self._encoder.size(exchange.layout) * self._field.unsigned.itemsize
-        if len(body) != expected:
-            raise MessageError(party, f"its sum has {len(body)} bytes, {expected} expected")
+    def _read(self, combined: Mapping[str, bytes], exchange: Exchange) -> Sum:
+        length = self._encoder.size(exchange.layout) * self._field.unsigned.itemsize
+        return read_sums(combined, exchange, self._session, self._links, length)
