@@ -6,6 +6,7 @@ random name of its own, so that two processes never share one and a killed proce
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import secrets
@@ -17,6 +18,7 @@ from typing import Any, BinaryIO, Iterator, Union
 from skinfl.errors import WriteError
 
 PathLike = Union[str, "os.PathLike[str]"]
+_DIGEST = hashlib.sha256().digest_size
 
 
 @contextmanager
@@ -80,6 +82,20 @@ def write_bytes(path: PathLike, content: bytes, *, private: bool = False, overwr
     with whole_file(path, private=private, overwrite=overwrite) as file:
         file.write(content)
     return Path(path)
+
+
+def write_checked(path: PathLike, content: bytes, *, private: bool = False) -> Path:
+    """Write ``content`` behind its SHA-256, for :func:`read_checked`; see :func:`whole_file`."""
+    return write_bytes(path, hashlib.sha256(content).digest() + content, private=private)
+
+
+def read_checked(path: PathLike) -> bytes:
+    """Return what :func:`write_checked` wrote; raises ValueError where it is something else, or OSError."""
+    found = Path(path).read_bytes()
+    digest, content = found[:_DIGEST], found[_DIGEST:]
+    if hashlib.sha256(content).digest() != digest:
+        raise ValueError("it is cut short or altered")
+    return content
 
 
 def write_text(path: PathLike, text: str) -> Path:

@@ -9,7 +9,7 @@ import pytest
 from comparison import TWO_ROUNDS, grid_of, protections, settings_of
 
 from skinfl.assembly import assemble, load_federated_data, unit_images
-from skinfl.errors import SkinflError, TrainingError
+from skinfl.errors import SkinflError, TrainingError, WriteError
 from skinfl.federation.audit import Audit
 from skinfl.federation.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from skinfl.federation.common import STATISTICS_ROUND
@@ -165,6 +165,15 @@ def test_a_hospital_whose_loss_is_not_a_number_is_left_out_and_named(toy, monkey
     assert "loss is nan" in left_out.reason
     (aggregated,) = [e for e in events if isinstance(e, Aggregated)]
     assert aggregated.senders == ("hospital-1", "hospital-3")
+
+
+def test_a_sum_that_cannot_be_kept_ends_the_run_and_is_no_hospitals_fault(toy, monkeypatch):
+    def full(transport, task, opened):
+        raise WriteError("news-0", "no space left")
+
+    monkeypatch.setattr("skinfl.federation.transport.LocalTransport.tell", full)
+    with pytest.raises(WriteError, match="no space left"):
+        play({})
 
 
 def test_where_every_loss_is_not_a_number_training_stops_with_one_line(toy):

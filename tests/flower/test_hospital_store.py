@@ -5,6 +5,7 @@ import threading
 import time
 
 import msgpack
+import numpy as np
 import pytest
 
 from skinfl.errors import CheckpointError, ProtectionError, WriteError
@@ -117,6 +118,19 @@ def test_a_damaged_answer_is_said(store, tmp_path):
     store.write("answer-train", {"round": 1})
     with pytest.raises(CheckpointError, match="damaged"):
         store.once("train", 2, "r2", never)
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda d: d[:-1], lambda d: d[:20], lambda d: d[:-1] + bytes([d[-1] ^ 1])]
+)
+def test_whatever_is_cut_short_or_altered_is_said(store, tmp_path, damage):
+    store.write("keys", {"private": b"k" * 32})
+    store.write_arrays("kept", {"vector": np.arange(3.0)})
+    for path, read in (("keys.msgpack", store.read), ("kept.npz", store.read_arrays)):
+        (found,) = tmp_path.rglob(path)
+        found.write_bytes(damage(found.read_bytes()))
+        with pytest.raises(CheckpointError, match="damaged .it is cut short or altered.: join a new run"):
+            read(found.stem)
 
 
 def test_a_task_is_done_again_with_the_same_hospitals_or_very_different_ones_only(tmp_path):

@@ -15,7 +15,7 @@ from flower_helpers import (
     virtual_progress,
 )
 
-from skinfl.errors import ProtectionError, SettingsError, SkinflError, TrainingError
+from skinfl.errors import CheckpointError, ProtectionError, SettingsError, SkinflError, TrainingError
 from skinfl.federation.checkpoint import load_checkpoint
 from skinfl.flower import protocol
 from skinfl.flower.provisioning.folders import HOSPITAL_FILE
@@ -135,6 +135,24 @@ def test_a_restarted_coordinator_goes_on_and_gets_the_same_model(federation, tmp
     for kind, round, name, _, answer in fresh.log:
         if kind in ("join", "train") and round in (0, 2):
             assert before[kind, round, name] == answer  # no second contribution to one sum
+
+
+@pytest.mark.parametrize("name", ["joined.msgpack", "news-1.msgpack", "begun"])
+@pytest.mark.parametrize(
+    "damage", [lambda d: d[:-1], lambda d: d[:-1] + bytes([d[-1] ^ 1])], ids=["cut", "altered"]
+)
+def test_a_run_whose_files_are_damaged_is_not_resumed_and_says_which(federation, tmp_path, name, damage):
+    folder, federated = federation
+    settings = settings_of(protection="smpc")
+    post = LocalMessaging(folder)
+    post.tamper = killed_at("combine", 2)
+    with pytest.raises(Killed):
+        coordinator_of(folder, federated, settings, post, tmp_path / "out").run(HOSPITALS)
+    path = tmp_path / "out" / name
+    path.write_bytes(damage(path.read_bytes()))
+    again = coordinator_of(folder, federated, settings, LocalMessaging(folder), tmp_path / "out", resume=True)
+    with pytest.raises(CheckpointError, match=f"{name} cannot be read .*start a new run in another out"):
+        again.run(HOSPITALS)
 
 
 def test_a_resumed_run_may_have_more_rounds_and_fewer_hospitals(federation, tmp_path):

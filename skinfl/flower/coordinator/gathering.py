@@ -13,7 +13,7 @@ from skinfl.assembly import FederatedData
 from skinfl.data.dataset import LesionDataset
 from skinfl.data.splits import Split
 from skinfl.errors import CheckpointError, SkinflError, TrainingError
-from skinfl.files import write_bytes
+from skinfl.files import read_checked, write_checked
 from skinfl.flower import keys, protocol
 from skinfl.flower.coordinator.asking import CoordinatorRoles
 from skinfl.flower.coordinator.messaging import Messaging, NoAnswer, Request
@@ -112,18 +112,18 @@ def write_joined(path: Path, joined: Joined) -> None:
     """Keep who takes part: a coordinator that is started again goes on with them and no others."""
     content = {"run": joined.run, "terms": joined.terms, "members": joined.members._asdict()}
     packed = msgpack.packb({**content, "answers": joined.answers}, use_bin_type=True)
-    write_bytes(path, packed, private=True)
+    write_checked(path, packed, private=True)
 
 
 def read_joined(path: Path) -> Joined:
     """Return what :func:`write_joined` wrote; raises :class:`~skinfl.errors.CheckpointError`."""
     try:
-        found = msgpack.unpackb(path.read_bytes(), raw=False)
+        found = msgpack.unpackb(read_checked(path), raw=False)
         members = keys.Members(tuple(found["members"]["hospitals"]), found["members"]["parties"])
         return Joined(found["run"], found["terms"], members, found["answers"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
-            f"{path} cannot be read ({type(error).__name__}): restore it, or start a new run in another out"
+            f"{path} cannot be read ({error}): restore it, or start a new run in another out"
         ) from None
 
 

@@ -12,10 +12,10 @@ from itertools import combinations, islice
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Set
 
-from skinfl.errors import MessageError, ProtectionError, SkinflError, UnprovedSum
+from skinfl.errors import CheckpointError, MessageError, ProtectionError, SkinflError, UnprovedSum
 from skinfl.federation.rules import STATISTICS
 from skinfl.federation.transport import Combined, Messages, combine_at_parties
-from skinfl.files import write_json
+from skinfl.files import read_checked, write_checked
 from skinfl.flower.coordinator.asking import Asker, CoordinatorRoles
 from skinfl.flower.coordinator.benches import Benches
 from skinfl.flower.coordinator.messaging import NoAnswer, Request
@@ -25,7 +25,7 @@ from skinfl.protection.roles import Basis
 from skinfl.protection.words import decode_words, encode_words
 
 #: of whom the last sum was asked, and how often: a file in the run's folder
-BEGUN = "begun.json"
+BEGUN = "begun"
 #: hospitals that must find a sum proved: one of them may lie
 _WITNESSES = 2
 #: sets of parties that are tried where the sums of some are wrong
@@ -198,13 +198,20 @@ class Summing:
     def _begun(self, exchange: Exchange) -> Optional[Dict[str, Any]]:
         """Return of whom this very sum was asked before a restart, None where it was not."""
         path = self._folder / BEGUN
-        found: Dict[str, Any] = json.loads(path.read_text("utf-8")) if path.exists() else {}
+        try:
+            found: Dict[str, Any] = json.loads(read_checked(path))
+        except FileNotFoundError:
+            return None
+        except (ValueError, OSError) as error:
+            raise CheckpointError(
+                f"{path} cannot be read ({error}): restore it, or start a new run in another out"
+            ) from None
         same = [found.get(name) for name in ("run", "kind", "round")]
         return found if same == [exchange.run, self.kind, exchange.round] else None
 
     def _begin(self, exchange: Exchange, senders: List[str]) -> None:
         content = {**self._sum(exchange), "attempt": exchange.attempt, "senders": senders}
-        write_json(self._folder / BEGUN, content)
+        write_checked(self._folder / BEGUN, json.dumps(content).encode())
 
     def _late(self, exchange: Exchange, senders: List[str]) -> List[str]:
         """Note of whom this round's sum is asked; return those of whom it was not, where it was before.

@@ -15,13 +15,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Dict, Iterator, Mapping, Optional, Set, Tuple, Union
 
-from skinfl.errors import SkinflError
+from skinfl.errors import CheckpointError, SkinflError
 from skinfl.federation.common import CommonState
 from skinfl.federation.hospital import ClientUpdate, OwnFigures
 from skinfl.federation.messages import News, encode_common, encode_told, hand_over, take_over, tell
 from skinfl.federation.rules import Task
 from skinfl.federation.transport import Combined, Messages, Transport
-from skinfl.files import write_bytes
+from skinfl.files import read_checked, write_checked
 from skinfl.flower.coordinator.asking import Asker, CoordinatorRoles, Timeouts
 from skinfl.flower.coordinator.messaging import Messaging, Request
 from skinfl.flower.coordinator.summing import Summing
@@ -51,8 +51,14 @@ class RemoteTransport(Transport):
     def resume(self, common: CommonState) -> None:
         """Take up what hospitals are to be told of the sum that led to ``common``, after a restart."""
         path = self._folder / _NEWS.format(common.round)
-        if path.exists():
-            self._last = take_over(path.read_bytes())
+        try:
+            self._last = take_over(read_checked(path))
+        except FileNotFoundError:
+            pass  # nothing was summed yet
+        except (ValueError, OSError) as error:
+            raise CheckpointError(
+                f"{path} cannot be read ({error}): restore it, or start a new run in another out"
+            ) from None
 
     def end(self, run: str) -> None:
         """Tell the hospitals that the run is over; whether they hear it does not matter."""
@@ -103,7 +109,7 @@ class RemoteTransport(Transport):
         vouchers = {name: self._vouchers.get(name, {}) for name in opened.senders}
         told = encode_told(tell(task, opened))
         self._last = News(told, encode_common(task.common), vouchers)
-        write_bytes(self._folder / _NEWS.format(task.round), hand_over(self._last))
+        write_checked(self._folder / _NEWS.format(task.round), hand_over(self._last))
         for older in self._folder.glob(_NEWS.format("*")):
             if older.stem.split("-")[1] not in (str(task.round), str(task.common.round)):
                 older.unlink()

@@ -12,21 +12,19 @@ sums over very different hospitals tell when they are combined is stated in docs
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Sequence, Set
 
 import msgpack
 
 from skinfl.errors import CheckpointError, ProtectionError
-from skinfl.files import write_bytes
+from skinfl.files import read_checked, write_checked
 from skinfl.flower.hospital.store import locked
 
 LEDGER = "ledger.msgpack"
 #: a hundred runs of a thousand rounds; and with thousands of hospitals that change in each round, bytes
 MOST_ENTRIES = 100_000
 MOST_BYTES = 1 << 27
-_DIGEST = hashlib.sha256().digest_size
 _VERSION = 1
 
 
@@ -88,14 +86,13 @@ class Ledger:
 
     def _read(self) -> Dict[str, Any]:
         try:
-            content = self._path.read_bytes()
+            found = msgpack.unpackb(read_checked(self._path), raw=False)
         except FileNotFoundError:
             return {"version": _VERSION, "cohorts": [], "entries": {}}
         except OSError as error:
             raise CheckpointError(f"cannot read {self._path}: {error.strerror}") from None
-        digest, body = content[:_DIGEST], content[_DIGEST:]
-        sound = hashlib.sha256(body).digest() == digest
-        found = msgpack.unpackb(body, raw=False) if sound else {}
+        except ValueError:
+            found = {}
         if found.get("version") != _VERSION:
             raise CheckpointError(
                 f"{self._path} is damaged, or another release's: put back a copy of it; moved away, nothing "
@@ -110,7 +107,7 @@ class Ledger:
                 f"{self._path} is full: {self._hospital} takes part in nothing new until it is moved away, "
                 "which is safe once the images are others than those that runs were made with"
             )
-        write_bytes(self._path, hashlib.sha256(body).digest() + body, private=True)
+        write_checked(self._path, body, private=True)
 
 
 def _listed(names: Sequence[str]) -> str:

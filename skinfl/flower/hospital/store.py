@@ -23,7 +23,7 @@ import msgpack
 import numpy as np
 
 from skinfl.errors import CheckpointError, MessageError, ProtectionError
-from skinfl.files import write_bytes
+from skinfl.files import read_checked, write_checked
 
 _RUN = re.compile(r"[0-9a-f]{8,64}")
 
@@ -83,17 +83,13 @@ class RunStore:
 
     def write(self, name: str, content: Dict[str, Any]) -> None:
         """Keep a small record under ``name``."""
-        write_bytes(self._folder / f"{name}.msgpack", msgpack.packb(content, use_bin_type=True), private=True)
+        packed = msgpack.packb(content, use_bin_type=True)
+        write_checked(self._folder / f"{name}.msgpack", packed, private=True)
 
     def read(self, name: str) -> Optional[Dict[str, Any]]:
         """Return the record, None where there is none."""
-        path = self._folder / f"{name}.msgpack"
-        try:
-            return msgpack.unpackb(path.read_bytes(), raw=False)
-        except FileNotFoundError:
-            return None
-        except ValueError as error:
-            raise CheckpointError(f"{path} is damaged ({error}): join a new run") from None
+        content = self._read(f"{name}.msgpack")
+        return None if content is None else msgpack.unpackb(content, raw=False)
 
     def remove(self, name: str) -> None:
         """Forget a record."""
@@ -103,14 +99,20 @@ class RunStore:
         """Keep arrays under ``name``."""
         buffer = io.BytesIO()
         np.savez(buffer, **arrays)  # type: ignore[arg-type]  # newer numpy types an option there
-        write_bytes(self._folder / f"{name}.npz", buffer.getvalue(), private=True)
+        write_checked(self._folder / f"{name}.npz", buffer.getvalue(), private=True)
 
     def read_arrays(self, name: str) -> Optional[Dict[str, np.ndarray]]:
         """Return the arrays, None where there are none."""
-        path = self._folder / f"{name}.npz"
+        content = self._read(f"{name}.npz")
+        if content is None:
+            return None
+        with np.load(io.BytesIO(content), allow_pickle=False) as found:
+            return {key: found[key] for key in found.files}
+
+    def _read(self, name: str) -> Optional[bytes]:
+        path = self._folder / name
         try:
-            with np.load(path, allow_pickle=False) as found:
-                return {key: found[key] for key in found.files}
+            return read_checked(path)
         except FileNotFoundError:
             return None
         except (ValueError, OSError) as error:
