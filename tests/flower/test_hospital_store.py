@@ -129,7 +129,7 @@ def test_whatever_is_cut_short_or_altered_is_said(store, tmp_path, damage):
     for path, read in (("keys.msgpack", store.read), ("kept.npz", store.read_arrays)):
         (found,) = tmp_path.rglob(path)
         found.write_bytes(damage(found.read_bytes()))
-        with pytest.raises(CheckpointError, match="damaged .it is cut short or altered.: join a new run"):
+        with pytest.raises(CheckpointError, match=r"damaged .it is cut short or altered.: join a new run"):
             read(found.stem)
 
 
