@@ -40,7 +40,7 @@ def _answer(message: Message, context: Context) -> Message:
         folder = hospital_folder(context)
         name, answer = folder.name, Site(folder).answer(request, server)
     except SkinflError as error:
-        name, answer = "hospital", protocol.encode_refusal(str(error))
+        name, answer = "hospital", protocol.encode_refusal(error)
     kind, round = message.metadata.message_type.rpartition(".")[2], printable(message.metadata.group_id, 20)
     print(
         f"run {context.run_id} round {round}: {name} answers {kind} with {len(answer)} bytes "

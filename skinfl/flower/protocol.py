@@ -31,7 +31,7 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 import msgpack
 
-from skinfl.errors import MessageError, ProtectionError
+from skinfl.errors import MessageError, ProtectionError, SkinflError, UnprovedSum
 from skinfl.flower.schema import (
     Bool,
     Bytes,
@@ -226,21 +226,24 @@ def encode_answer(fields: Mapping[str, Any]) -> bytes:
     return msgpack.packb({"version": VERSION, "fields": dict(fields)}, use_bin_type=True)
 
 
-def encode_refusal(reason: str) -> bytes:
-    """Return a refusal as bytes."""
-    told = Reason().read(reason, "reason")
-    return msgpack.packb({"version": VERSION, "refused": told}, use_bin_type=True)
+def encode_refusal(error: SkinflError) -> bytes:
+    """Return a refusal as bytes: what is wrong, and whether it is that a sum is not proved."""
+    part = "unproved" if isinstance(error, UnprovedSum) else "refused"
+    told = Reason().read(str(error), "reason")
+    return msgpack.packb({"version": VERSION, part: told}, use_bin_type=True)
 
 
 def decode_answer(kind: str, sender: str, data: bytes, limit: int = MESSAGE_BYTES) -> Dict[str, Any]:
     """Return the fields of ``sender``'s answer of at most ``limit`` bytes to a request of that kind.
 
     Raises :class:`~skinfl.errors.ProtectionError` with the hospital's reason, made one printable line, where
-    it refused, :class:`~skinfl.errors.MessageError` for what is no answer.
+    it refused (:class:`~skinfl.errors.UnprovedSum` where it is that), and
+    :class:`~skinfl.errors.MessageError` for what is no answer.
     """
     found = _unpack(sender, data, limit)
-    if set(found) == {"version", "refused"} and isinstance(found["refused"], str):
-        raise ProtectionError(Reason().read(found["refused"], "reason"))
+    for part, kind_of_error in (("refused", ProtectionError), ("unproved", UnprovedSum)):
+        if set(found) == {"version", part} and isinstance(found[part], str):
+            raise kind_of_error(Reason().read(found[part], "reason"))
     return _read(sender, found, set(), ANSWERS[kind])
 
 

@@ -99,7 +99,7 @@ def test_bad_run_config_is_refused(config, reason):
 def test_what_is_no_message_of_this_release_is_refused():
     request = protocol.encode_request("statistics", {"run": "ab" * 8, "sealed": {}})
     with pytest.raises(ProtectionError, match="no"):
-        protocol.decode_answer("statistics", "h", protocol.encode_refusal("no"))
+        protocol.decode_answer("statistics", "h", protocol.encode_refusal(ProtectionError("no")))
     bad = [
         (request[:-1], "cut short"),
         (b"", "cut short"),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from protocol_samples import ANSWERS, FIGURES, METRICS, REQUESTS, spoil
 
-from skinfl.errors import MessageError, ProtectionError
+from skinfl.errors import MessageError, ProtectionError, UnprovedSum
 from skinfl.flower import protocol
 
 #: spoilt messages of each kind in each direction: 700 in all unless told otherwise, with 600 over 10,000
@@ -89,13 +89,24 @@ def test_the_readers_limit_counts_in_bytes():
 
 def test_a_reason_to_refuse_is_one_short_line():
     forged = "no\nrun 7 round 3: summed everybody\x1b[1A\u202e" + "x" * 9000
-    for written in (protocol.encode_refusal(forged), msgpack.packb({"version": 2, "refused": forged})):
+    for written in (
+        protocol.encode_refusal(ProtectionError(forged)),
+        msgpack.packb({"version": 2, "refused": forged}),
+    ):
         with pytest.raises(ProtectionError) as caught:
             protocol.decode_answer("train", "hospital-1", written)
         assert not isinstance(caught.value, MessageError)
         assert str(caught.value).startswith("no run 7 round 3: summed everybody?[1A?xxx")
         assert len(str(caught.value)) == 500
-    protocol.encode_refusal("half a character: \udcff")
+    protocol.encode_refusal(ProtectionError("half a character: \udcff"))
+
+
+@pytest.mark.parametrize("kind", [ProtectionError, UnprovedSum])
+def test_that_a_sum_is_not_proved_is_said_by_the_refusal_not_by_its_words(kind):
+    refusal = protocol.encode_refusal(kind(f"the sum {UnprovedSum.MARK}"))
+    with pytest.raises(ProtectionError, match=UnprovedSum.MARK) as caught:
+        protocol.decode_answer("open", "hospital-1", refusal)
+    assert type(caught.value) is kind
 
 
 @pytest.mark.parametrize(

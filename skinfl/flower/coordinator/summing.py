@@ -122,7 +122,7 @@ class Summing:
                     return self._verified(opened, exchange, {name})
                 except SkinflError as error:
                     reasons.append(f"{name}: {error}")
-                    unproved += UnprovedSum.MARK in str(error)
+                    unproved += isinstance(error, UnprovedSum)
         kind = UnprovedSum if unproved else ProtectionError
         raise kind(
             f"round {exchange.round}: no hospital opened the sum ({'; '.join(reasons)}): "

@@ -35,7 +35,7 @@ class Site:
         try:
             return self._answer(request, server)
         except SkinflError as error:
-            return protocol.encode_refusal(str(error))
+            return protocol.encode_refusal(error)
 
     def _answer(self, request: bytes, server: bytes) -> bytes:
         limit = self._folder.limits.message_bytes
