@@ -12,11 +12,11 @@ import argparse
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence
 
-from skinfl.assembly import load_federated_data
 from skinfl.console import fail
 from skinfl.errors import SkinflError
 from skinfl.files import write_json
 from skinfl.flower.local.experiment import run_experiment
+from skinfl.flower.local.simulation import load_to_hand_out
 from skinfl.settings import Settings
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -28,7 +28,7 @@ _HEADER = (
 
 def measure(settings: Settings, out: Path, app: Path) -> Dict[str, Any]:
     """Run one simulation and return a row of the table; sizes in bytes, times in seconds."""
-    result = run_experiment(settings, load_federated_data(settings), out, app, simulation=True, show=_quiet)
+    result = run_experiment(settings, load_to_hand_out(settings), out, app, simulation=True, show=_quiet)
     traffic = result["traffic"]
     setup = [traffic[kind] for kind in ("join", "statistics") if kind in traffic]
     sums = traffic.get("combine", traffic.get("open", _NOTHING))

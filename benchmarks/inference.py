@@ -30,6 +30,7 @@ from PIL import Image
 from skinfl.assembly import FederatedData, load_federated_data
 from skinfl.console import fail
 from skinfl.data.dataset import LesionDataset
+from skinfl.data.preparation import Preparation
 from skinfl.data.transforms import Normalisation, normalisation_from_sums, pixel_sums, to_batch
 from skinfl.errors import SkinflError
 from skinfl.files import write_json
@@ -82,7 +83,14 @@ def trained(federated: FederatedData, epochs: int) -> StoredModel:
             loss.backward()
             optimiser.step()
     return StoredModel(
-        model.eval(), "skinnet", train.classes, normalisation.mean, normalisation.std, size, channels
+        model.eval(),
+        "skinnet",
+        train.classes,
+        normalisation.mean,
+        normalisation.std,
+        size,
+        channels,
+        Preparation(size),
     )
 
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import typer
 
-from skinfl.assembly import load_federated_data
 from skinfl.cli import experiment
 from skinfl.flags import Invocation
 from skinfl.run_folder import CHECKPOINT
@@ -23,9 +22,10 @@ def main(
     Everything it starts is stopped, whatever happens.
     """
     from skinfl.flower.local.experiment import flower_settings, run_experiment
+    from skinfl.flower.local.simulation import load_to_hand_out
 
     settings = flower_settings(invocation.settings)
-    federated = load_federated_data(settings)
+    federated = load_to_hand_out(settings)
     invocation.folder.begin(settings)
     try:
         result = run_experiment(

@@ -36,7 +36,7 @@ def load_data(
     source: ``"synthetic"``, or a folder or file; see :func:`skinfl.data.load`.
     image_size: pixels a side that the images are resized to.
     progress: whether to show a bar.
-    options: ``cache_dir`` and ``metadata``, as for :func:`skinfl.data.load`.
+    options: ``fit``, ``colour_constancy``, ``cache_dir`` and ``metadata``, as for :func:`skinfl.data.load`.
 
     Raises :class:`~skinfl.errors.DataError` that names the file and the remedy.
     """
@@ -134,14 +134,18 @@ def _settings(
     base = settings or Settings()
     if not isinstance(data, LesionDataset):
         return base.replace(**({} if data is None else {"data": data}), **options)
-    size = data.image_shape[1]
-    asked = options.pop("image_size", base.given.get("image_size"))
-    if asked not in (None, size):
-        raise SettingsError(
-            f"image_size = {asked}, and the images of the data set have {size} pixels a side: "
-            f"load it with image_size={asked}, or leave that out"
-        )
-    return base.replace(image_size=size, **options)
+    made = {"image_size": data.image_shape[1]}
+    if data.preparation is not None:
+        made.update(data.preparation._asdict())
+    for name, value in made.items():
+        asked = options.pop(name, base.given.get(name))
+        if asked not in (None, value):
+            here = f"have {value} pixels a side" if name == "image_size" else f"were made with {value!r}"
+            raise SettingsError(
+                f"{name} = {asked}, and the images of the data set {here}: "
+                f"load it with {name}={asked!r}, or leave that out"
+            )
+    return base.replace(**made, **options)
 
 
 def _claim(out: Optional[PathLike], kind: str, resume: bool) -> RunFolder:

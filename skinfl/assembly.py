@@ -13,6 +13,7 @@ from skinfl import seeds
 from skinfl.data import load
 from skinfl.data.dataset import LesionDataset
 from skinfl.data.partitions import PARTITIONS, partition
+from skinfl.data.preparation import Preparation
 from skinfl.data.splits import Split, train_test_split
 from skinfl.errors import SettingsError
 from skinfl.federation.audit import Audit
@@ -95,9 +96,17 @@ def load_federated_data(settings: Settings, progress: Optional[Progress] = None)
     """
     check(settings)
     dataset = load(
-        settings.data, image_size=settings.image_size, progress=progress, metadata=settings.metadata
+        settings.data,
+        **preparation_of(settings)._asdict(),
+        progress=progress,
+        metadata=settings.metadata,
     )
     return share_out(settings, dataset)
+
+
+def preparation_of(settings: Settings) -> Preparation:
+    """Return how photographs become pixels."""
+    return Preparation(settings.image_size, settings.fit, settings.colour_constancy)
 
 
 def share_out(settings: Settings, dataset: LesionDataset) -> FederatedData:

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from skinfl.data.images import SMALLEST, open_image, photograph, to_square
+from skinfl.data.images import SMALLEST, open_image, photograph, prepare
 from skinfl.errors import DataError
 from skinfl.models.store import StoredModel, load_model
 from skinfl.paths import path as user_path
@@ -23,8 +23,9 @@ class LesionClassifier(nn.Module):
     """A network ready for photographs: pixels in, logits out, the normalisation inside.
 
     ``classes`` are the class names in the order of the logits, ``image_size`` is the side in pixels and
-    ``channels`` the number of channels (1 grey, 3 red, green, blue) of what the network takes. It comes
-    in evaluation mode. Research software, not a medical device.
+    ``channels`` the number of channels (1 grey, 3 red, green, blue) of what the network takes;
+    ``preparation`` is how a photograph becomes that. It comes in evaluation mode. Research software, not a
+    medical device.
     """
 
     mean: torch.Tensor
@@ -35,6 +36,7 @@ class LesionClassifier(nn.Module):
         self.network = stored.model
         self.classes: Tuple[str, ...] = stored.class_names
         self.image_size = stored.image_size
+        self.preparation = stored.preparation
         self.channels = stored.in_channels
         self.register_buffer("mean", torch.tensor(stored.mean).reshape(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(stored.std).reshape(1, -1, 1, 1))
@@ -58,7 +60,7 @@ class LesionClassifier(nn.Module):
         """Return the probability of each class for one photograph.
 
         ``picture`` is a file, a PIL image, or uint8 pixels of shape (height, width) or (height, width, 3).
-        It is resized as in training, and made grey where the network takes grey. Raises
+        It is prepared as in training, and made grey where the network takes grey. Raises
         :class:`~skinfl.errors.DataError` for what is no image.
         """
         pixels = torch.from_numpy(self._pixels(picture)).permute(2, 0, 1)[None]
@@ -84,6 +86,6 @@ class LesionClassifier(nn.Module):
             raise DataError(
                 f"{type(picture).__name__} is no picture: give a file's path, a PIL image or a numpy array"
             )
-        resized = to_square(image, self.image_size)
+        resized = prepare(image, self.preparation)
         pixels = np.array(resized.convert("L") if self.channels == 1 else resized)
         return pixels.reshape(self.image_size, self.image_size, self.channels)

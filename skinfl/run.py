@@ -139,6 +139,8 @@ def write_model(file: Path, settings: Settings, dataset: LesionDataset, assembly
         name=settings.model,
         in_channels=channels,
         image_size=size,
+        fit=settings.fit,
+        colour_constancy=settings.colour_constancy,
         classes=len(dataset.classes),
         class_names=dataset.classes,
         doconv=settings.doconv,

@@ -23,6 +23,7 @@ from skinfl.catalogue import (
     TRANSFORMS,
     WORKERS,
 )
+from skinfl.data.preparation import COLOUR_CONSTANCIES, FITS
 from skinfl.errors import SettingsError, nearest
 from skinfl.registry import Entry, Option, Registry
 
@@ -43,6 +44,20 @@ _DECLARED: Dict[str, Tuple[Union[Option, Registry], ...]] = {
             derived="looked for beside it",
         ),
         Option("image_size", int, 28, "pixels per side the images are resized to", low=8, high=512),
+        Option(
+            "fit",
+            str,
+            "squash",
+            "how a photograph's frame becomes a square: squashed, its middle cropped, or padded",
+            choices=FITS,
+        ),
+        Option(
+            "colour_constancy",
+            str,
+            "none",
+            "correct the colour of the light in each photograph",
+            choices=COLOUR_CONSTANCIES,
+        ),
         Option(
             "protocol",
             str,

@@ -122,6 +122,7 @@ def test_other_data_are_refused_on_resume_and_nothing_is_touched(toy, tmp_path, 
     if how == "relabelled":
         other.labels[[0, 1]] = other.labels[[1, 0]]
     elif how == "changed":
+        other.images = np.array(other.images)
         other.images[5, 0, 0] ^= 1
     elif how == "regrouped":
         other.lesion_ids[[0, 1]] = other.lesion_ids[[1, 0]]

@@ -8,6 +8,8 @@ from typing import Any, Dict, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
+from skinfl.data.preparation import Preparation
+from skinfl.data.rows import ImageRows, Images, blocks
 from skinfl.errors import DataError
 
 Texts = Union[Sequence[str], np.ndarray]
@@ -43,12 +45,13 @@ _PER_PHOTOGRAPH = ("lesion_ids", "image_ids", "sites", "sexes", "ages", "patient
 
 
 class LesionDataset:
-    """Photographs of skin lesions, all of one size, held in memory as uint8.
+    """Photographs of skin lesions, all of one size, uint8, in memory or on the disk.
 
     Parameters
     ----------
     name: what reports call it, e.g. ``"ham10000"``.
-    images: uint8, shape (n, height, width, channels), channels 1 or 3.
+    images: uint8, shape (n, height, width, channels), channels 1 or 3: an array, or
+        :class:`~skinfl.data.rows.ImageRows`, which are read as they are asked for.
     labels: integers in ``range(len(classes))``, shape (n,).
     classes: in label order, each a :class:`LesionClass` or a bare name of which nothing more is known. The
         attribute ``classes`` has the names, ``class_info`` the descriptions.
@@ -58,12 +61,13 @@ class LesionDataset:
     lesions_known: whether ``lesion_ids`` come from the publisher. Where it is False each photograph
         has an id of its own, and a leak between train and test cannot be ruled out.
     patient_ids: whose lesion it is, ``""`` where unknown. All lesions of a patient are kept together too.
+    preparation: how the photographs became these pixels, None where that is not known.
     """
 
     def __init__(
         self,
         name: str,
-        images: np.ndarray,
+        images: Images,
         labels: Indices,
         classes: Sequence[Union[str, LesionClass]],
         lesion_ids: Texts,
@@ -74,10 +78,13 @@ class LesionDataset:
         synthetic: bool = False,
         lesions_known: bool = True,
         patient_ids: Optional[Texts] = None,
+        preparation: Optional[Preparation] = None,
     ):
         n = len(images)
         self.name = name
-        self.images = np.ascontiguousarray(images, dtype=np.uint8)
+        self.images: Images = (
+            images if isinstance(images, ImageRows) else np.ascontiguousarray(images, dtype=np.uint8)
+        )
         self.labels = np.asarray(labels, dtype=np.int64)
         self.class_info: Tuple[LesionClass, ...] = tuple(
             each if isinstance(each, LesionClass) else LesionClass(each, each) for each in classes
@@ -91,6 +98,7 @@ class LesionDataset:
         self.patient_ids = np.asarray([""] * n if patient_ids is None else patient_ids, dtype=object)
         self.synthetic = bool(synthetic)
         self.lesions_known = bool(lesions_known)
+        self.preparation = preparation
         self._digest = ""
         if self.images.ndim != 4 or self.images.shape[3] not in (1, 3):
             raise DataError(f"{name}: images must have shape (n, height, width, 1 or 3)")
@@ -128,14 +136,16 @@ class LesionDataset:
             "synthetic": self.synthetic,
             "lesions_known": self.lesions_known,
             "patient_ids": self.patient_ids,
+            "preparation": self.preparation,
         }
 
     def subset(self, indices: Indices) -> LesionDataset:
-        """Return the photographs at ``indices``, in that order."""
+        """Return the photographs at ``indices``, in that order; their pixels are not copied."""
         i = np.asarray(indices, dtype=np.int64)
         captions = self.captions()
         captions.update({column: captions[column][i] for column in _PER_PHOTOGRAPH})
-        return LesionDataset(images=self.images[i], labels=self.labels[i], **captions)
+        images = self.images if isinstance(self.images, ImageRows) else ImageRows(self.images)
+        return LesionDataset(images=images.subset(i), labels=self.labels[i], **captions)
 
     @property
     def image_shape(self) -> Tuple[int, int, int]:
@@ -164,6 +174,7 @@ class LesionDataset:
             )
             sha.update(text.encode())
             sha.update(self.labels.astype("<i8").tobytes())
-            sha.update(self.images.data)
+            for block in blocks(self.images):
+                sha.update(np.ascontiguousarray(block).data)
             self._digest = sha.hexdigest()
         return self._digest

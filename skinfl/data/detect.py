@@ -8,7 +8,7 @@ from typing import List, Optional
 
 from skinfl.data import contents, folders
 from skinfl.data.dataset import LesionDataset
-from skinfl.data.images import check_size
+from skinfl.data.preparation import Preparation
 from skinfl.data.readers import TRACES, Found, Reader, all_readers
 from skinfl.data.sources import Progress, remark
 from skinfl.errors import DataError
@@ -23,6 +23,8 @@ def load(
     source: PathLike,
     *,
     image_size: int = 28,
+    fit: str = "squash",
+    colour_constancy: str = "none",
     cache_dir: Optional[PathLike] = None,
     progress: Progress = None,
     metadata: Optional[PathLike] = None,
@@ -33,6 +35,8 @@ def load(
     ----------
     source: ``"synthetic"``, or a folder or file that a reader recognises (:mod:`skinfl.data.readers`).
     image_size: images are resized to a square of so many pixels, bilinear.
+    fit: how a frame becomes a square: ``"squash"`` it, ``"crop"`` its middle, or ``"pad"`` it.
+    colour_constancy: ``"none"``, or ``"shades-of-grey"``; see :mod:`skinfl.data.preparation`.
     cache_dir: where decoded images and the synthetic set are kept; default ``$SKINFL_CACHE`` or
         ``~/.cache/skinfl``.
     progress: called as ``progress(done, total, what)``; total 0 marks a remark.
@@ -40,13 +44,13 @@ def load(
 
     Raises :class:`~skinfl.errors.DataError` that names the file and says how to mend it.
     """
-    check_size(image_size)
+    preparation = Preparation(image_size, fit, colour_constancy).check()
     maker = maker_of(source)
     if maker is not None:
         _refuse_metadata(maker, metadata)
-        return maker.make(image_size, cache_dir, progress)
+        return maker.make(preparation, cache_dir, progress)
     found = detect(source, metadata, progress)
-    return found.reader.read(found, image_size, cache_dir, progress)
+    return found.reader.read(found, preparation, cache_dir, progress)
 
 
 def maker_of(source: PathLike) -> Optional[Reader]:

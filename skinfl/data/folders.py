@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import List
+from stat import S_ISREG
+from typing import Iterator, List
 
 from skinfl.errors import DataError
 from skinfl.paths import PathLike
@@ -93,3 +94,24 @@ def absence(path: Path) -> str:
 def expanded(path: PathLike) -> Path:
     """Return ``path`` with ``~`` replaced by the home folder, where there is one."""
     return Path(os.path.expanduser(str(path)))
+
+
+def read_blocks(path: Path, size: int) -> Iterator[bytes]:
+    """Yield a file's content, at most ``size`` bytes at a time; raises DataError where it cannot be read."""
+    # A pipe or a device would keep the reader waiting for ever.
+    if not S_ISREG(stat(path).st_mode):
+        raise DataError(f"{path} is no file: copy it again from its publisher")
+    try:
+        with open(str(path), "rb") as file:
+            while True:
+                block = file.read(size)
+                if not block:
+                    return
+                yield block
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}): allow it to be read") from None
+
+
+def read(path: Path) -> bytes:
+    """Return a file's content; raises DataError where it cannot be read."""
+    return b"".join(read_blocks(path, 1 << 24))

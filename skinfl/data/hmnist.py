@@ -23,6 +23,7 @@ from skinfl.data.ham10000 import (
     remark_choice,
 )
 from skinfl.data.index import duplicates
+from skinfl.data.preparation import Preparation
 from skinfl.data.readers import PIXEL_TABLE, Found, Reader, register
 from skinfl.data.sources import Progress, Source
 from skinfl.data.tables import listing
@@ -62,7 +63,7 @@ def format_of(path: Path) -> Optional[Format]:
     return Format(int(matched[1]), int(matched[2]), 1 if matched[3].upper() == "L" else 3)
 
 
-def read(path: Path, image_size: Optional[int], metadata: Optional[Path] = None) -> LesionDataset:
+def read(path: Path, preparation: Optional[Preparation], metadata: Optional[Path] = None) -> LesionDataset:
     """Read a pixel table and, where there is one, the metadata table of the same rows.
 
     Without metadata each photograph counts as a lesion of its own, and the data set says so in
@@ -77,7 +78,7 @@ def read(path: Path, image_size: Optional[int], metadata: Optional[Path] = None)
     names = [f"{path.stem}-{i:05d}" for i in range(len(labels))]
     return LesionDataset(
         fmt.name,
-        images.resize(pixels, image_size),
+        images.resize(pixels, preparation),
         labels,
         CLASS_INFO,
         rows.lesion_ids if rows else names,
@@ -86,6 +87,7 @@ def read(path: Path, image_size: Optional[int], metadata: Optional[Path] = None)
         rows.sexes if rows else None,
         rows.ages if rows else None,
         lesions_known=rows is not None,
+        preparation=preparation,
     )
 
 
@@ -234,13 +236,13 @@ class Hmnist(Reader):
     def read(
         self,
         found: Found,
-        image_size: Optional[int],
+        preparation: Optional[Preparation],
         cache_dir: Optional[PathLike] = None,
         progress: Progress = None,
     ) -> LesionDataset:
         if found.metadata is not None:
             remark_choice(found.metadata, found.path.parent, progress)
-        return read(found.path, image_size, found.metadata)
+        return read(found.path, preparation, found.metadata)
 
 
 register(Hmnist())

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import os
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from stat import S_ISREG
-from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Tuple
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from skinfl.data import cache, folders
+from skinfl.data.digests import memory_of
+from skinfl.data.parallel import in_threads
+from skinfl.data.preparation import Preparation
+from skinfl.data.rows import ImageRows
 from skinfl.data.sources import Progress
 from skinfl.errors import DataError
 from skinfl.paths import PathLike
@@ -20,8 +24,6 @@ from skinfl.paths import PathLike
 EXTENSIONS = (".jpg", ".jpeg", ".png")
 #: a side of fewer pixels is a fault and no photograph; the least size that networks here were trained at is 8
 SMALLEST = 8
-#: more than published photographs have; what is asked for is one array for all images
-LARGEST = 4096
 
 #: Pillow's types know its newer names only
 _pillow: Any = Image
@@ -80,24 +82,23 @@ def open_image(path: Path) -> Image.Image:
     :class:`~skinfl.errors.DataError` for what is cut short, no image, of more bits, or too small to be a
     photograph.
     """
-    # A pipe would keep the reader waiting for ever.
-    if not S_ISREG(folders.stat(path).st_mode):
-        raise DataError(f"{path} is no file: copy it again from its publisher")
+    return _decoded(folders.read(path), path)
+
+
+def _decoded(content: bytes, path: Path) -> Image.Image:
     try:
-        with Image.open(str(path)) as image:
+        with Image.open(io.BytesIO(content)) as image:
             image.load()
             return photograph(image, path)
     except DataError:
         raise
     # Decoders answer a damaged file with errors of all kinds.
     except Exception as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise DataError(f"{path} cannot be read ({error.strerror}): allow it to be read") from None
         reason: object = error
         if isinstance(error, UnidentifiedImageError):
             # Pillow's own words only repeat the path.
             reason = "of no known format"
-            other = _other_format(path)
+            other = _other_format(content)
             if other:
                 raise DataError(f"{path} is {other}") from None
         raise DataError(
@@ -105,10 +106,9 @@ def open_image(path: Path) -> Image.Image:
         ) from None
 
 
-def _other_format(path: Path) -> str:
+def _other_format(content: bytes) -> str:
     """Return what a file is that Pillow cannot read and what to do with it; empty where it is unknown."""
-    with open(str(path), "rb") as file:
-        head = file.read(256)
+    head = content[:256]
     if not head:
         return "empty: copy it again from its publisher"
     if head[128:132] == b"DICM":
@@ -161,29 +161,34 @@ def _upright(image: Image.Image, picture: Image.Image) -> Image.Image:
 
 def decode(
     paths: Sequence[Path],
-    image_size: int,
+    preparation: Preparation,
     cache_dir: Optional[PathLike] = None,
     progress: Progress = None,
-) -> np.ndarray:
+) -> ImageRows:
     """Return the images as uint8 of shape (n, image_size, image_size, 3), from the cache if it can.
 
-    Raises :class:`~skinfl.errors.DataError` for a file that is missing, cut short or no image.
+    They are mapped and read as they are asked for, so that they need not fit into memory. Raises
+    :class:`~skinfl.errors.DataError` for a file that is missing, cut short or no image.
     """
-    check_size(image_size)
-    file = cache.cache_file(cache.cache_folder(cache_dir), paths, image_size)
-    shape = (len(paths), image_size, image_size, 3)
-    kept = cache.read(file, shape)
+    preparation.check()
+    folder = cache.cache_folder(cache_dir)
+    digests = memory_of(folder, paths).digests(progress)
+    wanted = cache.Wanted(folder, digests, preparation)
+    kept = wanted.kept(progress)
     if kept is not None:
         return kept
-    images = np.empty(shape, dtype=np.uint8)
+    alike = wanted.alike(progress)
 
-    def decode_one(i: int) -> None:
-        images[i] = np.asarray(to_square(open_image(paths[i]), image_size))
+    def row(i: int) -> np.ndarray:
+        pixels = alike(digests[i])
+        if pixels is not None:
+            return pixels
+        content = folders.read(paths[i])
+        if hashlib.sha256(content).hexdigest() != digests[i]:
+            raise DataError(f"{paths[i]} was changed while it was read: try again when it is complete")
+        return np.asarray(prepare(_decoded(content, paths[i]), preparation))
 
-    for _ in _in_threads(decode_one, len(paths), progress, "decoding images"):
-        pass
-    cache.write(file, images)
-    return images
+    return wanted.keep(in_threads(row, len(paths), progress, "decoding images"))
 
 
 def survey(paths: Sequence[Path], progress: Progress = None) -> Tuple[Dict[str, int], List[str]]:
@@ -197,49 +202,81 @@ def survey(paths: Sequence[Path], progress: Progress = None) -> Tuple[Dict[str, 
             problems.append(str(error))
             return None
 
-    sizes = Counter(_in_threads(size_of, len(paths), progress, "checking images"))
-    sizes.pop(None, None)
+    found = in_threads(size_of, len(paths), progress, "checking images")
+    sizes = Counter(size for size in found if size is not None)
     return dict(sizes), sorted(problems)
 
 
-def _in_threads(function: Callable[[int], Any], n: int, progress: Progress, what: str) -> Iterator[Any]:
-    """Yield ``function(i)`` in order for i below n; Pillow lets go of the interpreter's lock."""
-    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        results: Any = pool.map(function, range(n))  # a generator, whose types don't say so
-        try:
-            for done, result in enumerate(results, start=1):
-                if progress is not None:
-                    progress(done, n, what)
-                yield result
-        finally:
-            # Drops what has not begun: an interrupted run must not decode the rest first.
-            results.close()
+def prepare(image: Image.Image, preparation: Preparation) -> Image.Image:
+    """Return the image as the square of pixels that networks are given everywhere, all resizing bilinear.
+
+    ``pad`` fills each side with the mean colour of the edge that it adjoins: black bars would be the
+    strongest edges in the picture, and a mirrored margin may show a second lesion. Colours are corrected
+    last, so that it can be done to images that are squares already. A grey one has none to correct.
+    """
+    size = preparation.image_size
+    width, height = image.size
+    if preparation.fit == "crop":
+        side = min(width, height)
+        left, top = (width - side) // 2, (height - side) // 2
+        image = image.crop((left, top, left + side, top + side)).resize((size, size), _pillow.BILINEAR)
+    elif preparation.fit == "pad":
+        longer = max(width, height)
+        inner = [max(1, (2 * side * size + longer) // (2 * longer)) for side in (width, height)]
+        image = _padded(image.resize((inner[0], inner[1]), _pillow.BILINEAR), size)
+    else:
+        image = image.resize((size, size), _pillow.BILINEAR)
+    if preparation.colour_constancy == "shades-of-grey" and image.mode == "RGB":
+        return shades_of_grey(image)
+    return image
 
 
-def to_square(image: Image.Image, image_size: int) -> Image.Image:
-    """Return the image with sides of ``image_size`` pixels, bilinear: what networks are given everywhere."""
-    return image.resize((image_size, image_size), _pillow.BILINEAR)
+def _padded(image: Image.Image, size: int) -> Image.Image:
+    if image.size == (size, size):
+        return image
+    pixels = np.asarray(image)
+    across = 0 if image.size[1] < size else 1
+    margin = size - pixels.shape[across]
+    before = margin // 2
+    sides = []
+    for edge, thickness in ((0, before), (-1, margin - before)):
+        mean = pixels.take(edge, axis=across).astype(np.float64).mean(axis=0)
+        shape = list(pixels.shape)
+        shape[across] = thickness
+        sides.append(np.broadcast_to((mean + 0.5).astype(np.uint8), shape))
+    return Image.fromarray(np.concatenate([sides[0], pixels, sides[1]], axis=across))
 
 
-def resize(images: np.ndarray, image_size: Optional[int]) -> np.ndarray:
-    """Resize uint8 images of shape (n, height, width, channels) to image_size square; None leaves them."""
-    if image_size is None:
+#: of the Minkowski mean that stands for the light's colour; six is the authors' and usual for dermoscopy
+_NORM = 6
+
+
+def shades_of_grey(image: Image.Image) -> Image.Image:
+    """Return an RGB image as if taken under white light, which is estimated by each colour's Minkowski mean.
+
+    Finlayson and Trezzi, "Shades of Gray and Colour Constancy", Color Imaging Conference 2004; for
+    dermoscopy Barata, Celebi, Marques, IEEE J. Biomed. Health Inform. 19:1146 (2015). The correction keeps
+    the light's strength, and a colour that is absent stays so.
+    """
+    counts = np.asarray(image.histogram(), dtype=np.float64).reshape(3, 256)
+    levels = np.arange(256) / 255.0
+    light = (counts @ levels**_NORM / counts[0].sum()) ** (1 / _NORM)
+    strength = np.sqrt((light**2).mean())
+    gains = np.divide(strength, light, out=np.ones(3), where=light > 0)
+    table = np.minimum(gains[:, None] * np.arange(256) + 0.5, 255).astype(np.uint8)
+    return image.point(table.ravel().tolist())
+
+
+def resize(images: np.ndarray, preparation: Optional[Preparation]) -> np.ndarray:
+    """Prepare uint8 images of shape (n, height, width, channels); None leaves them as they are."""
+    if preparation is None:
         return images
-    check_size(image_size)
+    size = preparation.check().image_size
     n, height, width, channels = images.shape
-    if (height, width) == (image_size, image_size):
+    if (height, width) == (size, size) and preparation.colour_constancy == "none":
         return images
-    resized = np.empty((n, image_size, image_size, channels), dtype=np.uint8)
+    resized = np.empty((n, size, size, channels), dtype=np.uint8)
     for i, image in enumerate(images):
         picture = Image.fromarray(image[:, :, 0] if channels == 1 else image)
-        pixels = np.asarray(to_square(picture, image_size))
-        resized[i] = pixels.reshape(image_size, image_size, channels)
+        resized[i] = np.asarray(prepare(picture, preparation)).reshape(size, size, channels)
     return resized
-
-
-def check_size(image_size: int) -> None:
-    """Refuse a size that is no positive number of pixels, or more than a photograph has."""
-    if not isinstance(image_size, (int, np.integer)) or not 1 <= image_size <= LARGEST:
-        raise DataError(
-            f"image size {image_size!r} is impossible: give a number of pixels from 1 to {LARGEST}, e.g. 28"
-        )

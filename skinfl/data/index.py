@@ -8,6 +8,7 @@ from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
 from skinfl.data import images
 from skinfl.data.dataset import LesionClass, LesionDataset
+from skinfl.data.preparation import Preparation
 from skinfl.data.sources import Progress
 from skinfl.data.tables import listing
 from skinfl.errors import DataError
@@ -49,13 +50,13 @@ class Index(NamedTuple):
     synthetic: bool = False
 
     def load(
-        self, image_size: int, cache_dir: Optional[PathLike] = None, progress: Progress = None
+        self, preparation: Preparation, cache_dir: Optional[PathLike] = None, progress: Progress = None
     ) -> LesionDataset:
-        """Decode the images, square of ``image_size`` pixels."""
+        """Decode and prepare the images, or take them from the cache."""
         rows = self.photographs
         return LesionDataset(
             self.name,
-            images.decode([row.path for row in rows], image_size, cache_dir, progress),
+            images.decode([row.path for row in rows], preparation, cache_dir, progress),
             [row.label for row in rows],
             self.classes,
             [row.lesion_id for row in rows],
@@ -65,6 +66,7 @@ class Index(NamedTuple):
             [row.age for row in rows],
             synthetic=self.synthetic,
             patient_ids=[row.patient_id for row in rows],
+            preparation=preparation,
         )
 
 

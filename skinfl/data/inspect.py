@@ -14,6 +14,7 @@ from skinfl.data.dataset import LesionDataset
 from skinfl.data.detect import detect, maker_of
 from skinfl.data.images import survey
 from skinfl.data.index import Index
+from skinfl.data.preparation import Preparation
 from skinfl.data.readers import all_readers
 from skinfl.data.sources import Progress, Source
 from skinfl.data.splits import Split, leaked_lesions, leaked_patients
@@ -67,7 +68,9 @@ def check(path: PathLike, *, metadata: Optional[PathLike] = None, progress: Prog
     try:
         maker = maker_of(path)
         if maker is not None:
-            return _of_arrays(blank._replace(source=maker.source.name), maker.make(_MADE_SIZE, progress=tell))
+            return _of_arrays(
+                blank._replace(source=maker.source.name), maker.make(Preparation(_MADE_SIZE), progress=tell)
+            )
         found = detect(path, metadata, tell)
         blank = blank._replace(path=str(found.path), source=found.reader.source.name)
         index = found.reader.index(found, problems.append, tell)

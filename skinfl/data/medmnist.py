@@ -16,6 +16,7 @@ import numpy as np
 from skinfl.data import folders, images
 from skinfl.data.dataset import LesionDataset
 from skinfl.data.ham10000 import CLASS_INFO, CLASSES
+from skinfl.data.preparation import Preparation
 from skinfl.data.readers import PIXELS_WITHOUT_LESIONS, TRACES, Found, Reader, register
 from skinfl.data.sources import Progress, Source
 from skinfl.errors import DataError
@@ -33,7 +34,7 @@ PUBLISHED_CLASSES = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
 _PARTS = ("train", "val", "test")
 
 
-def read(path: Path, image_size: Optional[int]) -> LesionDataset:
+def read(path: Path, preparation: Optional[Preparation]) -> LesionDataset:
     """Read all three parts one after another, labels renumbered to HAM10000's order.
 
     Image ids name the part and the place in it, e.g. ``val-00012``. Raises
@@ -57,7 +58,7 @@ def read(path: Path, image_size: Optional[int]) -> LesionDataset:
             lacking = [key for key in needed if key not in present]
             if lacking:
                 raise DataError(f"{path} has no array {lacking[0]!r}: {again}")
-            parts = [_part(path, part, arrays, image_size, again) for part in _PARTS]
+            parts = [_part(path, part, arrays, preparation, again) for part in _PARTS]
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path} is cut short or no .npz file ({error}): {again}") from None
     labels = np.concatenate([labels for _, labels in parts])
@@ -78,6 +79,7 @@ def read(path: Path, image_size: Optional[int]) -> LesionDataset:
         names,
         names,
         lesions_known=False,
+        preparation=preparation,
     )
 
 
@@ -86,7 +88,7 @@ def _is_named(path: Path) -> bool:
 
 
 def _part(
-    path: Path, part: str, arrays: Dict[str, np.ndarray], image_size: Optional[int], again: str
+    path: Path, part: str, arrays: Dict[str, np.ndarray], preparation: Optional[Preparation], again: str
 ) -> Tuple[np.ndarray, np.ndarray]:
     pixels, labels = arrays[f"{part}_images"], arrays[f"{part}_labels"]
     if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[3] != 3 or 0 in pixels.shape[1:]:
@@ -106,7 +108,7 @@ def _part(
             f"{path}: {part}_labels has an unknown class, they run from 0 to "
             f"{len(PUBLISHED_CLASSES) - 1}: {again}"
         )
-    return images.resize(pixels, image_size), labels
+    return images.resize(pixels, preparation), labels
 
 
 class DermaMnist(Reader):
@@ -130,11 +132,11 @@ class DermaMnist(Reader):
     def read(
         self,
         found: Found,
-        image_size: Optional[int],
+        preparation: Optional[Preparation],
         cache_dir: Optional[PathLike] = None,
         progress: Progress = None,
     ) -> LesionDataset:
-        return read(found.path, image_size)
+        return read(found.path, preparation)
 
 
 register(DermaMnist())

@@ -13,6 +13,7 @@ from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple, TypeVar
 
 from skinfl.data.dataset import LesionDataset
 from skinfl.data.index import Complain, Index, refuse
+from skinfl.data.preparation import Preparation
 from skinfl.data.sources import Progress, Source
 from skinfl.errors import DataError
 from skinfl.paths import PathLike
@@ -77,29 +78,30 @@ class Reader(ABC):
     def read(
         self,
         found: Found,
-        image_size: Optional[int],
+        preparation: Optional[Preparation],
         cache_dir: Optional[PathLike] = None,
         progress: Progress = None,
     ) -> LesionDataset:
         """Read it: images uint8, shape (n, image_size, image_size, channels), labels int64, shape (n,).
 
-        ``image_size`` None leaves the images of a set without :meth:`index` as they are; a check asks for
-        that. Raises :class:`~skinfl.errors.DataError` that names the file and says how to mend it.
+        ``preparation`` says how photographs become pixels; None leaves the images of a set without
+        :meth:`index` as they are, and a check asks for that. Raises :class:`~skinfl.errors.DataError` that
+        names the file and says how to mend it.
         """
         index = self.index(found, refuse, progress)
-        if index is None or image_size is None:
+        if index is None or preparation is None:
             raise NotImplementedError(f"{type(self).__name__} must implement index or read")
-        return index.load(image_size, cache_dir, progress)
+        return index.load(preparation, cache_dir, progress)
 
     def make(
         self,
-        image_size: int,
+        preparation: Preparation,
         cache_dir: Optional[PathLike] = None,
         progress: Progress = None,
     ) -> LesionDataset:
         """Return the data set that ``word`` stands for, made where it is not in ``cache_dir`` already.
 
-        Images are squares of ``image_size`` pixels. Raises :class:`~skinfl.errors.DataError`.
+        Images are prepared as ``preparation`` says. Raises :class:`~skinfl.errors.DataError`.
         """
         raise NotImplementedError(f"{type(self).__name__} has no word")
 

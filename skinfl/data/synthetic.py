@@ -25,6 +25,7 @@ from skinfl.data.dataset import LesionDataset
 from skinfl.data.dermoscopy import Camera, Traits, draw
 from skinfl.data.ham10000 import CLASSES, SYNTHETIC_MARK
 from skinfl.data.index import Complain, Index, refuse
+from skinfl.data.preparation import Preparation
 from skinfl.data.readers import PHOTOGRAPHS, TRACES, Found, Reader, register
 from skinfl.data.sources import Progress, Source
 from skinfl.errors import DataError, WriteError
@@ -291,17 +292,17 @@ class Synthetic(Reader):
 
     def make(
         self,
-        image_size: int,
+        preparation: Preparation,
         cache_dir: Optional[PathLike] = None,
         progress: Progress = None,
     ) -> LesionDataset:
         try:
             with drawn(cache_dir=cache_dir, progress=progress) as folder:
-                return _index(folder).load(image_size, cache_dir, progress)
+                return _index(folder).load(preparation, cache_dir, progress)
         except DataError as error:
             _LOG.warning("the synthetic set in the cache is damaged (%s) and is drawn again", error)
         with drawn(cache_dir=cache_dir, progress=progress, anew=True) as folder:
-            return _index(folder).load(image_size, cache_dir, progress)
+            return _index(folder).load(preparation, cache_dir, progress)
 
 
 def _index(

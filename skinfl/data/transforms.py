@@ -16,6 +16,7 @@ from torchvision import transforms
 from torchvision.transforms import functional
 
 from skinfl.data.normalisation import Normalisation, normalise
+from skinfl.data.rows import Images, blocks
 from skinfl.errors import DataError
 
 #: a channel that hardly varies would be blown up to noise by its true standard deviation
@@ -76,7 +77,7 @@ class _Augmentation:
         return wide.crop((self.margin, self.margin, end, end))
 
 
-def pixel_sums(images: np.ndarray) -> np.ndarray:
+def pixel_sums(images: Images) -> np.ndarray:
     """Return what a hospital adds to the common statistics: float64, shape (2 * channels + 1,).
 
     For uint8 images (n, height, width, channels), with x = pixel / 255: for each channel the sum over
@@ -86,8 +87,8 @@ def pixel_sums(images: np.ndarray) -> np.ndarray:
     n, height, width, channels = images.shape
     first = np.zeros(channels)
     second = np.zeros(channels)
-    for start in range(0, n, 1024):
-        x = images[start : start + 1024].astype(np.int64).reshape(-1, channels)
+    for block in blocks(images):
+        x = block.astype(np.int64).reshape(-1, channels)
         first += x.sum(axis=0)
         second += (x * x).sum(axis=0)
     pixels = max(height * width, 1)

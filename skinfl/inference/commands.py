@@ -133,7 +133,7 @@ def diagnose(
         return read_images(
             [file],
             channels=info.latency.channels,
-            image_size=info.latency.image_size,
+            preparation=info.preparation,
             mean=info.mean,
             std=info.std,
         )

@@ -160,6 +160,11 @@ def images_to_test(stored: StoredModel, test: LesionDataset, most: int) -> Lesio
             f"{', '.join(stored.class_names)}; {test.name} has {channels} of {size} and "
             f"{', '.join(test.classes)}: give the data it was trained on"
         )
+    if test.preparation is not None and test.preparation != stored.preparation:
+        raise ModelError(
+            f"the model was trained on photographs of {stored.preparation}, {test.name} was loaded with "
+            f"{test.preparation}: load it as it was for training"
+        )
     count = min(most or len(test), len(test))
     return test.subset(np.linspace(0, len(test), count, endpoint=False).astype(int))
 
@@ -169,7 +174,7 @@ def compare_with_plain(
 ) -> Dict[str, Any]:
     """Classify test images encrypted and plain; return both sides' metrics and the costs."""
     served = prepare(stored, batches=batch)
-    images = to_batch(test.images, Normalisation(stored.mean, stored.std)).numpy().astype(np.float64)
+    images = to_batch(test.images[:], Normalisation(stored.mean, stored.std)).numpy().astype(np.float64)
     measure = measure_batch if batch else measure_latency
     measured = measure(served.network, served.bounds, images, progress)
     metrics = {

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from typing import Any, Dict, Mapping, NamedTuple, Optional, Tuple
 
-from skinfl.errors import MessageError, ProtectionError
+from skinfl.data.preparation import Preparation
+from skinfl.errors import DataError, MessageError, ProtectionError
 from skinfl.inference.parameters import VERSION, BatchSpec, LatencySpec, from_mapping, to_mapping
 
 
 class ModelInfo(NamedTuple):
     """A model as a client sees it; ``mean`` and ``std`` normalise pixels in 0..1, by channel.
 
-    ``batch`` is None where the server takes no batches.
+    ``preparation``: how a photograph becomes the network's square of pixels, as in training. ``batch`` is
+    None where the server takes no batches.
     """
 
     name: str
     class_names: Tuple[str, ...]
     mean: Tuple[float, ...]
     std: Tuple[float, ...]
+    preparation: Preparation
     latency: LatencySpec
     batch: Optional[BatchSpec]
 
@@ -30,6 +33,7 @@ def to_json(info: ModelInfo) -> Dict[str, Any]:
         "class_names": list(info.class_names),
         "mean": list(info.mean),
         "std": list(info.std),
+        "preparation": info.preparation._asdict(),
         "latency": to_mapping(info.latency),
         "latency_fingerprint": info.latency.fingerprint,
         "batch": to_mapping(info.batch) if info.batch else None,
@@ -57,15 +61,20 @@ def from_json(answer: Any) -> ModelInfo:
             tuple(str(name) for name in answer["class_names"]),
             tuple(float(v) for v in answer["mean"]),
             tuple(float(v) for v in answer["std"]),
+            Preparation(**answer["preparation"]).check(),
             latency,
             batch,
         )
         fingerprints = (answer["latency_fingerprint"], answer["batch_fingerprint"])
-    except (KeyError, TypeError, ValueError, ProtectionError) as error:
+    except (KeyError, TypeError, ValueError, DataError, ProtectionError) as error:
         raise MessageError("server", f"its description of the model is unsound: {error}") from error
     if fingerprints != (latency.fingerprint, batch.fingerprint if batch else None):
         raise MessageError("server", "its parameters and their fingerprint differ")
-    if len(info.class_names) != latency.classes or not len(info.mean) == len(info.std) == latency.channels:
+    if (
+        len(info.class_names) != latency.classes
+        or not len(info.mean) == len(info.std) == latency.channels
+        or info.preparation.image_size != latency.image_size
+    ):
         raise MessageError("server", "its description of the model contradicts itself")
     if not all(s > 0 for s in info.std):
         raise MessageError("server", "its normalisation has a standard deviation that is not positive")

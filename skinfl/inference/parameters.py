@@ -14,7 +14,7 @@ from skinfl.errors import ProtectionError
 from skinfl.protection.he.standard import check_security
 
 #: of messages and layouts; another version is refused
-VERSION = 1
+VERSION = 2
 
 
 class LatencySpec(NamedTuple):

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from skinfl.errors import ModelError, SettingsError, WriteError
+from skinfl.data.preparation import Preparation
+from skinfl.errors import DataError, ModelError, SettingsError, WriteError
 from skinfl.files import whole_file
 from skinfl.models.registry import MODELS, build_model
 
@@ -26,7 +27,10 @@ _STATE = "state/"
 
 
 class StoredModel(NamedTuple):
-    """A loaded model. ``mean`` and ``std`` normalise pixels in 0..1, one number for each channel."""
+    """A loaded model. ``mean`` and ``std`` normalise pixels in 0..1, one number for each channel.
+
+    ``preparation``: how a photograph becomes the network's square of pixels.
+    """
 
     model: nn.Module
     name: str
@@ -35,6 +39,7 @@ class StoredModel(NamedTuple):
     std: Tuple[float, ...]
     image_size: int
     in_channels: int
+    preparation: Preparation
 
 
 def save_model(
@@ -50,11 +55,14 @@ def save_model(
     normalisation_mean: Sequence[float],
     normalisation_std: Sequence[float],
     options: Optional[Mapping[str, Any]] = None,
+    fit: str = "squash",
+    colour_constancy: str = "none",
 ) -> None:
     """Write ``model``, built by ``build_model`` with the same arguments, to ``path``.
 
     ``normalisation_mean`` and ``normalisation_std`` have one number for each channel, for pixels in 0..1.
-    ``options`` are those that the network registers, where it has others than ``doconv``. The file appears
+    ``options`` are those that the network registers, where it has others than ``doconv``. ``fit`` and
+    ``colour_constancy`` say how photographs were prepared (:mod:`skinfl.data.preparation`). The file appears
     whole or not at all. Raises :class:`~skinfl.errors.ModelError` where the description contradicts itself or
     the place cannot be written.
     """
@@ -64,6 +72,8 @@ def save_model(
         "name": name,
         "in_channels": int(in_channels),
         "image_size": int(image_size),
+        "fit": fit,
+        "colour_constancy": colour_constancy,
         "classes": int(classes),
         "class_names": [str(c) for c in class_names],
         "doconv": bool(doconv),
@@ -113,6 +123,7 @@ def load_model(path: Union[str, Path]) -> StoredModel:
         tuple(header["std"]),
         header["image_size"],
         header["in_channels"],
+        _preparation(header),
     )
 
 
@@ -138,6 +149,13 @@ def _read(path: Path) -> Tuple[Dict, Dict[str, torch.Tensor]]:
     return header, state
 
 
+def _preparation(header: Dict) -> Preparation:
+    # A file of a version that knew no other way says nothing of it.
+    return Preparation(
+        header["image_size"], header.get("fit", "squash"), header.get("colour_constancy", "none")
+    ).check()
+
+
 _FIELDS = {
     "name": str,
     "in_channels": int,
@@ -161,6 +179,10 @@ def _check_header(path: Path, header: Dict) -> None:
     for field, kind in _FIELDS.items():
         if not isinstance(header.get(field), kind):
             raise ModelError(f"{path}: the model's header has no proper {field!r}")
+    try:
+        _preparation(header)
+    except DataError as error:
+        raise ModelError(f"{path}: how its photographs were prepared is not known here: {error}") from None
     options = header.get("options", {})
     if not isinstance(options, dict):
         raise ModelError(f"{path}: the model's header has no proper 'options'")

@@ -13,6 +13,7 @@ import logging
 import weakref
 from typing import Any, Dict, List, Mapping, NamedTuple, Sequence, Tuple
 
+import numpy as np
 import torch
 
 from skinfl.data.dataset import LesionDataset
@@ -145,7 +146,8 @@ class PySyftWorker(Worker):
         weakref.finalize(self, forget_worker, self.syft_worker)
 
     def load(self, dataset: LesionDataset, *, tags: Sequence[str], description: str) -> PySyftPointer:
-        images = self._send(dataset.images, (*tags, IMAGES), description)
+        # PySyft serialises what it sends, so that here a hospital's images must fit into memory.
+        images = self._send(np.asarray(dataset.images), (*tags, IMAGES), description)
         labels = self._send(dataset.labels, (*tags, LABELS), description)
         captions = dataset.captions()
         held = _Held(images.id_at_location, labels.id_at_location, tuple(tags), description, captions)

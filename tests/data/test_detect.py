@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 
@@ -10,8 +9,9 @@ import numpy as np
 import pytest
 from golden import HAM_HEADER, HAM_ROWS, write_csv, write_image
 
-from skinfl.data import images, load
+from skinfl.data import load
 from skinfl.data.detect import detect
+from skinfl.data.parallel import in_threads
 from skinfl.errors import DataError, SettingsError
 
 
@@ -102,7 +102,6 @@ def test_decoding_is_reported_and_then_cached(ham, cache):
     assert events == [(i, 4, "decoding images") for i in (1, 2, 3, 4)]
     second = load(ham, progress=lambda *event: pytest.fail("decoded again"))
     assert np.array_equal(first.images, second.images)
-    assert len(list(cache.iterdir())) == 1
     assert load(ham, image_size=10).images.shape[1] == 10
 
 
@@ -112,7 +111,7 @@ def test_an_interrupted_decoding_drops_the_rest():
 
     decoded = []
     with pytest.raises(KeyboardInterrupt):
-        for _ in images._in_threads(lambda i: (time.sleep(0.01), decoded.append(i)), 500, interrupt, ""):
+        for _ in in_threads(lambda i: (time.sleep(0.01), decoded.append(i)), 500, interrupt, ""):
             pass
     assert len(decoded) < 100
 
@@ -121,39 +120,6 @@ def test_a_changed_image_is_decoded_again(ham):
     load(ham)
     write_image(ham / "HAM10000_images_part_1" / "ISIC_0.jpg", (1, 1, 1))
     assert load(ham).images[0].max() < 10
-
-
-@pytest.mark.parametrize("damage", ["cut", "flip", "other", "empty"])
-def test_a_damaged_cache_is_made_again(ham, cache, damage, caplog):
-    whole = load(ham).images
-    (file,) = cache.iterdir()
-    content = bytearray(file.read_bytes())
-    if damage == "cut":
-        file.write_bytes(content[:-100])
-    elif damage == "flip":
-        content[len(content) // 2] ^= 1
-        file.write_bytes(content)
-    elif damage == "other":
-        np.savez(str(file), images=np.zeros((3, 28, 28, 3), np.uint8))
-    else:
-        file.write_bytes(b"")
-    assert np.array_equal(load(ham).images, whole)
-    assert "made again" in caplog.text
-    caplog.clear()
-    assert np.array_equal(load(ham).images, whole) and not caplog.records
-
-
-@pytest.mark.skipif(os.name != "posix", reason="modes are POSIX's")
-def test_the_cache_of_patients_images_is_its_owners_alone(ham, tmp_path):
-    load(ham, cache_dir=tmp_path / "cache")
-    (kept,) = (tmp_path / "cache").iterdir()
-    assert kept.stat().st_mode & 0o777 == 0o600
-
-
-def test_a_cache_that_cannot_be_written_is_no_failure(ham, tmp_path, caplog):
-    (tmp_path / "file").write_text("a file where the cache's folder should be")
-    assert len(load(ham, cache_dir=tmp_path / "file" / "cache")) == 4
-    assert "not kept for the next run" in caplog.text
 
 
 def test_a_user_without_a_home_keeps_no_cache_and_gets_no_folder_named_tilde(ham, tmp_path, monkeypatch):
@@ -166,13 +132,3 @@ def test_a_user_without_a_home_keeps_no_cache_and_gets_no_folder_named_tilde(ham
     assert list(work.iterdir()) == []
     with pytest.raises(SettingsError, match="has no home here"):
         load(ham, cache_dir="~/cache")
-
-
-def test_nothing_half_written_stays_when_the_disk_is_full(ham, cache, monkeypatch):
-    def full(stream, **arrays):
-        stream.write(b"some")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("numpy.savez", full)
-    assert len(load(ham)) == 4
-    assert list(cache.iterdir()) == []

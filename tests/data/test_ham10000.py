@@ -28,7 +28,7 @@ def test_reads_the_rows_in_order_with_their_images(ham):
     assert dataset.sexes.tolist() == ["male", "male", "", "female"]
     assert math.isnan(dataset.ages[2]) and dataset.ages[[0, 3]].tolist() == [80.0, 35.0]
     # JPEG changes a flat colour by a few levels only.
-    assert np.abs(dataset.images.mean(axis=(1, 2)) - np.array(HAM_COLOURS)).max() < 6
+    assert np.abs(dataset.images[:].mean(axis=(1, 2)) - np.array(HAM_COLOURS)).max() < 6
 
 
 def test_resizing_is_bilinear(ham):

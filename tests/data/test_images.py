@@ -162,10 +162,10 @@ def test_a_link_to_an_image_is_the_image(ham):
 
 
 def test_an_image_that_may_not_be_read(ham, monkeypatch):
-    def refuse(path):
+    def refuse(path, mode):
         raise PermissionError(13, "Permission denied", path)
 
-    monkeypatch.setattr("PIL.Image.open", refuse)
+    monkeypatch.setattr("skinfl.data.folders.open", refuse, raising=False)
     with pytest.raises(
         DataError, match=r"ISIC_0\.jpg cannot be read \(Permission denied\): allow it to be read"
     ):

@@ -284,7 +284,7 @@ def test_two_thousand_pictures_in_thirty_seconds_that_are_neither_easy_nor_hopel
     assert len(dataset) == 2000
     split = train_test_split(dataset)
     normalisation = normalisation_from_sums(pixel_sums(dataset.images[split.train]))
-    images = to_batch(dataset.images, normalisation)
+    images = to_batch(dataset.images[:], normalisation)
     labels = torch.from_numpy(dataset.labels)
     with seeded(0, "hardness"):
         model = build_model("skinnet", in_channels=3, image_size=28, classes=7)

@@ -17,12 +17,18 @@ from loaded_modules import HEAVY, READERS, run_skinfl
 from PIL import Image
 from typer.testing import CliRunner
 
+from skinfl.classifier import LesionClassifier
 from skinfl.data.dataset import LesionDataset
+from skinfl.data.images import decode
+from skinfl.data.normalisation import normalise
+from skinfl.data.preparation import FITS, Preparation
 from skinfl.data.transforms import Normalisation, to_batch
 from skinfl.errors import DataError, MissingExtra, ModelError, SettingsError, SkinflError
+from skinfl.inference.circuit.prepare import prepare
 from skinfl.inference.clinic.preprocess import probabilities, read_images
 from skinfl.inference.commands import NO_DEVICE, register
 from skinfl.inference.evaluation import compare_with_plain, deviation, images_to_test
+from skinfl.inference.info import from_json, to_json
 from skinfl.models import build_model, load_model, save_model
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -297,7 +303,7 @@ def test_images_are_normalised_as_training_normalises_them_to_the_last_bit(tmp_p
     for path, image in zip(paths, pixels):
         Image.fromarray(image).save(str(path))
     mean, std = tuple(rng.rand(3)), tuple(rng.rand(3) + 0.01)
-    found = read_images(paths, channels=3, image_size=16, mean=mean, std=std)
+    found = read_images(paths, channels=3, preparation=Preparation(16), mean=mean, std=std)
     expected = to_batch(pixels, Normalisation(mean, std)).numpy()
     assert expected.dtype == np.float32 and found.dtype == np.float64
     assert np.array_equal(found, expected.astype(np.float64))
@@ -305,11 +311,60 @@ def test_images_are_normalised_as_training_normalises_them_to_the_last_bit(tmp_p
 
 def test_images_are_read_as_training_reads_them(folder):
     paths = [folder / "0.png", folder / "1.png"]
-    colour = read_images(paths, channels=3, image_size=10, mean=(0.1, 0.2, 0.3), std=(1.0, 2.0, 4.0))
+    colour = read_images(
+        paths, channels=3, preparation=Preparation(10), mean=(0.1, 0.2, 0.3), std=(1.0, 2.0, 4.0)
+    )
     image = Image.open(str(paths[1])).resize((10, 10), Image.BILINEAR)
     expected = (np.asarray(image) / 255.0 - [0.1, 0.2, 0.3]) / [1.0, 2.0, 4.0]
     assert colour.shape == (2, 3, 10, 10)
     assert np.abs(colour[1] - expected.transpose(2, 0, 1)).max() < 1e-6
+
+
+@pytest.mark.parametrize("fit", FITS)
+def test_clinic_data_set_and_classifier_prepare_alike(folder, tmp_path, fit):
+    rng = np.random.RandomState(0)
+    path = tmp_path / "lesion.png"
+    Image.fromarray(rng.randint(0, 256, (9, 14, 3)).astype(np.uint8)).save(str(path))
+    preparation = Preparation(10, fit, "shades-of-grey")
+    (pixels,) = decode([path], preparation, tmp_path / "cache")
+    model = build_model("skinnet", in_channels=3, image_size=10, classes=3, doconv=True)
+    description = {"in_channels": 3, "image_size": 10, "classes": 3, "class_names": CLASSES, "doconv": True}
+    normalisation = Normalisation((0.5,) * 3, (0.25,) * 3)
+    save_model(
+        tmp_path / "m.npz",
+        model,
+        name="skinnet",
+        **description,
+        fit=fit,
+        colour_constancy="shades-of-grey",
+        normalisation_mean=normalisation.mean,
+        normalisation_std=normalisation.std,
+    )
+    stored = load_model(tmp_path / "m.npz")
+    assert stored.preparation == preparation
+    assert np.array_equal(LesionClassifier(stored)._pixels(path), pixels)
+    info = from_json(to_json(prepare(stored, batches=False).info))
+    (read,) = read_images(
+        [path], channels=3, preparation=info.preparation, mean=normalisation.mean, std=normalisation.std
+    )
+    assert np.array_equal(read, normalise(pixels[None], normalisation)[0])
+
+
+def test_test_images_prepared_otherwise_are_refused(folder, tmp_path):
+    stored = load_model(folder / "model.npz")
+    test = LesionDataset(
+        "t",
+        np.zeros((2, SIZE, SIZE, 1)),
+        [0, 1],
+        CLASSES,
+        ["a", "b"],
+        ["a", "b"],
+        preparation=Preparation(SIZE, "pad"),
+    )
+    with pytest.raises(
+        ModelError, match=r"on photographs of 8 pixels, squash, t was loaded with 8 pixels, pad"
+    ):
+        images_to_test(stored, test, 1)
 
 
 def test_probabilities_of_large_logits():

@@ -3,6 +3,7 @@ from __future__ import annotations
 import msgpack
 import pytest
 
+from skinfl.data.preparation import Preparation
 from skinfl.errors import MessageError, ProtectionError
 from skinfl.inference.info import ModelInfo, from_json, to_json
 from skinfl.inference.messages import Refused, pack, unpack
@@ -10,7 +11,9 @@ from skinfl.inference.parameters import VERSION, BatchSpec, LatencySpec, from_ma
 
 SPEC = LatencySpec(1, 28, 7, 10, 8, 8192, (58, 48, 54, 58), 20, 256.0, (1, 2, 4095))
 BATCH = BatchSpec(1, 28, 7, 8192, (27,) * 6, 20)
-INFO = ModelInfo("skinnet", tuple("abcdefg"), (0.5,), (0.25,), SPEC, BATCH)
+INFO = ModelInfo(
+    "skinnet", tuple("abcdefg"), (0.5,), (0.25,), Preparation(SPEC.image_size, "pad"), SPEC, BATCH
+)
 
 
 def test_a_message_comes_back():
@@ -114,6 +117,11 @@ def test_model_description_comes_back():
         ({"mean": [0.5, 0.5]}, "contradicts"),
         ({"mean": ["x"]}, "unsound"),
         ({"std": [0.0]}, "not positive"),
+        ({"preparation": None}, "unsound"),
+        ({"preparation": {}}, "unsound"),
+        ({"preparation": {"image_size": 28, "fit": "stretch"}}, "unknown fit 'stretch'"),
+        ({"preparation": {"image_size": 28, "turn": 90}}, "unsound"),
+        ({"preparation": {"image_size": 27}}, "contradicts"),
         ({"latency": {**to_mapping(SPEC), "degree": 4096}}, "128-bit"),
         ({"latency": None}, "unsound"),
     ],

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from encrypted_networks import random_images, random_network
 
+from skinfl.data.preparation import Preparation
 from skinfl.errors import MessageError
 from skinfl.inference.circuit.batch import BatchCircuit
 from skinfl.inference.circuit.latency import LatencyCircuit
@@ -41,7 +42,11 @@ def described(network):
     batch = BatchCircuit(network, BOUNDS, workers=1).spec
     names = tuple("abcdefgh"[: network.classes])
     means, stds = (0.5,) * network.channels, (0.25,) * network.channels
-    return Served(ModelInfo("random", names, means, stds, latency, batch), network, BOUNDS)
+    return Served(
+        ModelInfo("random", names, means, stds, Preparation(latency.image_size), latency, batch),
+        network,
+        BOUNDS,
+    )
 
 
 class Running:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from skinfl.data.preparation import Preparation
 from skinfl.errors import ModelError
 from skinfl.models import build_model, load_model, model_names, save_model
 
@@ -41,7 +42,7 @@ def test_what_was_saved_comes_back(tmp_path, name):
     with torch.no_grad():
         assert torch.equal(stored.model(images), model(images))
     assert not stored.model.training
-    assert stored[1:] == (name, CLASSES, (0.6,), (0.2,), size, 1)
+    assert stored[1:] == (name, CLASSES, (0.6,), (0.2,), size, 1, Preparation(size))
     assert os.listdir(str(tmp_path)) == ["m.npz"]
 
 
@@ -82,6 +83,8 @@ def rewrite(path, change):
         (lambda h, a: h.update(version=2), "format 2"),
         (lambda h, a: h.update(classes=4), "3 class names for 4"),
         (lambda h, a: h.update(image_size="12"), "image_size"),
+        (lambda h, a: h.update(fit="stretch"), "unknown fit 'stretch'"),
+        (lambda h, a: h.update(colour_constancy=3), "unknown colour constancy 3"),
         (lambda h, a: h.update(std=[0.0]), "positive"),
         (lambda h, a: h.update(mean=[float("nan")]), "finite"),
         (lambda h, a: h.update(mean=[0.1, 0.2]), "mean needs one number"),
@@ -97,6 +100,14 @@ def test_contradictions_are_refused(tmp_path, change, word):
     rewrite(tmp_path / "m.npz", change)
     with pytest.raises(ModelError, match=word):
         load_model(tmp_path / "m.npz")
+
+
+def test_a_file_says_how_photographs_were_prepared(tmp_path):
+    save(tmp_path / "m.npz", fit="pad", colour_constancy="shades-of-grey")
+    assert load_model(tmp_path / "m.npz").preparation == Preparation(12, "pad", "shades-of-grey")
+    # one that was written before there was a choice
+    rewrite(tmp_path / "m.npz", lambda h, a: (h.pop("fit"), h.pop("colour_constancy")))
+    assert load_model(tmp_path / "m.npz").preparation == Preparation(12, "squash", "none")
 
 
 def test_a_contradiction_is_refused_before_writing(tmp_path):

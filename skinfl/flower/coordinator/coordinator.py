@@ -16,6 +16,7 @@ from skinfl.assembly import (
     Assembly,
     initial_state,
     network_of,
+    preparation_of,
     rules_of,
     schedule_of,
 )
@@ -153,7 +154,7 @@ class Coordinator:
     def _test(self, blank: LesionDataset) -> Optional[LesionDataset]:
         if not self._options.test_data:
             return None
-        test = load(self._options.test_data, image_size=self._settings.image_size)
+        test = load(self._options.test_data, **preparation_of(self._settings)._asdict())
         if test.classes != blank.classes or test.image_shape != blank.image_shape:
             raise SettingsError(
                 f"test-data = {self._options.test_data}: not of the hospitals' classes and image shape"

@@ -11,7 +11,7 @@ from typing import Any, Dict, NamedTuple, Tuple
 import numpy as np
 import torch
 
-from skinfl.assembly import local_plan, rules_of
+from skinfl.assembly import local_plan, preparation_of, rules_of
 from skinfl.data import load
 from skinfl.data.dataset import LesionDataset
 from skinfl.data.splits import train_test_split
@@ -169,14 +169,15 @@ class Trainer:
         """Return training and test images, from this hospital's own folders."""
         folder = self._folder
         cache = folder.path / "cache"
-        data = load(folder.data, image_size=settings.image_size, cache_dir=cache)
+        prepared = preparation_of(settings)._asdict()
+        data = load(folder.data, **prepared, cache_dir=cache)
         own = _identity(data)
         if folder.test_data is not None:
             if not folder.test_data.is_dir():
                 raise DataError(f"{folder.test_data} is no folder: mend test_data of {folder.name}")
             if not any(folder.test_data.iterdir()):  # a hospital without test images
                 return Images(data, data.subset([]), own)
-            test = load(folder.test_data, image_size=settings.image_size, cache_dir=cache)
+            test = load(folder.test_data, **prepared, cache_dir=cache)
             return Images(data, test, own)
         split = train_test_split(data, test_fraction=settings.test_fraction, seed=settings.seed)
         return Images(data.subset(split.train), data.subset(split.test), own)

@@ -49,8 +49,12 @@ def write_dataset(dataset: LesionDataset, folder: Path) -> None:
 def hand_out(federated: FederatedData, federation: Path) -> None:
     """Write each hospital's training and test images into its folder, the common test set into ``test``.
 
-    A hospital without test images gets an empty folder for them.
+    A hospital without test images gets an empty folder for them. Raises
+    :class:`~skinfl.errors.DataError` for images whose colours were corrected: hospitals do it again.
     """
+    preparation = federated.dataset.preparation
+    if preparation is not None and preparation.colour_constancy != "none":
+        raise DataError("hospitals correct colours themselves: hand out data that were loaded without")
     for name in federated.partition:
         folder = federation / name
         write_dataset(federated.train_of(name), folder / "data")
@@ -65,8 +69,8 @@ def hand_out(federated: FederatedData, federation: Path) -> None:
 
 
 def _write_table(dataset: LesionDataset, path: Path) -> None:
-    rows = dataset.images.reshape(len(dataset), -1)
+    _, height, width = dataset.image_shape
     with open(path, "w", encoding="ascii") as f:
-        f.write(",".join([*(f"pixel{i:04d}" for i in range(rows.shape[1])), "label"]) + "\n")
-        for row, label in zip(rows, dataset.labels):
-            f.write(",".join(map(str, row.tolist())) + f",{label}\n")
+        f.write(",".join([*(f"pixel{i:04d}" for i in range(height * width)), "label"]) + "\n")
+        for image, label in zip(dataset.images, dataset.labels):
+            f.write(",".join(map(str, image.ravel().tolist())) + f",{label}\n")

@@ -32,6 +32,11 @@ def make_federation(federated: FederatedData, out: Path, server: str = "localhos
     hand_out(federated, out)
 
 
+def load_to_hand_out(settings: Settings) -> FederatedData:
+    """Load, split and share out the data as hospitals get them, who correct colours themselves."""
+    return load_federated_data(settings.replace(colour_constancy=None))
+
+
 def largest_part(federated: FederatedData) -> int:
     """Return the unit that virtual workers would have for these data."""
     return unit_images(max(len(federated.train_of(name)) for name in federated.partition))
@@ -43,5 +48,5 @@ def prepare_simulation(settings: Settings, federation: Path, hospitals: int) -> 
     partition = None if settings.partition == "paper" else settings.given.get("partition")
     settings = settings.replace(hospitals=hospitals, partition=partition)
     if not (federation / "coordinator" / COORDINATOR_FILE).is_file():
-        make_federation(load_federated_data(settings), federation)
+        make_federation(load_to_hand_out(settings), federation)
     return settings

@@ -36,6 +36,7 @@ def prepare(stored: StoredModel, *, batches: bool = False) -> Served:
         class_names=stored.class_names,
         mean=stored.mean,
         std=stored.std,
+        preparation=stored.preparation,
         latency=LatencyCircuit(network, bounds).spec,
         batch=BatchCircuit(network, bounds).spec if batches else None,
     )

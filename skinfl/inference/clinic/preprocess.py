@@ -7,24 +7,31 @@ from typing import Sequence
 
 import numpy as np
 
-from skinfl.data.images import open_image, to_square
+from skinfl.data.images import open_image, prepare
 from skinfl.data.normalisation import Normalisation, normalise
+from skinfl.data.preparation import Preparation
 from skinfl.errors import DataError
 
 
 def read_images(
-    paths: Sequence[Path], *, channels: int, image_size: int, mean: Sequence[float], std: Sequence[float]
+    paths: Sequence[Path],
+    *,
+    channels: int,
+    preparation: Preparation,
+    mean: Sequence[float],
+    std: Sequence[float],
 ) -> np.ndarray:
     """Return normalised images, float64, shape (n, channels, image_size, image_size).
 
-    Files are resized as training resizes them, and turned grey where the network has one channel. Raises
+    Files are prepared as training prepared them, and turned grey where the network has one channel. Raises
     :class:`~skinfl.errors.DataError` for a file that is missing, cut short or no image.
     """
+    image_size = preparation.image_size
     pixels = np.empty((len(paths), image_size, image_size, channels), dtype=np.uint8)
     for i, path in enumerate(paths):
         if not Path(path).is_file():
             raise DataError(f"{path} does not exist: give the path of an image")
-        image = to_square(open_image(Path(path)), image_size)
+        image = prepare(open_image(Path(path)), preparation)
         pixels[i] = np.asarray(image.convert("L") if channels == 1 else image).reshape(pixels.shape[1:])
     return normalise(pixels, Normalisation(tuple(mean), tuple(std))).astype(np.float64)
 
