@@ -15,6 +15,8 @@ from skinfl.data.dataset import LesionDataset
 from skinfl.data.partitions import PARTITIONS, partition
 from skinfl.data.preparation import Preparation
 from skinfl.data.splits import Split, train_test_split
+from skinfl.data.transforms import Augmentation
+from skinfl.devices import Compute, compute_on
 from skinfl.errors import SettingsError
 from skinfl.federation.audit import Audit
 from skinfl.federation.checkpoint import Checkpoint
@@ -75,9 +77,10 @@ class Assembly(NamedTuple):
 def check(settings: Settings) -> None:
     """Refuse what is bound to fail, before any data is read.
 
-    Raises a :class:`~skinfl.errors.SkinflError`: of an optional library that is missing, a protection
-    whose sum has no room, a partition for another number of hospitals.
+    Raises a :class:`~skinfl.errors.SkinflError`: of an optional library or a device that is missing, a
+    protection whose sum has no room, a partition for another number of hospitals.
     """
+    compute_of(settings)
     for _, entry in chosen(settings):
         if entry.check is not None:
             resolve(entry.check)(settings)
@@ -177,7 +180,18 @@ def local_plan(settings: Settings) -> LocalPlan:
         momentum=settings.momentum,
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
-        augment=settings.augment,
+        augmentation=Augmentation(settings.augment_strength, settings.cutout) if settings.augment else None,
+    )
+
+
+def compute_of(settings: Settings) -> Compute:
+    """Return where this machine computes; raises SettingsError for a device or precision it has not."""
+    return compute_on(
+        settings.device,
+        settings.amp,
+        image_size=settings.image_size,
+        deterministic=settings.deterministic,
+        smaller=settings.oom_smaller,
     )
 
 
@@ -251,6 +265,7 @@ def assemble(
     roles = protection.setup(tuple(train_sets))
     roles = roles._replace(aggregators=workers.host(roles.aggregators))
     audit = Audit()
+    compute = compute_of(settings)
 
     agents: Dict[str, HospitalAgent] = {}
     for name, train_set in train_sets.items():
@@ -261,6 +276,7 @@ def assemble(
             roles.hospitals[name],
             local_plan(settings),
             seed=settings.seed,
+            compute=compute,
             audit=audit,
         )
         _host(workers.worker(name), agents[name], train_set, federated.test_of(name))
@@ -283,6 +299,7 @@ def assemble(
         state=state,
         test=federated.test,
         unsynchronised_batchnorm=local_batchnorm,
+        compute=compute,
         audit=audit,
     )
     return Assembly(federation, transport, model, layout, protection, workers.description)

@@ -21,7 +21,7 @@ from skinfl.models.store import save_model
 from skinfl.paths import PathLike
 from skinfl.report import html, plots
 from skinfl.run_folder import CHECKPOINT, CONFIG, FIGURES, MODEL, RESULT, ROUNDS, RunFolder, claimed
-from skinfl.settings import Settings
+from skinfl.settings import OF_THE_MACHINE, Settings
 from skinfl.version import __version__
 
 __all__ = ["CHECKPOINT", "CONFIG", "FIGURES", "MODEL", "RESULT", "ROUNDS", "Outcome", "run"]
@@ -81,10 +81,11 @@ def _run(
 def load_matching(path: Path, settings: Settings) -> Checkpoint:
     """Load a checkpoint; refuse one of another configuration.
 
-    More rounds are allowed, and another place of the data where the checkpoint knows their digest.
+    More rounds are allowed, and another place of the data where the checkpoint knows their digest; and
+    another device, on which results differ in their last bits.
     """
     checkpoint = load_checkpoint(path)
-    free = {"rounds", "plugins", *(("data",) if checkpoint.data else ())}
+    free = {"rounds", "plugins", *OF_THE_MACHINE, *(("data",) if checkpoint.data else ())}
     for key, value in settings.asdict().items():
         # a setting that came later, with a release or a plugin, had its default
         default = value if key in checkpoint.settings else getattr(settings.replace(**{key: None}), key)

@@ -30,14 +30,14 @@ def numpy_rng(seed: int, *purpose: object) -> np.random.Generator:
 def seeded(seed: int, *purpose: object) -> Iterator[None]:
     """Seed torch's and Python's global generators inside the block and restore them after it.
 
-    Dropout and torchvision's transforms draw from the global generators: torchvision 0.5 from
-    Python's, newer ones from torch's.
+    First weights and dropout draw from torch's, which each device has one of; Python's is for what users
+    bring.
     """
     import torch  # here, as drawing with numpy needs none and torch takes seconds to load
 
     value = derive(seed, *purpose)
     python_state = random.getstate()
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(value)
         random.seed(value)
         try:

@@ -24,6 +24,8 @@ from skinfl.catalogue import (
     WORKERS,
 )
 from skinfl.data.preparation import COLOUR_CONSTANCIES, FITS
+from skinfl.devices import AMP
+from skinfl.devices import parse as parse_device
 from skinfl.errors import SettingsError, nearest
 from skinfl.registry import Entry, Option, Registry
 
@@ -67,6 +69,22 @@ _DECLARED: Dict[str, Tuple[Union[Option, Registry], ...]] = {
         ),
         Option("test_fraction", float, 0.2, "share of the images kept for testing", low=0.05, high=0.5),
         Option("augment", bool, True, "flip, turn and recolour training images anew in each epoch"),
+        Option(
+            "augment_strength",
+            float,
+            1.0,
+            "scales how far images are turned, shifted and recoloured; 0 only flips them",
+            low=0.0,
+            high=3.0,
+        ),
+        Option(
+            "cutout",
+            float,
+            0.0,
+            "side of a square hidden in every second training image, as a share of the image's",
+            low=0.0,
+            high=0.9,
+        ),
     ),
     "Hospitals": (
         Option("hospitals", int, 5, "number of hospitals", low=2, high=10_000),
@@ -138,6 +156,29 @@ _DECLARED: Dict[str, Tuple[Union[Option, Registry], ...]] = {
         Option(
             "threads", int, 1, "processor threads of torch; more helps large networks only", low=1, high=1024
         ),
+        Option(
+            "device",
+            str,
+            "auto",
+            "where networks compute: cpu, cuda, cuda:1, mps; auto is cuda where there is one, else cpu",
+            parse=parse_device,
+        ),
+        Option(
+            "amp",
+            str,
+            "auto",
+            "mixed precision: auto is bf16 on GPUs that have it, from 64 pixels",
+            choices=AMP,
+        ),
+        Option(
+            "deterministic", bool, True, "have a GPU give the same model for the same seed, at some speed"
+        ),
+        Option(
+            "oom_smaller",
+            bool,
+            False,
+            "where memory is too small for a batch, go on in parts of it whose gradients are added up",
+        ),
         Option("evaluate_every", int, 1, "rounds between evaluations", low=1),
         Option(
             "plugins",
@@ -148,6 +189,9 @@ _DECLARED: Dict[str, Tuple[Union[Option, Registry], ...]] = {
         ),
     ),
 }
+
+#: what one machine computes on: nobody else need choose the same, and a run may go on with another
+OF_THE_MACHINE = ("device", "amp", "deterministic", "oom_smaller", "threads")
 
 
 def options() -> Dict[str, Option]:

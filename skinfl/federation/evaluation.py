@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Dict, Tuple
+from typing import Dict, List, Tuple
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ from torch import nn
 
 from skinfl.data.dataset import LesionDataset
 from skinfl.data.transforms import Normalisation, to_batch
+from skinfl.devices import is_out_of_memory
 from skinfl.metrics import evaluate_predictions
 
 _BATCH = 256
@@ -22,20 +23,39 @@ def predict(
 
     ``batch_statistics`` lets BatchNorm normalise by the test images themselves: a data set that
     belongs to no hospital has no statistics of its own where each hospital keeps its own.
+
+    Computed where the network is, always in float32. Where memory is too small for a batch, a smaller one is
+    taken, unless ``batch_statistics`` are of the batch.
     """
     saved = {name: b.clone() for name, b in model.named_buffers()} if batch_statistics else {}
     model.train(batch_statistics)
-    logits = []
     with torch.no_grad():
-        for i in range(0, len(dataset), _BATCH):
-            logits.append(model(to_batch(dataset.images[i : i + _BATCH], normalisation)))
+        logits = _logits(model, dataset, normalisation, shrink=not batch_statistics)
         for name, b in model.named_buffers():
             if name in saved:
                 b.copy_(saved[name])
     model.eval()
-    stacked = torch.cat(logits)
-    loss = nn.functional.cross_entropy(stacked, torch.from_numpy(dataset.labels)).item()
-    return torch.softmax(stacked.double(), dim=1).numpy(), loss
+    loss = nn.functional.cross_entropy(logits, torch.from_numpy(dataset.labels)).item()
+    return torch.softmax(logits.double(), dim=1).numpy(), loss
+
+
+def _logits(
+    model: nn.Module, dataset: LesionDataset, normalisation: Normalisation, *, shrink: bool
+) -> torch.Tensor:
+    """Return logits in the computer's memory; ``shrink`` halves the batch where memory runs out."""
+    device = next(model.parameters()).device
+    logits: List[torch.Tensor] = []
+    done, batch = 0, _BATCH
+    while done < len(dataset):
+        try:
+            images = to_batch(dataset.images[done : done + batch], normalisation, device=device)
+            logits.append(model(images).cpu())
+            done += batch
+        except (RuntimeError, MemoryError) as error:
+            if not (shrink and batch > 1 and is_out_of_memory(error)):
+                raise
+            batch //= 2
+    return torch.cat(logits)
 
 
 def evaluate(

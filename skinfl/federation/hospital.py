@@ -20,6 +20,7 @@ from torch import nn
 
 from skinfl.data.dataset import LesionDataset
 from skinfl.data.transforms import pixel_sums
+from skinfl.devices import Compute
 from skinfl.errors import ProtectionError
 from skinfl.federation.common import CommonState
 from skinfl.federation.evaluation import evaluate
@@ -61,7 +62,8 @@ class HospitalAgent:
     """One hospital's part of the federation.
 
     ``rules``: this hospital's own, with its own transforms. ``seed`` decides how local training draws
-    batches and augments; nobody else needs to know it. ``audit``, in simulations only, is called with
+    batches and augments; nobody else needs to know it. ``compute``: where it trains, by default on the
+    processor. ``audit``, in simulations only, is called with
     (hospital, round, contribution) so that the opened sum can be compared with the plaintext one.
     """
 
@@ -74,6 +76,7 @@ class HospitalAgent:
         plan: LocalPlan,
         *,
         seed: int,
+        compute: Optional[Compute] = None,
         audit: Optional[Callable[[str, int, np.ndarray], None]] = None,
     ):
         self.name = name
@@ -82,6 +85,7 @@ class HospitalAgent:
         self._side = side
         self._plan = plan
         self._seed = seed
+        self._compute = Compute("cpu") if compute is None else compute
         self._audit = audit
         self._control: Optional[np.ndarray] = None
         self._pending: Optional[np.ndarray] = None
@@ -127,6 +131,7 @@ class HospitalAgent:
             proximal=correction.proximal,
             drift=correction.drift,
             full_gradient=correction.full_gradient,
+            compute=self._compute,
         )
         self._private = private_state(self._model, rules.layout)
         weight = self._weight(dataset)
@@ -149,7 +154,8 @@ class HospitalAgent:
         """Return the metrics of the common model on the hospital's own test images."""
         load_private_state(self._model, self._private)
         self._rules.layout.write(self._model, common.server.model)
-        return evaluate(self._model, dataset, common.begun.normalisation)
+        with self._compute.place(self._model):
+            return evaluate(self._model, dataset, common.begun.normalisation)
 
     def report(self, dataset: LesionDataset, task: Task) -> ClientUpdate:
         """Return the protected metrics of the common model, for a sum of their own; zeros without images."""

@@ -11,7 +11,7 @@ SCAFFOLD's ``c - c_i``. The strategies choose ``mu`` and ``drift``; this module 
 from __future__ import annotations
 
 import math
-from typing import List, NamedTuple, Optional
+from typing import Any, List, NamedTuple, Optional
 
 import numpy as np
 import torch
@@ -19,16 +19,22 @@ from torch import nn
 
 from skinfl import seeds
 from skinfl.data.dataset import LesionDataset
-from skinfl.data.transforms import Normalisation, augmentation, to_batch
+from skinfl.data.feeding import feed
+from skinfl.data.transforms import Augmentation, Normalisation
+from skinfl.devices import Compute, is_out_of_memory
 from skinfl.errors import TrainingError
 from skinfl.federation.optimisers import OPTIMISERS
-from skinfl.federation.update import StateLayout
+from skinfl.federation.update import StateLayout, load_private_state, private_state
+
+#: BatchNorm cannot train on a single image
+LEAST_PART = 2
 
 
 class LocalPlan(NamedTuple):
     """How a hospital trains: the same for all hospitals and rounds of a run.
 
     ``max_grad_norm`` limits the norm of a step's gradient, before a strategy corrects it; 0 does not.
+    ``augmentation``: what is done to images anew each time, None for nothing.
     """
 
     epochs: int
@@ -38,7 +44,7 @@ class LocalPlan(NamedTuple):
     momentum: float
     weight_decay: float
     max_grad_norm: float
-    augment: bool
+    augmentation: Optional[Augmentation]
 
 
 class LocalResult(NamedTuple):
@@ -81,58 +87,204 @@ def train(
     proximal: float = 0.0,
     drift: Optional[np.ndarray] = None,
     full_gradient: bool = False,
+    compute: Optional[Compute] = None,
 ) -> LocalResult:
     """Train ``model`` from the state ``start`` on a hospital's data.
 
     ``purpose`` names the use of randomness, e.g. ``(round, hospital)``: the same seed and purpose
-    give the same result bit for bit. ``drift`` has shape ``(layout.n_parameters,)``.
+    give the same result bit for bit on one kind of device. ``drift`` has shape ``(layout.n_parameters,)``.
 
-    Raises :class:`~skinfl.errors.TrainingError` where the loss is not a number.
+    ``compute``: where, by default on the processor. Where its memory is too small for a batch, it says
+    whether training starts anew with parts of batches whose gradients add up to the batch's. BatchNorm
+    then normalises by the part.
+
+    Raises :class:`~skinfl.errors.TrainingError` where the loss is not a number, and where memory is too
+    small: it says how many images fit.
     """
-    layout.write(model, start)
-    loss_function = _Loss(class_weights)
+    compute = Compute("cpu") if compute is None else compute
+    task = _Task(
+        layout, normalisation, plan, start, seed, purpose, class_weights, proximal, drift, full_gradient
+    )
+    private = private_state(model, layout)
+    part = min(compute.part or plan.batch_size, plan.batch_size)
+    tried = dataset
+    while True:
+        try:
+            with compute.place(model):
+                result = _train(model, task, tried, compute, part)
+            if tried is dataset:
+                return result
+            load_private_state(model, private)
+            raise TrainingError(
+                f"{compute.description} has not the memory for a batch of {plan.batch_size}: {part} images "
+                f"fit; use --batch-size {part}, or --oom-smaller, which adds up the gradients of parts"
+            )
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        # out of the handler, whose error holds on to all that was in memory
+        compute.release()
+        load_private_state(model, private)
+        if part <= LEAST_PART:
+            raise TrainingError(
+                f"{compute.description} has not the memory for {part} images of "
+                f"{dataset.image_shape[1]} pixels: use a smaller network or --image-size, or another --device"
+            )
+        part = max(part // 2, LEAST_PART)
+        if compute.smaller:
+            compute.part = part
+        else:  # one batch tells what fits
+            tried = dataset.subset(np.arange(min(len(dataset), plan.batch_size)))
+            task = task._replace(plan=plan._replace(epochs=1))
+
+
+class _Task(NamedTuple):
+    """What :func:`train` was asked for, but for network, data and device."""
+
+    layout: StateLayout
+    normalisation: Normalisation
+    plan: LocalPlan
+    start: np.ndarray
+    seed: int
+    purpose: tuple
+    class_weights: Optional[np.ndarray]
+    proximal: float
+    drift: Optional[np.ndarray]
+    full_gradient: bool
+
+
+def _train(model: nn.Module, task: _Task, dataset: LesionDataset, compute: Compute, part: int) -> LocalResult:
+    """Train ``model``, which is on the device; ``part``: images whose gradients are computed at once."""
+    layout, plan, seed = task.layout, task.plan, task.seed
+    layout.write(model, task.start)
     parameters = [p for p in model.parameters() if p.requires_grad]
-    origin = layout.parameter_tensors(start) if proximal else None
-    offset = None if drift is None else layout.parameter_tensors(drift)
-    labels = torch.from_numpy(dataset.labels)
+    loss_function = _Loss(task.class_weights).to(compute.device)
 
     gradient = None
-    if full_gradient:
-        gradient = _full_gradient(model, parameters, dataset, normalisation, loss_function, plan.batch_size)
+    if task.full_gradient:
+        gradient = _full_gradient(model, parameters, dataset, task.normalisation, loss_function, part)
 
-    augment = augmentation(dataset.image_shape[1]) if plan.augment else None
+    correction = _Correction(parameters, task, compute.device)
     optimiser = _optimiser(parameters, plan)
+    scaler = compute.scaler()
+    losses = _Losses()
     model.train()
-    steps, losses = 0, []
-    with seeds.seeded(seed, "train", *purpose):
+    with seeds.seeded(seed, "train", *task.purpose):
         for epoch in range(plan.epochs):
-            rng = seeds.numpy_rng(seed, "shuffle", *purpose, epoch)
-            for index in batches(len(dataset), plan.batch_size, rng):
-                images = to_batch(dataset.images[index], normalisation, augment)
+            rng = seeds.numpy_rng(seed, "shuffle", *task.purpose, epoch)
+            for images, labels in feed(
+                dataset,
+                batches(len(dataset), plan.batch_size, rng),
+                task.normalisation,
+                plan.augmentation,
+                seeds.numpy_rng(seed, "augment", *task.purpose, epoch),
+                device=compute.device,
+            ):
                 optimiser.zero_grad()
-                loss = loss_function(model(images), labels[torch.from_numpy(index)])
-                loss.backward()
+                losses.add(_backward(model, images, labels, loss_function, compute, part, scaler))
+                if scaler is not None:
+                    scaler.unscale_(optimiser)
                 # Quadratic activations have no bounded slope: one odd batch could throw the weights
                 # so far that they never return. Clipped before the correction, SCAFFOLD's controls
                 # remain means of the very gradients that are used.
                 if plan.max_grad_norm:
                     nn.utils.clip_grad_norm_(parameters, plan.max_grad_norm)
-                for i, p in enumerate(parameters):
-                    if p.grad is None:  # it takes no part in the loss
-                        continue
-                    if origin is not None:
-                        p.grad.add_(p.detach() - origin[i], alpha=proximal)
-                    if offset is not None:
-                        p.grad.add_(offset[i])
-                optimiser.step()
-                steps += 1
-                losses.append(loss.item())
-                if not math.isfinite(losses[-1]):
-                    raise TrainingError(f"the loss is {losses[-1]} after {steps} steps: lower --lr")
-    delta = layout.flatten(model) - np.asarray(start, dtype=np.float32)
+                correction.apply()
+                if scaler is None:
+                    optimiser.step()
+                else:  # which leaves out a step whose gradients have overflowed
+                    scaler.step(optimiser)
+                    scaler.update()
+    mean = losses.mean()
+    delta = layout.flatten(model) - np.asarray(task.start, dtype=np.float32)
     if not np.isfinite(delta).all():
-        raise TrainingError(f"weights are not finite after {steps} steps: lower --lr")
-    return LocalResult(delta, steps, len(dataset), float(np.mean(losses)), gradient)
+        raise TrainingError(f"weights are not finite after {losses.steps} steps: lower --lr")
+    return LocalResult(delta, losses.steps, len(dataset), mean, gradient)
+
+
+def _backward(
+    model: nn.Module,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    loss_function: nn.Module,
+    compute: Compute,
+    part: int,
+    scaler: Optional[Any],
+) -> torch.Tensor:
+    """Add the gradient of a batch's mean loss to the parameters', and return that loss.
+
+    In parts of ``part`` images where the batch is larger by more than one, which is the odd image that
+    :func:`batches` may add.
+    """
+    n = len(labels)
+    if n <= part + 1:
+        pieces = [(images, labels)]
+    else:
+        count = -(-n // part)
+        pieces = list(zip(images.chunk(count), labels.chunk(count)))
+    total: List[torch.Tensor] = []
+    for some_images, some_labels in pieces:
+        with compute.autocast():
+            logits = model(some_images)
+        loss = loss_function(logits.float(), some_labels)
+        if len(pieces) > 1:
+            loss = loss * (len(some_labels) / n)
+        (loss if scaler is None else scaler.scale(loss)).backward()
+        total.append(loss.detach())
+    return total[0] if len(total) == 1 else torch.stack(total).sum()
+
+
+class _Correction:
+    """A strategy's correction of the gradient: ``mu * (y - x) + drift``."""
+
+    def __init__(self, parameters: List[nn.Parameter], task: _Task, device: torch.device):
+        self._parameters = parameters
+        self._proximal = task.proximal
+        self._origin, self._drift = (
+            None if vector is None else [t.to(device) for t in task.layout.parameter_tensors(vector)]
+            for vector in (task.start if task.proximal else None, task.drift)
+        )
+
+    def apply(self) -> None:
+        """Correct the parameters' gradients; one that takes no part in the loss has none."""
+        for i, p in enumerate(self._parameters):
+            if p.grad is None:
+                continue
+            if self._origin is not None:
+                p.grad.add_(p.detach() - self._origin[i], alpha=self._proximal)
+            if self._drift is not None:
+                p.grad.add_(self._drift[i])
+
+
+class _Losses:
+    """The loss of each step, looked at every few: reading a number waits until the device has it."""
+
+    _EVERY = 32
+
+    def __init__(self) -> None:
+        self.steps = 0
+        self._read: List[float] = []
+        self._waiting: List[torch.Tensor] = []
+
+    def add(self, loss: torch.Tensor) -> None:
+        """Add a step's. Raises TrainingError where one of the last is not a number."""
+        self.steps += 1
+        self._waiting.append(loss)
+        if len(self._waiting) == self._EVERY:
+            self._look()
+
+    def mean(self) -> float:
+        """Return the mean over all steps. Raises TrainingError where one is not a number."""
+        self._look()
+        return float(np.mean(self._read))
+
+    def _look(self) -> None:
+        if self._waiting:
+            for loss in torch.stack(self._waiting).tolist():
+                self._read.append(loss)
+                if not math.isfinite(loss):
+                    raise TrainingError(f"the loss is {loss} after {len(self._read)} steps: lower --lr")
+            self._waiting = []
 
 
 class _Loss(nn.Module):
@@ -167,10 +319,9 @@ def _full_gradient(
     """Return the gradient of the mean loss over all images, without augmentation, float32."""
     model.eval()
     total = [torch.zeros_like(p) for p in parameters]
-    for i in range(0, len(dataset), batch_size):
-        images = to_batch(dataset.images[i : i + batch_size], normalisation)
-        labels = torch.from_numpy(dataset.labels[i : i + batch_size])
+    parts = [np.arange(i, min(i + batch_size, len(dataset))) for i in range(0, len(dataset), batch_size)]
+    for images, labels in feed(dataset, parts, normalisation, device=parameters[0].device):
         loss = loss_function(model(images), labels)
         for t, g in zip(total, torch.autograd.grad(loss, parameters)):
             t.add_(g, alpha=len(labels) / len(dataset))
-    return torch.cat([t.reshape(-1) for t in total]).numpy()
+    return torch.cat([t.reshape(-1) for t in total]).cpu().numpy()

@@ -13,6 +13,7 @@ from torch import nn
 
 from skinfl import seeds
 from skinfl.data.dataset import LesionDataset
+from skinfl.devices import Compute
 from skinfl.errors import ProtectionError, SkinflError, TrainingError, UnprovedSum
 from skinfl.federation.audit import Audit
 from skinfl.federation.common import STATISTICS_ROUND, CommonState, Prepared
@@ -103,7 +104,8 @@ class Federation:
 
     ``rules``: how sums move the common state; their transforms' server halves run here. ``test`` is the
     common test set, ``None`` where there is none. ``unsynchronised_batchnorm`` says that BatchNorm
-    statistics stay at the hospitals. ``audit`` exists in simulations only.
+    statistics stay at the hospitals. ``compute``: where the test set is evaluated, by default on the
+    processor. ``audit`` exists in simulations only.
     """
 
     def __init__(
@@ -116,6 +118,7 @@ class Federation:
         state: RunState,
         test: Optional[LesionDataset] = None,
         unsynchronised_batchnorm: bool = False,
+        compute: Optional[Compute] = None,
         audit: Optional[Audit] = None,
     ):
         self._transport = transport
@@ -124,6 +127,7 @@ class Federation:
         self._schedule = schedule
         self._test = test
         self._local_batchnorm = unsynchronised_batchnorm
+        self._compute = Compute("cpu") if compute is None else compute
         self._audit = audit
         self.state = state
 
@@ -295,12 +299,13 @@ class Federation:
         if self._test is None:
             return None, together, at_hospitals
         self._rules.layout.write(self._model, self.state.server.model)
-        common = evaluate(
-            self._model,
-            self._test,
-            self.state.begun.normalisation,
-            batch_statistics=self._local_batchnorm,
-        )
+        with self._compute.place(self._model):
+            common = evaluate(
+                self._model,
+                self._test,
+                self.state.begun.normalisation,
+                batch_statistics=self._local_batchnorm,
+            )
         return common, together, at_hospitals
 
     def _together(self, at_hospitals: Dict[str, Any]) -> Optional[Dict[str, Any]]:

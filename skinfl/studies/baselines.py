@@ -10,7 +10,7 @@ from typing import Any, Dict, NamedTuple
 
 import numpy as np
 
-from skinfl.assembly import FederatedData, initial_model, local_plan
+from skinfl.assembly import FederatedData, compute_of, initial_model, local_plan
 from skinfl.data.dataset import LesionDataset
 from skinfl.data.sources import Progress
 from skinfl.data.transforms import normalisation_from_sums, pixel_sums
@@ -63,6 +63,7 @@ def _train_alone(
     normalisation = normalisation_from_sums(pixel_sums(dataset.images))
     weights = class_weights(dataset.class_counts(), settings.class_weights)
     state = layout.flatten(model)
+    compute = compute_of(settings)
     for round in range(1, settings.rounds + 1):
         result = train(
             model,
@@ -74,9 +75,11 @@ def _train_alone(
             seed=settings.seed,
             purpose=(round, name),
             class_weights=weights,
+            compute=compute,
         )
         state = state + result.delta
         if progress is not None:
             progress(round, settings.rounds, f"{name} trains")
     layout.write(model, state)
-    return evaluate(model, test, normalisation)
+    with compute.place(model):
+        return evaluate(model, test, normalisation)
