@@ -156,7 +156,8 @@ def _federated(
     settings: Settings, data: Union[PathLike, LesionDataset, None], folder: RunFolder, progress: bool
 ) -> FederatedData:
     if isinstance(data, LesionDataset):
-        return share_out(settings, data)
+        with loading_display(progress) as show:
+            return share_out(settings, data, show)
     if folder.resumed and data is None:
         settings = settings.replace(data=data_of(folder, settings.data))
     with loading_display(progress) as show:

@@ -17,7 +17,9 @@ from skinfl.federation.records import RoundRecord, Seconds, write_records
 from skinfl.federation.rounds import RunState
 from skinfl.files import write_json
 from skinfl.metrics import spread
+from skinfl.models.pretrained import describe
 from skinfl.models.store import save_model
+from skinfl.networks import whole
 from skinfl.paths import PathLike
 from skinfl.report import html, plots
 from skinfl.run_folder import CHECKPOINT, CONFIG, FIGURES, MODEL, RESULT, ROUNDS, RunFolder, claimed
@@ -131,11 +133,11 @@ def write_model(file: Path, settings: Settings, dataset: LesionDataset, assembly
     """Write the network as the last round left it; of ``dataset``, image shape and classes are needed."""
     state = assembly.federation.state
     assembly.layout.write(assembly.model, state.server.model)
-    channels, size, _ = dataset.image_shape
-    normalisation = state.begun.normalisation
+    channels, size, _ = dataset.photograph_shape
+    made = whole(settings, assembly.learner, state.begun.normalisation)
     save_model(
         file,
-        assembly.model,
+        made.model,
         name=settings.model,
         in_channels=channels,
         image_size=size,
@@ -143,8 +145,9 @@ def write_model(file: Path, settings: Settings, dataset: LesionDataset, assembly
         class_names=dataset.classes,
         doconv=settings.doconv,
         options=model_options(settings),
-        normalisation_mean=normalisation.mean,
-        normalisation_std=normalisation.std,
+        normalisation_mean=made.normalisation.mean,
+        normalisation_std=made.normalisation.std,
+        head=made.head,
     )
 
 
@@ -156,6 +159,8 @@ def summarise(settings: Settings, federated: FederatedData, assembly: Assembly, 
         "name": name,
         "protection": settings.protection,
         "strategy": settings.strategy,
+        "pretrained": describe(assembly.learner.weights),
+        "trained_values": assembly.layout.size,
         "data": describe_data(federated),
         "partition": describe_partition(federated),
         "workers": assembly.workers,

@@ -48,7 +48,8 @@ class LesionDataset:
     Parameters
     ----------
     name: what reports call it, e.g. ``"ham10000"``.
-    images: uint8, shape (n, height, width, channels), channels 1 or 3.
+    images: uint8, shape (n, height, width, channels), channels 1 or 3; or a frozen trunk's features in their
+        place: float16 or float32, of any number of channels.
     labels: integers in ``range(len(classes))``, shape (n,).
     classes: in label order, each a :class:`LesionClass` or a bare name of which nothing more is known. The
         attribute ``classes`` has the names, ``class_info`` the descriptions.
@@ -77,7 +78,8 @@ class LesionDataset:
     ):
         n = len(images)
         self.name = name
-        self.images = np.ascontiguousarray(images, dtype=np.uint8)
+        floats = np.asarray(images).dtype.kind == "f"
+        self.images = images if floats else np.ascontiguousarray(images, dtype=np.uint8)
         self.labels = np.asarray(labels, dtype=np.int64)
         self.class_info: Tuple[LesionClass, ...] = tuple(
             each if isinstance(each, LesionClass) else LesionClass(each, each) for each in classes
@@ -92,7 +94,7 @@ class LesionDataset:
         self.synthetic = bool(synthetic)
         self.lesions_known = bool(lesions_known)
         self._digest = ""
-        if self.images.ndim != 4 or self.images.shape[3] not in (1, 3):
+        if self.images.ndim != 4 or not (floats or self.images.shape[3] in (1, 3)):
             raise DataError(f"{name}: images must have shape (n, height, width, 1 or 3)")
         for column in ("labels", *_PER_PHOTOGRAPH):
             if len(getattr(self, column)) != n:
@@ -142,6 +144,15 @@ class LesionDataset:
         """(channels, height, width), torch's order."""
         _, height, width, channels = self.images.shape
         return channels, height, width
+
+    @property
+    def photograph_shape(self) -> Tuple[int, int, int]:
+        """(channels, height, width) of the photographs, where ``images`` may be features of theirs."""
+        return self.image_shape
+
+    def drawn(self, indices: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Return the images at ``indices`` for a step of training; of several views one, as ``rng`` draws."""
+        return self.images[indices]
 
     def class_counts(self) -> np.ndarray:
         """Return how many photographs each class has, shape (classes,)."""

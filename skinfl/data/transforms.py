@@ -20,6 +20,8 @@ from skinfl.errors import DataError
 
 #: a channel that hardly varies would be blown up to noise by its true standard deviation
 SMALLEST_STD = 0.01
+#: features beyond this count as this in their statistics, so that their squares fit a protected count
+LARGEST_FEATURE = 1024.0
 
 # torchvision's name for bilinear since 0.9, Pillow's before.
 _BILINEAR = getattr(transforms, "InterpolationMode", Image).BILINEAR
@@ -81,11 +83,18 @@ def pixel_sums(images: np.ndarray) -> np.ndarray:
 
     For uint8 images (n, height, width, channels), with x = pixel / 255: for each channel the sum over
     images of the mean of x, then likewise of x squared, last the number of images. Vectors of several
-    hospitals add up, so only their protected sum has to be opened.
+    hospitals add up, so only their protected sum has to be opened. Of float images, a trunk's features, x is
+    the value itself, within ±:data:`LARGEST_FEATURE`.
     """
     n, height, width, channels = images.shape
     first = np.zeros(channels)
     second = np.zeros(channels)
+    if images.dtype.kind == "f":
+        for start in range(0, n, 256):
+            part = np.clip(images[start : start + 256], -LARGEST_FEATURE, LARGEST_FEATURE).astype(np.float64)
+            first += part.mean(axis=(1, 2)).sum(axis=0)
+            second += (part * part).mean(axis=(1, 2)).sum(axis=0)
+        return np.concatenate([first, second, [float(n)]])
     for start in range(0, n, 1024):
         x = images[start : start + 1024].astype(np.int64).reshape(-1, channels)
         first += x.sum(axis=0)

@@ -108,7 +108,7 @@ def train(
         for epoch in range(plan.epochs):
             rng = seeds.numpy_rng(seed, "shuffle", *purpose, epoch)
             for index in batches(len(dataset), plan.batch_size, rng):
-                images = to_batch(dataset.images[index], normalisation, augment)
+                images = to_batch(dataset.drawn(index, rng), normalisation, augment)
                 optimiser.zero_grad()
                 loss = loss_function(model(images), labels[torch.from_numpy(index)])
                 loss.backward()

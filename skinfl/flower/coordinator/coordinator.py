@@ -35,6 +35,7 @@ from skinfl.flower.coordinator.options import Options
 from skinfl.flower.coordinator.summing import BEGUN
 from skinfl.flower.coordinator.traffic import CountedMessaging
 from skinfl.flower.coordinator.transport import RemoteTransport
+from skinfl.networks import learnt_from
 from skinfl.protection.build import protection_of
 from skinfl.protection.keys import private_bytes, read_key_file, write_key_file
 from skinfl.run import CHECKPOINT, CONFIG, MODEL, RESULT, ROUNDS, load_matching, summarise, write_model
@@ -121,7 +122,7 @@ class Coordinator:
         torch.set_num_threads(settings.threads)
         blank = joined.blank()
         network = network_of(settings, blank, self._options.unit)
-        model, layout, strategy, local_batchnorm = network
+        model, layout, strategy, local_batchnorm, learner = network
         hospitals = joined.members.hospitals
         rules = rules_of(settings, network, hospitals, blank, self._options.unit, joined.terms)
         state = initial_state(strategy, model, layout)._replace(run=joined.run)
@@ -148,17 +149,17 @@ class Coordinator:
             unsynchronised_batchnorm=local_batchnorm,
         )
         protection = protection_of(settings)
-        return Assembly(federation, transport, model, layout, protection, self._describe)
+        return Assembly(federation, transport, model, layout, protection, self._describe, learner)
 
     def _test(self, blank: LesionDataset) -> Optional[LesionDataset]:
         if not self._options.test_data:
             return None
         test = load(self._options.test_data, image_size=self._settings.image_size)
-        if test.classes != blank.classes or test.image_shape != blank.image_shape:
+        if test.classes != blank.classes or test.photograph_shape != blank.image_shape:
             raise SettingsError(
                 f"test-data = {self._options.test_data}: not of the hospitals' classes and image shape"
             )
-        return test
+        return learnt_from(self._settings, test)
 
     def _save(self, assembly: Assembly) -> None:
         state = assembly.federation.state
