@@ -28,6 +28,8 @@ from skinfl.version import __version__
 
 __all__ = ["CHECKPOINT", "CONFIG", "FIGURES", "MODEL", "RESULT", "ROUNDS", "Outcome", "run"]
 KIND = "train"
+#: in a checkpoint, beside the settings
+_WEIGHTS = "pretrained_sha256"
 
 
 class Outcome(NamedTuple):
@@ -66,6 +68,8 @@ def _run(
         checkpoint = load_matching(out / CHECKPOINT, settings)
         _check_data(out, checkpoint, digest)
     assembly = assemble(settings, federated, checkpoint)
+    if checkpoint is not None:
+        check_weights(out, checkpoint, assembly)
     folder.begin(settings)
     _save(out, settings, assembly, digest)
 
@@ -112,9 +116,23 @@ def _check_data(out: Path, checkpoint: Checkpoint, digest: str) -> None:
         )
 
 
+def recorded(settings: Settings, assembly: Assembly) -> Dict[str, Any]:
+    """Return the settings as a checkpoint keeps them, with what identifies the pretrained weights."""
+    return {**settings.asdict(), _WEIGHTS: assembly.learner.sha256}
+
+
+def check_weights(out: Path, checkpoint: Checkpoint, assembly: Assembly) -> None:
+    """Refuse pretrained weights other than those of the rounds before."""
+    if checkpoint.settings.get(_WEIGHTS, "") != assembly.learner.sha256:
+        raise CheckpointError(
+            f"the pretrained weights were changed since {out} began: restore them, or start a new run in "
+            "another --out"
+        )
+
+
 def _save(out: Path, settings: Settings, assembly: Assembly, digest: str) -> None:
     state = assembly.federation.state
-    checkpoint = Checkpoint(state, assembly.transport.state(), settings.asdict(), digest)
+    checkpoint = Checkpoint(state, assembly.transport.state(), recorded(settings, assembly), digest)
     save_checkpoint(out / CHECKPOINT, checkpoint)
     write_records(out / ROUNDS, state.records)
 

@@ -150,6 +150,11 @@ class LesionDataset:
         """(channels, height, width) of the photographs, where ``images`` may be features of theirs."""
         return self.image_shape
 
+    @property
+    def photographs(self) -> LesionDataset:
+        """The photographs, where ``images`` may be features of theirs."""
+        return self
+
     def drawn(self, indices: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Return the images at ``indices`` for a step of training; of several views one, as ``rng`` draws."""
         return self.images[indices]

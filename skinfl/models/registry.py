@@ -121,6 +121,15 @@ def _backbone(name: str) -> Tuple[Callable[..., Any], Callable[[Any], None]]:
     return build, check
 
 
+def register_import(path: str) -> Any:
+    """Register the ``nn.Module`` that ``package.module:Class`` names, by that path; return it.
+
+    Only for a path that the user gave in this process, since importing runs the module: a model file or a
+    coordinator that names one is refused as one that names an unknown network.
+    """
+    return import_module("skinfl.models.imported").register(path)
+
+
 MODELS.register(
     "skinnet",
     "the paper's network",

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from skinfl.errors import ModelError, SettingsError, WriteError
+from skinfl.errors import ModelError, SettingsError, WriteError, printable
 from skinfl.files import whole_file
 from skinfl.models.registry import MODELS, build_model
 from skinfl.models.trunk import with_head
@@ -97,6 +97,11 @@ def load_model(path: Union[str, Path]) -> StoredModel:
         raise ModelError(f"no model at {path}: give the file that training wrote")
     header, state = _read(path)
     _check_header(path, header)
+    if ":" in header["name"] and header["name"] not in MODELS:
+        raise ModelError(
+            f"{path} holds the network {printable(header['name'], 100)}, which is not this package's: if you "
+            f"trust that code, load it with --plugin {printable(header['name'], 100)}"
+        )
     model = build_model(
         header["name"],
         in_channels=header["in_channels"],

@@ -105,7 +105,7 @@ class PooledTrunk(nn.Module):
 class Head(nn.Module):
     """What is trained on pooled features: logits from (n, features, 1, 1).
 
-    ``hidden`` units between, or none where it is 0. The output layer starts at zero: an even guess.
+    ``hidden`` units between, or none where it is 0. The output layer starts near an even guess.
     """
 
     def __init__(self, features: int, classes: int, hidden: int = 0, dropout: float = 0.0):
@@ -119,7 +119,7 @@ class Head(nn.Module):
         else:
             self.hidden = nn.Identity()
         self.output = nn.Linear(hidden or features, classes)
-        nn.init.zeros_(self.output.weight)
+        nn.init.normal_(self.output.weight, std=1e-3)
         nn.init.zeros_(self.output.bias)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:

@@ -125,6 +125,12 @@ class Coordinator:
         model, layout, strategy, local_batchnorm, learner = network
         hospitals = joined.members.hospitals
         rules = rules_of(settings, network, hospitals, blank, self._options.unit, joined.terms)
+        theirs = joined.first.get("weights", "")
+        if learner.sha256 != theirs:
+            raise TrainingError(
+                f"the hospitals start from other weights (SHA-256 {theirs[:16] or 'of none'}) than the "
+                f"coordinator's {settings.pretrained} ({learner.sha256[:16] or 'none'}): give all one file"
+            )
         state = initial_state(strategy, model, layout)._replace(run=joined.run)
         if (rules.vectors(TRAIN).digest, state.common.digest) != (
             joined.first["layout"],
