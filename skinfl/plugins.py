@@ -58,7 +58,8 @@ def load(plugin: str) -> None:
 def is_model(text: str) -> bool:
     """Whether a text is the import path of a network, ``package.module:Class``."""
     module, colon, name = text.partition(":")
-    return bool(colon) and name.isidentifier() and all(part.isidentifier() for part in module.split("."))
+    named = bool(colon) and name.isidentifier() and not os.path.exists(text)
+    return named and all(part.isidentifier() for part in module.split("."))
 
 
 def _load_model(plugin: str) -> None:
@@ -81,8 +82,9 @@ def _load_model(plugin: str) -> None:
 def load_for(arguments: Sequence[str]) -> List[str]:
     """Load what the environment and a command line ask for; return the arguments without ``--plugin``.
 
-    The plugins of a run that ``--resume`` names, and of a file that ``--config`` names, are loaded as well, and
-    the network that ``--model`` names by an import path. A model file names its network too, and loads nothing.
+    The plugins of a run that ``--resume`` names, and of a file that ``--config`` names, are loaded as well,
+    and the network that ``--model`` names by an import path. A model file names its network too, and loads
+    nothing.
     """
     rest: List[str] = []
     recorded: List[str] = []

@@ -1,9 +1,9 @@
 """A network that a user brings along, by the import path of its class: ``mypackage.module:Net``.
 
-The class is called with those of ``in_channels``, ``image_size`` and ``classes`` that its signature takes, and
-must map images of shape (n, in_channels, image_size, image_size) to logits of shape (n, classes), which a
-batch of zeros tries. Its module is imported only where the user names it in this very process: loading a model
-file never imports anything.
+The class is called with those of ``in_channels``, ``image_size`` and ``classes`` that its signature takes,
+and must map images of shape (n, in_channels, image_size, image_size) to logits of shape (n, classes), which
+a batch of zeros tries. Its module is imported only where the user names it in this very process: loading a
+model file never imports anything.
 """
 
 from __future__ import annotations
