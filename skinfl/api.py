@@ -9,6 +9,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import Any, Dict, Optional, Sequence, Tuple, Union
 
+from skinfl import plugins
 from skinfl.assembly import FederatedData, check, load_federated_data, share_out
 from skinfl.data import load
 from skinfl.data.dataset import LesionDataset
@@ -131,6 +132,8 @@ def _settings(
     if settings is None and begun is not None:
         read_about(path(begun))  # says so where it is no run's folder
         settings = Settings(**read_toml(path(begun) / CONFIG))
+    if plugins.is_model(str(options.get("model"))):
+        plugins.load(options["model"])
     base = settings or Settings()
     if not isinstance(data, LesionDataset):
         return base.replace(**({} if data is None else {"data": data}), **options)
@@ -160,7 +163,8 @@ def _federated(
     settings: Settings, data: Union[PathLike, LesionDataset, None], folder: RunFolder, progress: bool
 ) -> FederatedData:
     if isinstance(data, LesionDataset):
-        return share_out(settings, data)
+        with loading_display(progress) as show:
+            return share_out(settings, data, show)
     if folder.resumed and data is None:
         settings = settings.replace(data=data_of(folder, settings.data))
     with loading_display(progress) as show:

@@ -28,9 +28,12 @@ from skinfl.federation.strategies import Strategy, build_strategy
 from skinfl.federation.transforms import Pipeline, build_pipeline
 from skinfl.federation.transport import LocalTransport, Transport
 from skinfl.federation.update import StateLayout, has_batchnorm
-from skinfl.models.registry import MODELS
+from skinfl.models.registry import ALL, MODELS
+from skinfl.networks import Learner, learner_of, learnt_from
+from skinfl.networks import check as check_network
 from skinfl.protection.base import Protection
 from skinfl.protection.build import protection_of
+from skinfl.protection.wire import fingerprint
 from skinfl.registry import resolve
 from skinfl.settings import Settings, chosen
 from skinfl.workers import WORKERS, build_network
@@ -72,6 +75,7 @@ class Assembly(NamedTuple):
     layout: StateLayout
     protection: Protection
     workers: str
+    learner: Learner
 
 
 def check(settings: Settings) -> None:
@@ -81,6 +85,7 @@ def check(settings: Settings) -> None:
     protection whose sum has no room, a partition for another number of hospitals.
     """
     compute_of(settings)
+    check_network(settings)
     for _, entry in chosen(settings):
         if entry.check is not None:
             resolve(entry.check)(settings)
@@ -104,7 +109,7 @@ def load_federated_data(settings: Settings, progress: Optional[Progress] = None)
         progress=progress,
         metadata=settings.metadata,
     )
-    return share_out(settings, dataset)
+    return share_out(settings, dataset, progress)
 
 
 def preparation_of(settings: Settings) -> Preparation:
@@ -112,8 +117,10 @@ def preparation_of(settings: Settings) -> Preparation:
     return Preparation(settings.image_size, settings.fit, settings.colour_constancy)
 
 
-def share_out(settings: Settings, dataset: LesionDataset) -> FederatedData:
-    """Split a data set, and share it out among hospitals.
+def share_out(
+    settings: Settings, dataset: LesionDataset, progress: Optional[Progress] = None
+) -> FederatedData:
+    """Split a data set, and share it out among hospitals; of a frozen trunk, its features take their place.
 
     Raises :class:`~skinfl.errors.DataError` where it is too small or too uneven for what is asked.
     """
@@ -128,16 +135,12 @@ def share_out(settings: Settings, dataset: LesionDataset) -> FederatedData:
         train=split.train,
         **{option.name: getattr(settings, option.name) for option in PARTITIONS[settings.partition].options},
     )
-    return FederatedData(dataset, split, parts)
+    return FederatedData(learnt_from(settings, dataset, progress), split, parts)
 
 
 def initial_model(settings: Settings, dataset: LesionDataset) -> nn.Module:
-    """Return the network with the weights that every hospital starts from."""
-    channels, size, _ = dataset.image_shape
-    with seeds.seeded(settings.seed, "model"):
-        shape = {"in_channels": channels, "image_size": size, "classes": len(dataset.classes)}
-        model: nn.Module = MODELS.build(settings.model, settings.asdict(), **shape)
-    return model
+    """Return what is trained, with the weights that every hospital starts from."""
+    return learner_of(settings, dataset.photograph_shape, len(dataset.classes)).model
 
 
 def model_options(settings: Settings) -> Dict[str, Any]:
@@ -153,21 +156,24 @@ def strategy_of(settings: Settings, unit: int) -> Strategy:
 class Network(NamedTuple):
     """What is trained: the network with its first weights, its state as a vector, and how it is combined.
 
-    ``local_batchnorm``: whether BatchNorm's statistics stay at the hospitals.
+    ``local_batchnorm``: whether BatchNorm's statistics stay at the hospitals. ``learner``: what surrounds the
+    model, where only a part of a pretrained network is trained.
     """
 
     model: nn.Module
     layout: StateLayout
     strategy: Strategy
     local_batchnorm: bool
+    learner: Learner
 
 
 def network_of(settings: Settings, dataset: LesionDataset, unit: int) -> Network:
     """Return what is trained; coordinator and hospitals make the very same from the same settings."""
-    model = initial_model(settings, dataset)
+    learner = learner_of(settings, dataset.photograph_shape, len(dataset.classes))
+    model = learner.model
     local_batchnorm = settings.batchnorm == "local" and has_batchnorm(model)
     layout = StateLayout(model, share_statistics=not local_batchnorm)
-    return Network(model, layout, strategy_of(settings, unit), local_batchnorm)
+    return Network(model, layout, strategy_of(settings, unit), local_batchnorm, learner)
 
 
 def local_plan(settings: Settings) -> LocalPlan:
@@ -180,8 +186,15 @@ def local_plan(settings: Settings) -> LocalPlan:
         momentum=settings.momentum,
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
-        augmentation=Augmentation(settings.augment_strength, settings.cutout) if settings.augment else None,
+        augmentation=augmentation_of(settings),
     )
+
+
+def augmentation_of(settings: Settings) -> Optional[Augmentation]:
+    """Return how training photographs are changed; features have no pixels to turn, their views are drawn."""
+    if settings.augment and settings.trainable == ALL:
+        return Augmentation(settings.augment_strength, settings.cutout)
+    return None
 
 
 def compute_of(settings: Settings) -> Compute:
@@ -216,19 +229,23 @@ def rules_of(
 ) -> Rules:
     """Return how sums move the common state, with transforms of their own; of ``dataset``, shape and classes.
 
-    ``terms``: see :class:`~skinfl.federation.rules.Rules`.
+    ``terms``: see :class:`~skinfl.federation.rules.Rules`. Pretrained weights are among what all agree on.
     """
+    learner = network.learner
+    if learner.described:
+        terms = fingerprint(terms, learner.described)
     return Rules(
         network.strategy,
         network.layout,
         transforms_of(settings),
         hospitals=hospitals,
-        channels=dataset.image_shape[0],
+        channels=learner.channels,
         classes=dataset.classes,
         class_weights=settings.class_weights,
         seed=settings.seed,
         unit=unit,
         terms=terms,
+        normalisation=learner.normalisation,
     )
 
 
@@ -258,7 +275,7 @@ def assemble(
     train_sets = {name: federated.train_of(name) for name in federated.partition}
     unit = unit_images(max(len(d) for d in train_sets.values()))
     network = network_of(settings, federated.dataset, unit)
-    model, layout, strategy, local_batchnorm = network
+    model, layout, strategy, local_batchnorm, learner = network
     # one process plays all roles here, so that a run can be repeated: what is rounded at random as well
     protection = protection_of(settings, simulation_seed=seeds.derive(settings.seed, "rounding"))
     workers = build_network(settings.workers)
@@ -302,7 +319,7 @@ def assemble(
         compute=compute,
         audit=audit,
     )
-    return Assembly(federation, transport, model, layout, protection, workers.description)
+    return Assembly(federation, transport, model, layout, protection, workers.description, learner)
 
 
 def _host(worker: Worker, agent: HospitalAgent, train_set: LesionDataset, test_set: LesionDataset) -> None:

@@ -3,7 +3,8 @@
 ``skinfl --plugin mine.py train --strategy mine`` runs ``mine.py`` before anything else is done, and so are
 the files and modules that the variable ``SKINFL_PLUGINS`` lists. A run records its plugins, and ``--resume``
 loads them.
-A plugin is a program: it may do all that its user may.
+A plugin is a program: it may do all that its user may. ``--model package.module:Class``, a network of one's
+own, is one as well; where only a model file names it, it is not imported.
 """
 
 from __future__ import annotations
@@ -32,6 +33,9 @@ def load(plugin: str) -> None:
 
     Raises :class:`~skinfl.errors.SettingsError`, in one line, for whatever goes wrong in it.
     """
+    if is_model(plugin):
+        _load_model(plugin)
+        return
     path = Path(os.path.expanduser(plugin))
     is_file = path.suffix == ".py" or path.exists() or os.sep in plugin
     name = str(path.resolve()) if is_file else plugin
@@ -51,10 +55,36 @@ def load(plugin: str) -> None:
         raise SettingsError(f"the plugin {plugin} cannot be used: {what}") from error
 
 
+def is_model(text: str) -> bool:
+    """Whether a text is the import path of a network, ``package.module:Class``."""
+    module, colon, name = text.partition(":")
+    named = bool(colon) and name.isidentifier() and not os.path.exists(text)
+    return named and all(part.isidentifier() for part in module.split("."))
+
+
+def _load_model(plugin: str) -> None:
+    """Register the network of an import path, by that path; the working directory is looked in as well."""
+    if plugin in _loaded:
+        return
+    from skinfl.models.registry import register_import
+
+    if "" not in sys.path and os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    try:
+        _loaded[plugin] = register_import(plugin)
+    except SkinflError as error:
+        raise SettingsError(f"the model {plugin} cannot be used: {error}") from None
+    except (Exception, SystemExit) as error:
+        what = f"{type(error).__name__}: {_first(error)}"
+        raise SettingsError(f"the model {plugin} cannot be used: {what}") from error
+
+
 def load_for(arguments: Sequence[str]) -> List[str]:
     """Load what the environment and a command line ask for; return the arguments without ``--plugin``.
 
-    The plugins of a run that ``--resume`` names, and of a file that ``--config`` names, are loaded as well.
+    The plugins of a run that ``--resume`` names, and of a file that ``--config`` names, are loaded as well,
+    and the network that ``--model`` names by an import path. A model file names its network too, and loads
+    nothing.
     """
     rest: List[str] = []
     recorded: List[str] = []
@@ -66,6 +96,10 @@ def load_for(arguments: Sequence[str]) -> List[str]:
             rest += [argument, *waiting]
             break
         flag, equals, value = argument.partition("=")
+        if flag == "--model":  # of a run's training: where a model file is meant, there is no such colon
+            named = value if equals else (waiting[0] if waiting else "")
+            if is_model(named):
+                asked.append(named)
         if flag not in (FLAG, "--resume", "--config"):
             rest.append(argument)
             continue

@@ -18,6 +18,8 @@ from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Sequence, T
 
 from skinfl.errors import SettingsError, check_name, nearest
 
+#: what a callable default of an entry returns where it leaves the default as it is
+AS_IT_IS = object()
 #: a callable, or where to find it: ``"package.module:attribute"``
 Lazy = Union[str, Callable[..., Any]]
 
@@ -172,7 +174,7 @@ class Registry:
         uses: other settings that ``build`` takes, and facts that whoever builds may know, such as a
             strategy's ``unit``; an unknown fact is left out.
         defaults: of other or shared options, where this entry is chosen: a value, or a callable that
-            gets the settings.
+            gets the settings and may return :data:`AS_IT_IS`.
         rules: called with the settings as soon as they are made; they raise SettingsError.
         check: called with the settings before any data is read, where more has to be imported or tried.
 

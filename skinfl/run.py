@@ -17,7 +17,9 @@ from skinfl.federation.records import RoundRecord, Seconds, write_records
 from skinfl.federation.rounds import RunState
 from skinfl.files import write_json
 from skinfl.metrics import spread
+from skinfl.models.pretrained import describe
 from skinfl.models.store import save_model
+from skinfl.networks import whole
 from skinfl.paths import PathLike
 from skinfl.report import html, plots
 from skinfl.run_folder import CHECKPOINT, CONFIG, FIGURES, MODEL, RESULT, ROUNDS, RunFolder, claimed
@@ -26,6 +28,8 @@ from skinfl.version import __version__
 
 __all__ = ["CHECKPOINT", "CONFIG", "FIGURES", "MODEL", "RESULT", "ROUNDS", "Outcome", "run"]
 KIND = "train"
+#: in a checkpoint, beside the settings
+_WEIGHTS = "pretrained_sha256"
 
 
 class Outcome(NamedTuple):
@@ -64,6 +68,8 @@ def _run(
         checkpoint = load_matching(out / CHECKPOINT, settings)
         _check_data(out, checkpoint, digest)
     assembly = assemble(settings, federated, checkpoint)
+    if checkpoint is not None:
+        check_weights(out, checkpoint, assembly)
     folder.begin(settings)
     _save(out, settings, assembly, digest)
 
@@ -111,9 +117,23 @@ def _check_data(out: Path, checkpoint: Checkpoint, digest: str) -> None:
         )
 
 
+def recorded(settings: Settings, assembly: Assembly) -> Dict[str, Any]:
+    """Return the settings as a checkpoint keeps them, with what identifies the pretrained weights."""
+    return {**settings.asdict(), _WEIGHTS: assembly.learner.sha256}
+
+
+def check_weights(out: Path, checkpoint: Checkpoint, assembly: Assembly) -> None:
+    """Refuse pretrained weights other than those of the rounds before."""
+    if checkpoint.settings.get(_WEIGHTS, "") != assembly.learner.sha256:
+        raise CheckpointError(
+            f"the pretrained weights were changed since {out} began: restore them, or start a new run in "
+            "another --out"
+        )
+
+
 def _save(out: Path, settings: Settings, assembly: Assembly, digest: str) -> None:
     state = assembly.federation.state
-    checkpoint = Checkpoint(state, assembly.transport.state(), settings.asdict(), digest)
+    checkpoint = Checkpoint(state, assembly.transport.state(), recorded(settings, assembly), digest)
     save_checkpoint(out / CHECKPOINT, checkpoint)
     write_records(out / ROUNDS, state.records)
 
@@ -132,11 +152,11 @@ def write_model(file: Path, settings: Settings, dataset: LesionDataset, assembly
     """Write the network as the last round left it; of ``dataset``, image shape and classes are needed."""
     state = assembly.federation.state
     assembly.layout.write(assembly.model, state.server.model)
-    channels, size, _ = dataset.image_shape
-    normalisation = state.begun.normalisation
+    channels, size, _ = dataset.photograph_shape
+    made = whole(settings, assembly.learner, state.begun.normalisation)
     save_model(
         file,
-        assembly.model,
+        made.model,
         name=settings.model,
         in_channels=channels,
         image_size=size,
@@ -146,8 +166,9 @@ def write_model(file: Path, settings: Settings, dataset: LesionDataset, assembly
         class_names=dataset.classes,
         doconv=settings.doconv,
         options=model_options(settings),
-        normalisation_mean=normalisation.mean,
-        normalisation_std=normalisation.std,
+        normalisation_mean=made.normalisation.mean,
+        normalisation_std=made.normalisation.std,
+        head=made.head,
     )
 
 
@@ -159,6 +180,8 @@ def summarise(settings: Settings, federated: FederatedData, assembly: Assembly, 
         "name": name,
         "protection": settings.protection,
         "strategy": settings.strategy,
+        "pretrained": describe(assembly.learner.weights),
+        "trained_values": assembly.layout.size,
         "data": describe_data(federated),
         "partition": describe_partition(federated),
         "workers": assembly.workers,

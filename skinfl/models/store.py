@@ -16,9 +16,10 @@ import torch
 from torch import nn
 
 from skinfl.data.preparation import Preparation
-from skinfl.errors import DataError, ModelError, SettingsError, WriteError
+from skinfl.errors import DataError, ModelError, SettingsError, WriteError, printable
 from skinfl.files import whole_file
 from skinfl.models.registry import MODELS, build_model
+from skinfl.models.trunk import with_head
 
 FORMAT = "skinfl-model"
 VERSION = 1
@@ -57,12 +58,14 @@ def save_model(
     options: Optional[Mapping[str, Any]] = None,
     fit: str = "squash",
     colour_constancy: str = "none",
+    head: Optional[Mapping[str, Any]] = None,
 ) -> None:
     """Write ``model``, built by ``build_model`` with the same arguments, to ``path``.
 
     ``normalisation_mean`` and ``normalisation_std`` have one number for each channel, for pixels in 0..1.
     ``options`` are those that the network registers, where it has others than ``doconv``. ``fit`` and
-    ``colour_constancy`` say how photographs were prepared (:mod:`skinfl.data.preparation`). The file appears
+    ``colour_constancy`` say how photographs were prepared (:mod:`skinfl.data.preparation`). ``head`` says
+    that ``model`` is a :class:`~skinfl.models.trunk.WithHead` of that network, and which. The file appears
     whole or not at all. Raises :class:`~skinfl.errors.ModelError` where the description contradicts itself or
     the place cannot be written.
     """
@@ -81,6 +84,8 @@ def save_model(
         "mean": [float(v) for v in normalisation_mean],
         "std": [float(v) for v in normalisation_std],
     }
+    if head is not None:
+        header["head"] = dict(head)
     _check_header(Path(path), header)
     arrays = {_STATE + key: value.detach().cpu().numpy() for key, value in model.state_dict().items()}
     arrays[_HEADER] = np.array(json.dumps(header))
@@ -102,6 +107,11 @@ def load_model(path: Union[str, Path]) -> StoredModel:
         raise ModelError(f"no model at {path}: give the file that training wrote")
     header, state = _read(path)
     _check_header(path, header)
+    if ":" in header["name"] and header["name"] not in MODELS:
+        raise ModelError(
+            f"{path} holds the network {printable(header['name'], 100)}, which is not this package's: if you "
+            f"trust that code, load it with --plugin {printable(header['name'], 100)}"
+        )
     model = build_model(
         header["name"],
         in_channels=header["in_channels"],
@@ -109,6 +119,15 @@ def load_model(path: Union[str, Path]) -> StoredModel:
         classes=header["classes"],
         **{"doconv": header["doconv"], **header.get("options", {})},
     )
+    if "head" in header:
+        model = with_head(
+            header["name"],
+            model,
+            header["classes"],
+            header["in_channels"],
+            header["image_size"],
+            **header["head"],
+        )
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
@@ -196,6 +215,8 @@ def _check_header(path: Path, header: Dict) -> None:
             known[name].check(value)
         except SettingsError as error:
             raise ModelError(f"{path}: {error}") from None
+    if "head" in header:
+        _check_head(path, header["head"])
     if len(header["class_names"]) != header["classes"]:
         raise ModelError(f"{path}: {len(header['class_names'])} class names for {header['classes']} classes")
     for field in ("mean", "std"):
@@ -204,3 +225,18 @@ def _check_header(path: Path, header: Dict) -> None:
             raise ModelError(f"{path}: {field} needs one number for each of {header['in_channels']} channels")
     if not all(np.isfinite(header["mean"])) or not all(np.isfinite(header["std"])) or min(header["std"]) <= 0:
         raise ModelError(f"{path}: the normalisation needs finite means and positive standard deviations")
+
+
+def _check_head(path: Path, head: Any) -> None:
+    """Refuse a head that this package does not write."""
+    kinds: Dict[str, Tuple[type, ...]] = {"features": (str,), "hidden": (int,), "dropout": (int, float)}
+    if (
+        not isinstance(head, dict)
+        or set(head) != set(kinds)
+        or not all(
+            isinstance(head[key], kind) and not isinstance(head[key], bool) for key, kind in kinds.items()
+        )
+        or head["features"] not in ("stages", "last")
+        or not (0 <= head["hidden"] <= 65536 and 0 <= head["dropout"] < 1)
+    ):
+        raise ModelError(f"{path}: the model's header has no proper 'head'")

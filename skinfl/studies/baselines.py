@@ -10,7 +10,7 @@ from typing import Any, Dict, NamedTuple
 
 import numpy as np
 
-from skinfl.assembly import FederatedData, compute_of, initial_model, local_plan
+from skinfl.assembly import FederatedData, compute_of, local_plan
 from skinfl.data.dataset import LesionDataset
 from skinfl.data.sources import Progress
 from skinfl.data.transforms import normalisation_from_sums, pixel_sums
@@ -19,6 +19,7 @@ from skinfl.federation.local import train
 from skinfl.federation.rules import class_weights
 from skinfl.federation.update import StateLayout
 from skinfl.metrics import SCALARS
+from skinfl.networks import learner_of
 from skinfl.settings import Settings
 
 
@@ -58,9 +59,10 @@ def _train_alone(
     name: str,
     progress: Progress,
 ) -> Dict[str, Any]:
-    model = initial_model(settings, dataset)
+    learner = learner_of(settings, dataset.photograph_shape, len(dataset.classes))
+    model = learner.model
     layout = StateLayout(model)
-    normalisation = normalisation_from_sums(pixel_sums(dataset.images))
+    normalisation = learner.normalisation or normalisation_from_sums(pixel_sums(dataset.images))
     weights = class_weights(dataset.class_counts(), settings.class_weights)
     state = layout.flatten(model)
     compute = compute_of(settings)

@@ -36,6 +36,7 @@ from skinfl.flower.coordinator.options import Options
 from skinfl.flower.coordinator.summing import BEGUN
 from skinfl.flower.coordinator.traffic import CountedMessaging
 from skinfl.flower.coordinator.transport import RemoteTransport
+from skinfl.networks import learnt_from
 from skinfl.protection.build import protection_of
 from skinfl.protection.keys import private_bytes, read_key_file, write_key_file
 from skinfl.run import CHECKPOINT, CONFIG, MODEL, RESULT, ROUNDS, load_matching, summarise, write_model
@@ -122,9 +123,15 @@ class Coordinator:
         torch.set_num_threads(settings.threads)
         blank = joined.blank()
         network = network_of(settings, blank, self._options.unit)
-        model, layout, strategy, local_batchnorm = network
+        model, layout, strategy, local_batchnorm, learner = network
         hospitals = joined.members.hospitals
         rules = rules_of(settings, network, hospitals, blank, self._options.unit, joined.terms)
+        theirs = joined.first.get("weights", "")
+        if learner.sha256 != theirs:
+            raise TrainingError(
+                f"the hospitals start from other weights (SHA-256 {theirs[:16] or 'of none'}) than the "
+                f"coordinator's {settings.pretrained} ({learner.sha256[:16] or 'none'}): give all one file"
+            )
         state = initial_state(strategy, model, layout)._replace(run=joined.run)
         if (rules.vectors(TRAIN).digest, state.common.digest) != (
             joined.first["layout"],
@@ -149,17 +156,17 @@ class Coordinator:
             unsynchronised_batchnorm=local_batchnorm,
         )
         protection = protection_of(settings)
-        return Assembly(federation, transport, model, layout, protection, self._describe)
+        return Assembly(federation, transport, model, layout, protection, self._describe, learner)
 
     def _test(self, blank: LesionDataset) -> Optional[LesionDataset]:
         if not self._options.test_data:
             return None
         test = load(self._options.test_data, **preparation_of(self._settings)._asdict())
-        if test.classes != blank.classes or test.image_shape != blank.image_shape:
+        if test.classes != blank.classes or test.photograph_shape != blank.image_shape:
             raise SettingsError(
                 f"test-data = {self._options.test_data}: not of the hospitals' classes and image shape"
             )
-        return test
+        return learnt_from(self._settings, test)
 
     def _save(self, assembly: Assembly) -> None:
         state = assembly.federation.state

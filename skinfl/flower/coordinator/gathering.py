@@ -18,6 +18,7 @@ from skinfl.flower import keys, protocol
 from skinfl.flower.coordinator.asking import CoordinatorRoles
 from skinfl.flower.coordinator.messaging import Messaging, NoAnswer, Request
 from skinfl.flower.coordinator.options import Options
+from skinfl.models.registry import is_file
 from skinfl.protection.build import protection_of
 from skinfl.settings import Settings
 
@@ -77,6 +78,8 @@ def gather(
         told = settings.replace(
             hospitals=len(names), rounds=1, data="", partition=None, metadata=None, plugins=()
         )
+        if is_file(told.pretrained):  # where it lies is nobody's business: each hospital has its own copy
+            told = told.replace(pretrained=f"./{Path(told.pretrained).name}")
         fields = {
             "run": run,
             "settings": told.asdict(),
@@ -147,7 +150,7 @@ def take_roles(settings: Settings, joined: Joined, private: bytes) -> Coordinato
 
 
 #: in which all hospitals must agree: their data's kind, and the network that they build for it
-_ALIKE = ("classes", "image_shape", "layout", "model")
+_ALIKE = ("classes", "image_shape", "weights", "layout", "model")
 
 
 def _unlike(answers: Dict[str, Dict[str, Any]]) -> Dict[str, str]:

@@ -49,7 +49,7 @@ def join(folder: HospitalFolder, fields: Dict[str, Any], request_digest: str, tr
         raise ProtectionError(
             f"{folder.name} holds more training images than the agreed unit of {fields['unit']}: raise unit"
         )
-    found = network(folder, settings, train, fields["unit"])
+    found = network(folder, folder.with_own_weights(settings), train, fields["unit"])
     rules = rules_of(settings, found, members.hospitals, train, fields["unit"], request_digest)
     first = rules.start(fields["run"], found.layout.flatten(found.model))
 
@@ -63,9 +63,10 @@ def join(folder: HospitalFolder, fields: Dict[str, Any], request_digest: str, tr
     answer = protocol.encode_answer(
         {
             "classes": list(train.classes),
-            "image_shape": list(train.image_shape),
+            "image_shape": list(train.photograph_shape),
             "layout": rules.vectors(TRAIN).digest,
             "model": first.digest,
+            "weights": found.learner.sha256,
             "public_key": public,
             "sealed": sealed.keys,
             "common": sealed.common,

@@ -26,6 +26,7 @@ from skinfl.flower.hospital.joining import join, network
 from skinfl.flower.hospital.membership import Run, check_others
 from skinfl.flower.hospital.store import RunStore
 from skinfl.flower.provisioning.folders import HospitalFolder
+from skinfl.networks import learnt_from
 from skinfl.protection import wire
 from skinfl.settings import Settings, from_mapping
 
@@ -118,8 +119,9 @@ class Trainer:
         images = self._data(run.settings)
         dataset = images.train
         torch.set_num_threads(run.settings.threads)
-        found = network(self._folder, run.settings, dataset, run.unit)
-        rules = rules_of(run.settings, found, run.members.hospitals, dataset, run.unit, run.terms)
+        settings = self._folder.with_own_weights(run.settings)
+        found = network(self._folder, settings, dataset, run.unit)
+        rules = rules_of(settings, found, run.members.hospitals, dataset, run.unit, run.terms)
         common = held(run, rules, found.layout.flatten(found.model))
         # whoever foresees how a hospital trains can tell sums apart by what it would have contributed
         own = run.settings.seed if self._folder.reproducible else secrets.randbits(63)
@@ -166,19 +168,21 @@ class Trainer:
         return protocol.encode_answer({"messages": update.messages, "figures": shown, "vouchers": vouchers})
 
     def _data(self, settings: Settings) -> Images:
-        """Return training and test images, from this hospital's own folders."""
+        """Return training and test images, from this hospital's own folders, or a frozen trunk's features."""
         folder = self._folder
+        settings = folder.with_own_weights(settings)
         cache = folder.path / "cache"
         prepared = preparation_of(settings)._asdict()
         data = load(folder.data, **prepared, cache_dir=cache)
         own = _identity(data)
+        data = learnt_from(settings, data, cache_dir=cache)
         if folder.test_data is not None:
             if not folder.test_data.is_dir():
                 raise DataError(f"{folder.test_data} is no folder: mend test_data of {folder.name}")
             if not any(folder.test_data.iterdir()):  # a hospital without test images
                 return Images(data, data.subset([]), own)
             test = load(folder.test_data, **prepared, cache_dir=cache)
-            return Images(data, test, own)
+            return Images(data, learnt_from(settings, test, cache_dir=cache), own)
         split = train_test_split(data, test_fraction=settings.test_fraction, seed=settings.seed)
         return Images(data.subset(split.train), data.subset(split.test), own)
 

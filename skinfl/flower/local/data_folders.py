@@ -7,8 +7,10 @@ data, and without loss, so that training equals that on virtual workers bit for 
 from __future__ import annotations
 
 import csv
+import json
 import math
 from pathlib import Path
+from typing import Iterable
 
 from PIL import Image
 
@@ -57,15 +59,26 @@ def hand_out(federated: FederatedData, federation: Path) -> None:
         raise DataError("hospitals correct colours themselves: hand out data that were loaded without")
     for name in federated.partition:
         folder = federation / name
-        write_dataset(federated.train_of(name), folder / "data")
+        write_dataset(federated.train_of(name).photographs, folder / "data")
         test = federated.test_of(name)
         if len(test):
-            write_dataset(test, folder / "test")
+            write_dataset(test.photographs, folder / "test")
         else:
             (folder / "test").mkdir()
         text = (folder / HOSPITAL_FILE).read_text("utf-8")
         (folder / HOSPITAL_FILE).write_text(text.replace('test_data = ""', 'test_data = "test"'), "utf-8")
-    write_dataset(federated.test, federation / "coordinator" / "test")
+    write_dataset(federated.test.photographs, federation / "coordinator" / "test")
+
+
+def hand_weights(pretrained: str, hospitals: Iterable[str], federation: Path) -> None:
+    """Name the weights that a run starts from in each hospital's file; the packaged ones need no name."""
+    if pretrained in ("none", "package"):
+        return
+    named = pretrained if pretrained == "imagenet" else Path(pretrained).resolve().as_posix()
+    for name in hospitals:
+        file = federation / name / HOSPITAL_FILE
+        line = f"pretrained = {json.dumps(named, ensure_ascii=False)}"
+        file.write_text(file.read_text("utf-8").replace('pretrained = ""', line), "utf-8")
 
 
 def _write_table(dataset: LesionDataset, path: Path) -> None:

@@ -18,6 +18,7 @@ from skinfl.flower.local.memory import MemoryWatch
 from skinfl.flower.local.processes import LocalDeployment, ProcessError, free_ports
 from skinfl.flower.local.simulation import largest_part, make_federation
 from skinfl.flower.provisioning.folders import read_hospital
+from skinfl.models.registry import is_file
 from skinfl.report import html, plots
 from skinfl.run import FIGURES, RESULT, ROUNDS, describe_data, describe_partition
 from skinfl.settings import Settings, to_toml
@@ -57,13 +58,16 @@ def run_experiment(
     out = Path(out).resolve()
     federation = out / "federation"
     if not resume:
-        make_federation(federated, federation, f"127.0.0.1:{free_ports(1)[0]}")
+        server = f"127.0.0.1:{free_ports(1)[0]}"
+        make_federation(federated, federation, server, settings.pretrained)
     elif not federation.is_dir():
         raise SettingsError(f"{out} holds no Flower run to go on with")
     digest = bundle_digest(app)
     for name in federated.partition:
         approve(read_hospital(federation / name), digest, "this checkout")
     config = out / "flower.toml"
+    if is_file(settings.pretrained):  # Flower's processes run in folders of their own
+        settings = settings.replace(pretrained=str(Path(settings.pretrained).resolve()))
     write_text(config, to_toml(settings))
     run_config = {
         "config": str(config),

@@ -42,7 +42,8 @@ class HospitalFolder:
     images are; None to hold some of ``data`` out. ``own_figures``: whether its own loss, metrics, clipped
     share and times may leave it in the clear. ``reproducible``: whether its training draws on the run's
     seed, which the coordinator knows, instead of on randomness of its own. ``limits``: in which ranges it
-    lets the coordinator choose.
+    lets the coordinator choose. ``pretrained``: its own file of pretrained weights, or ``imagenet``, for runs
+    that start from such; empty where it has the packaged ones or none.
     """
 
     path: Path
@@ -58,6 +59,7 @@ class HospitalFolder:
     own_figures: bool = False
     reproducible: bool = False
     limits: Limits = DEFAULT_LIMITS
+    pretrained: str = ""
 
     @property
     def authority(self) -> Path:
@@ -83,6 +85,24 @@ class HospitalFolder:
     def flower_home(self) -> Path:
         """``$FLWR_HOME``."""
         return self.path / "flower"
+
+    def with_own_weights(self, settings: Settings) -> Settings:
+        """Return a run's settings with this hospital's own pretrained weights in the coordinator's place.
+
+        A path at the coordinator is none here, and nothing is downloaded because another asks for it; only
+        the packaged weights go by one name everywhere. That they are the same weights, digests say. Raises
+        :class:`~skinfl.errors.ProtectionError` where this hospital has none.
+        """
+        asked = settings.pretrained
+        if asked == "none" or (asked == "package" and not self.pretrained):
+            return settings
+        if not self.pretrained:
+            raise ProtectionError(
+                f"this run starts from pretrained weights ({asked}) that {self.name} has not: name its own "
+                f"copy as pretrained in its {HOSPITAL_FILE}"
+            )
+        own = self.pretrained if self.pretrained == "imagenet" else str(self.path / self.pretrained)
+        return settings.replace(pretrained=own)
 
     def check_settings(self, settings: Settings, parties: int) -> None:
         """Refuse settings of a run beyond this hospital's limits; ``parties`` add up its shares.
@@ -181,7 +201,7 @@ def read_hospital(path: Path) -> HospitalFolder:
     kinds = {"name": str, "coordinator": str, "port": int, "data": str, "test_data": str}
     kinds.update({"minimum_others": int, "maximum_parameters": int, "protections": list})
     kinds.update({"sealing_keys": dict})
-    optional = {"own_figures": bool, "reproducible": bool, "limits": dict}
+    optional = {"own_figures": bool, "reproducible": bool, "limits": dict, "pretrained": str}
     _check(values, kinds, path / HOSPITAL_FILE, optional)
     values["limits"] = _limits(values.get("limits", {}), path / HOSPITAL_FILE)
     if values["minimum_others"] < 1:

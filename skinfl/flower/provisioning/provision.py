@@ -254,6 +254,9 @@ port = {NODE_PORT}
 data = "data"
 # a folder with test images; empty: some lesions of data are held out
 test_data = ""
+# a file of pretrained weights (.pth or .safetensors), for runs that start from it: the same as the others
+# have; relative to this file, or absolute. Those that come as a package need no name here
+pretrained = ""
 # refuse a sum of fewer than this many other hospitals{_why_one(terms, sealing_keys)}
 minimum_others = {terms.minimum_others}
 # refuse a larger model
