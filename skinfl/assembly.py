@@ -19,8 +19,10 @@ from skinfl.federation.audit import Audit
 from skinfl.federation.checkpoint import Checkpoint
 from skinfl.federation.hospital import HospitalAgent
 from skinfl.federation.local import LocalPlan
+from skinfl.federation.losses import LOSSES
 from skinfl.federation.rounds import LEAST_SENDERS, Federation, RunState, Schedule
 from skinfl.federation.rules import Rules
+from skinfl.federation.schedule import LR_SCHEDULES
 from skinfl.federation.strategies import Strategy, build_strategy
 from skinfl.federation.transforms import Pipeline, build_pipeline
 from skinfl.federation.transport import LocalTransport, Transport
@@ -169,6 +171,13 @@ def local_plan(settings: Settings) -> LocalPlan:
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
         augment=settings.augment,
+        loss=settings.loss,
+        loss_options={
+            option.name: getattr(settings, option.name) for option in LOSSES[settings.loss].options
+        },
+        label_smoothing=settings.label_smoothing,
+        mixup=settings.mixup,
+        rate=LR_SCHEDULES.build(settings.lr_schedule, settings.asdict()),
     )
 
 
@@ -203,6 +212,7 @@ def rules_of(
         channels=dataset.image_shape[0],
         classes=dataset.classes,
         class_weights=settings.class_weights,
+        effective_beta=settings.effective_beta,
         seed=settings.seed,
         unit=unit,
         terms=terms,

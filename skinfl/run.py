@@ -21,7 +21,7 @@ from skinfl.models.store import save_model
 from skinfl.paths import PathLike
 from skinfl.report import html, plots
 from skinfl.run_folder import CHECKPOINT, CONFIG, FIGURES, MODEL, RESULT, ROUNDS, RunFolder, claimed
-from skinfl.settings import Settings
+from skinfl.settings import Settings, chosen
 from skinfl.version import __version__
 
 __all__ = ["CHECKPOINT", "CONFIG", "FIGURES", "MODEL", "RESULT", "ROUNDS", "Outcome", "run"]
@@ -81,10 +81,20 @@ def _run(
 def load_matching(path: Path, settings: Settings) -> Checkpoint:
     """Load a checkpoint; refuse one of another configuration.
 
-    More rounds are allowed, and another place of the data where the checkpoint knows their digest.
+    More rounds are allowed where nothing that was chosen depends on how many there are, and another place of
+    the data where the checkpoint knows their digest.
     """
     checkpoint = load_checkpoint(path)
     free = {"rounds", "plugins", *(("data",) if checkpoint.data else ())}
+    bound = [
+        f"{registry.kind} = {entry.name}" for registry, entry in chosen(settings) if "rounds" in entry.uses
+    ]
+    stored_rounds = checkpoint.settings.get("rounds")
+    if bound and stored_rounds != settings.rounds:
+        raise CheckpointError(
+            f"{path} was written with rounds = {stored_rounds}, which {bound[0]} runs over from the "
+            f"first round on: resume with these, or start a new run of {settings.rounds} rounds in another --out"
+        )
     for key, value in settings.asdict().items():
         # a setting that came later, with a release or a plugin, had its default
         default = value if key in checkpoint.settings else getattr(settings.replace(**{key: None}), key)

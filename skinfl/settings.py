@@ -14,6 +14,8 @@ from types import MappingProxyType
 from typing import Any, Dict, Iterator, List, Mapping, Tuple, Union
 
 from skinfl.catalogue import (
+    LOSSES,
+    LR_SCHEDULES,
     MODELS,
     OPTIMISERS,
     PARTITIONS,
@@ -80,7 +82,7 @@ _DECLARED: Dict[str, Tuple[Union[Option, Registry], ...]] = {
             None,
             "learning rate",
             low=1e-8,
-            derived="0.03 with momentum, 0.1 without, 0.002 for adam",
+            derived="0.03 with momentum, 0.1 without, 0.002 for adam and adamw",
         ),
         Option(
             "momentum",
@@ -89,9 +91,10 @@ _DECLARED: Dict[str, Tuple[Union[Option, Registry], ...]] = {
             "momentum of sgd",
             low=0.0,
             high=0.999,
-            derived="0.9, for scaffold and adam 0",
+            derived="0.9, for scaffold, adam and adamw 0",
         ),
-        Option("weight_decay", float, 1e-4, "L2 penalty", low=0.0),
+        LR_SCHEDULES,
+        Option("weight_decay", float, 1e-4, "L2 penalty, for adamw decay of the weights", low=0.0),
         Option(
             "max_grad_norm",
             float,
@@ -99,12 +102,38 @@ _DECLARED: Dict[str, Tuple[Union[Option, Registry], ...]] = {
             "gradients of a step are scaled down to this norm; 0 leaves them",
             low=0.0,
         ),
+        LOSSES,
         Option(
             "class_weights",
             str,
             "sqrt",
-            "weigh the loss by class: not, or by the inverse (root) of its share of the images",
-            choices=("none", "sqrt", "inverse"),
+            "weigh the loss by class: not, by the inverse (root) of its share of the images, or of its "
+            "effective number",
+            choices=("none", "sqrt", "inverse", "effective"),
+        ),
+        Option(
+            "effective_beta",
+            float,
+            0.999,
+            "beta of the effective number; 0 is no weights, near 1 the inverse share",
+            low=0.0,
+            high=0.9999999,
+        ),
+        Option(
+            "label_smoothing",
+            float,
+            0.0,
+            "share of a label that is spread evenly over all classes",
+            low=0.0,
+            high=0.9,
+        ),
+        Option(
+            "mixup",
+            float,
+            0.0,
+            "mix images of a batch, by shares from Beta(alpha, alpha) of this alpha; 0 does not",
+            low=0.0,
+            high=32.0,
         ),
         Option("sample", float, 1.0, "share of the hospitals asked in each round", low=0.0001, high=1.0),
         Option(

@@ -11,7 +11,7 @@ SCAFFOLD's ``c - c_i``. The strategies choose ``mu`` and ``drift``; this module 
 from __future__ import annotations
 
 import math
-from typing import List, NamedTuple, Optional
+from typing import Any, List, Mapping, NamedTuple, Optional
 
 import numpy as np
 import torch
@@ -21,7 +21,9 @@ from skinfl import seeds
 from skinfl.data.dataset import LesionDataset
 from skinfl.data.transforms import Normalisation, augmentation, to_batch
 from skinfl.errors import TrainingError
+from skinfl.federation.objective import mix, objective_of
 from skinfl.federation.optimisers import OPTIMISERS
+from skinfl.federation.schedule import Constant, LearningRate
 from skinfl.federation.update import StateLayout
 
 
@@ -29,6 +31,8 @@ class LocalPlan(NamedTuple):
     """How a hospital trains: the same for all hospitals and rounds of a run.
 
     ``max_grad_norm`` limits the norm of a step's gradient, before a strategy corrects it; 0 does not.
+    ``loss`` is a name in :data:`~skinfl.federation.losses.LOSSES`, ``loss_options`` are its own; ``mixup`` is
+    the alpha of :func:`~skinfl.federation.objective.mix`, 0 mixes nothing; ``rate`` is how ``lr`` goes.
     """
 
     epochs: int
@@ -39,6 +43,11 @@ class LocalPlan(NamedTuple):
     weight_decay: float
     max_grad_norm: float
     augment: bool
+    loss: str = "cross_entropy"
+    loss_options: Mapping[str, Any] = {}
+    label_smoothing: float = 0.0
+    mixup: float = 0.0
+    rate: LearningRate = Constant()
 
 
 class LocalResult(NamedTuple):
@@ -46,6 +55,7 @@ class LocalResult(NamedTuple):
 
     ``delta``: float32, shape ``(layout.size,)``, new minus old state. ``gradient``: the mean
     gradient at the old parameters, float32, shape ``(layout.n_parameters,)``, where it was asked for.
+    ``lr_shares``: each step's learning rate over the plan's, shape ``(steps,)``; None: all are 1.
     """
 
     delta: np.ndarray
@@ -53,6 +63,12 @@ class LocalResult(NamedTuple):
     examples: int
     loss: float
     gradient: Optional[np.ndarray]
+    lr_shares: Optional[np.ndarray] = None
+
+    @property
+    def rates(self) -> np.ndarray:
+        """Return each step's learning rate over the plan's, float64, shape ``(steps,)``."""
+        return np.ones(self.steps) if self.lr_shares is None else self.lr_shares
 
 
 def batches(n: int, batch_size: int, rng: np.random.Generator) -> List[np.ndarray]:
@@ -77,7 +93,9 @@ def train(
     start: np.ndarray,
     seed: int,
     purpose: tuple,
+    round: int = 1,
     class_weights: Optional[np.ndarray] = None,
+    class_shares: Optional[np.ndarray] = None,
     proximal: float = 0.0,
     drift: Optional[np.ndarray] = None,
     full_gradient: bool = False,
@@ -85,12 +103,14 @@ def train(
     """Train ``model`` from the state ``start`` on a hospital's data.
 
     ``purpose`` names the use of randomness, e.g. ``(round, hospital)``: the same seed and purpose
-    give the same result bit for bit. ``drift`` has shape ``(layout.n_parameters,)``.
+    give the same result bit for bit. ``round``, from 1, says where in the learning rate's schedule it is.
+    ``class_weights`` and ``class_shares``: see :class:`~skinfl.federation.common.Prepared`. ``drift`` has
+    shape ``(layout.n_parameters,)``.
 
     Raises :class:`~skinfl.errors.TrainingError` where the loss is not a number.
     """
     layout.write(model, start)
-    loss_function = _Loss(class_weights)
+    objective = objective_of(plan.loss, plan.loss_options, plan.label_smoothing, class_weights, class_shares)
     parameters = [p for p in model.parameters() if p.requires_grad]
     origin = layout.parameter_tensors(start) if proximal else None
     offset = None if drift is None else layout.parameter_tensors(drift)
@@ -98,19 +118,28 @@ def train(
 
     gradient = None
     if full_gradient:
-        gradient = _full_gradient(model, parameters, dataset, normalisation, loss_function, plan.batch_size)
+        gradient = _full_gradient(model, parameters, dataset, normalisation, objective, plan.batch_size)
 
     augment = augmentation(dataset.image_shape[1]) if plan.augment else None
     optimiser = _optimiser(parameters, plan)
     model.train()
-    steps, losses = 0, []
+    steps, losses, shares = 0, [], []
+    orders = [seeds.numpy_rng(seed, "shuffle", *purpose, epoch) for epoch in range(plan.epochs)]
+    epochs = [batches(len(dataset), plan.batch_size, rng) for rng in orders]
+    planned = sum(map(len, epochs))
     with seeds.seeded(seed, "train", *purpose):
-        for epoch in range(plan.epochs):
-            rng = seeds.numpy_rng(seed, "shuffle", *purpose, epoch)
-            for index in batches(len(dataset), plan.batch_size, rng):
+        for epoch, parts in enumerate(epochs):
+            mixing = seeds.numpy_rng(seed, "mixup", *purpose, epoch)
+            for index in parts:
                 images = to_batch(dataset.images[index], normalisation, augment)
+                target = labels[torch.from_numpy(index)]
+                if plan.mixup:
+                    images, target = mix(images, target, len(dataset.classes), plan.mixup, mixing)
+                shares.append(plan.rate.at_step(round, steps, planned))
+                for group in optimiser.param_groups:
+                    group["lr"] = plan.lr * shares[-1]
                 optimiser.zero_grad()
-                loss = loss_function(model(images), labels[torch.from_numpy(index)])
+                loss = objective(model(images), target)
                 loss.backward()
                 # Quadratic activations have no bounded slope: one odd batch could throw the weights
                 # so far that they never return. Clipped before the correction, SCAFFOLD's controls
@@ -132,23 +161,7 @@ def train(
     delta = layout.flatten(model) - np.asarray(start, dtype=np.float32)
     if not np.isfinite(delta).all():
         raise TrainingError(f"weights are not finite after {steps} steps: lower --lr")
-    return LocalResult(delta, steps, len(dataset), float(np.mean(losses)), gradient)
-
-
-class _Loss(nn.Module):
-    """Mean over the batch of ``weight[label] * cross entropy``.
-
-    torch's own weighted mean divides by the batch's weights, so that an image's pull depends on the
-    company it is in; here the expectation over batches is the loss over all images.
-    """
-
-    def __init__(self, class_weights: Optional[np.ndarray]):
-        super().__init__()
-        weights = None if class_weights is None else torch.as_tensor(class_weights, dtype=torch.float32)
-        self.per_image = nn.CrossEntropyLoss(weight=weights, reduction="none")
-
-    def forward(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        return self.per_image(logits, labels).mean()
+    return LocalResult(delta, steps, len(dataset), float(np.mean(losses)), gradient, np.array(shares))
 
 
 def _optimiser(parameters: List[nn.Parameter], plan: LocalPlan) -> torch.optim.Optimizer:
@@ -161,7 +174,7 @@ def _full_gradient(
     parameters: List[nn.Parameter],
     dataset: LesionDataset,
     normalisation: Normalisation,
-    loss_function: nn.Module,
+    objective: nn.Module,
     batch_size: int,
 ) -> np.ndarray:
     """Return the gradient of the mean loss over all images, without augmentation, float32."""
@@ -170,7 +183,7 @@ def _full_gradient(
     for i in range(0, len(dataset), batch_size):
         images = to_batch(dataset.images[i : i + batch_size], normalisation)
         labels = torch.from_numpy(dataset.labels[i : i + batch_size])
-        loss = loss_function(model(images), labels)
+        loss = objective(model(images), labels)
         for t, g in zip(total, torch.autograd.grad(loss, parameters)):
             t.add_(g, alpha=len(labels) / len(dataset))
     return torch.cat([t.reshape(-1) for t in total]).numpy()

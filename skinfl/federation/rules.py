@@ -70,8 +70,8 @@ class Rules:
     """What makes the next state out of a state and a sum.
 
     ``hospitals``: all of the federation. ``transforms``: the pipeline whose server's halves run here.
-    ``class_weights``: a kind of :func:`class_weights`. ``unit``: the public number of images that has weight
-    one. ``terms``: a digest of whatever else all must agree on; a deployment's is of the request to join.
+    ``class_weights``: a kind of :func:`class_weights`, with ``effective_beta``. ``unit``: the public
+    number of images that has weight one. ``terms``: a digest of whatever else all must agree on; a deployment's is of the request to join.
     """
 
     def __init__(
@@ -84,6 +84,7 @@ class Rules:
         channels: int,
         classes: Sequence[str],
         class_weights: str,
+        effective_beta: float = 0.999,
         seed: int,
         unit: int,
         terms: str = "",
@@ -98,6 +99,7 @@ class Rules:
         self.contribution = strategy.contribution_layout(layout)
         self._channels = channels
         self._class_weights = class_weights
+        self._effective_beta = effective_beta
         self._seed = seed
         self._terms = terms
         transformed = self.transforms.layout(self.contribution)
@@ -123,9 +125,10 @@ class Rules:
         """
         if common.prepared is None:
             return
-        (mean, std), weights = common.prepared
+        (mean, std), weights, shares = common.prepared
         sound = len(mean) == len(std) == self._channels and all(s > 0 for s in std)
-        if not sound or (weights is not None and weights.shape != (len(self.classes),)):
+        of_classes = shares.shape == (len(self.classes),) and bool((shares > 0).all())
+        if not (sound and of_classes) or (weights is not None and weights.shape != shares.shape):
             raise ProtectionError("the state that was handed over is of other channels or classes")
 
     def exchange(self, task: Task) -> Exchange:
@@ -194,7 +197,12 @@ class Rules:
                 "the sums before training do not hold as many images as photographs of the classes: a "
                 "hospital sent false ones"
             )
-        prepared = Prepared(normalisation_from_sums(pixels), class_weights(counts, self._class_weights))
+        numbers = counts * self.unit
+        prepared = Prepared(
+            normalisation_from_sums(pixels),
+            class_weights(numbers, self._class_weights, self._effective_beta),
+            class_shares(numbers),
+        )
         before = task.common
         return Applied(CommonState(before.run, STATISTICS_ROUND, before.server, prepared, {}), {})
 
@@ -207,19 +215,37 @@ def statistics_layout(channels: int, classes: int) -> Layout:
     return Layout([Segment("pixels", 2 * channels + 1, "count"), Segment("classes", classes, "count")])
 
 
-def class_weights(counts: np.ndarray, kind: str) -> Optional[np.ndarray]:
+def class_weights(counts: np.ndarray, kind: str, beta: float = 0.999) -> Optional[np.ndarray]:
     """Return the loss weight of each class, with a mean over all images of one; float64.
 
-    ``counts`` may be in any unit; ``kind`` is ``"none"`` (returns None), ``"inverse"`` of a class's share,
-    or ``"sqrt"`` of that, which trades less accuracy for balance and keeps the gradient's variance
-    down. A class that no hospital holds has weight 0.
+    ``counts``: numbers of images, shape ``(classes,)``. ``kind`` is ``"none"`` (returns None), ``"inverse"``
+    of a class's share, ``"sqrt"`` of that, which trades less accuracy for balance and keeps the gradient's
+    variance down, or ``"effective"``: the inverse of the effective number ``(1 - beta^n) / (1 - beta)`` of
+    its n images (Cui et al., *Class-Balanced Loss Based on Effective Number of Samples*, CVPR 2019), which
+    goes from no weights at ``beta`` 0 to ``"inverse"`` near 1. A class that no hospital holds has weight 0.
     """
     if kind == "none":
         return None
     shares = counts / counts.sum()
     # An opened share of zero may be off by the encoding's last bit; one image never is that small.
     present = shares > 1e-7
-    weights = np.where(present, 1.0 / np.where(present, shares, 1.0), 0.0)
-    if kind == "sqrt":
-        weights = np.sqrt(weights)
+    if kind == "effective":
+        numbers = np.where(present, counts, 1.0)
+        with np.errstate(divide="ignore"):  # beta 0 has the logarithm that its power needs
+            weights = np.where(present, 1.0 / -np.expm1(numbers * np.log(beta)), 0.0)
+    else:
+        weights = np.where(present, 1.0 / np.where(present, shares, 1.0), 0.0)
+        if kind == "sqrt":
+            weights = np.sqrt(weights)
     return weights / (weights * shares).sum()
+
+
+def class_shares(counts: np.ndarray) -> np.ndarray:
+    """Return each class's share of all images, float64, above 0; ``counts`` are numbers of images.
+
+    A class that no hospital held counts as half an image: one that joins later may hold it, and a loss that
+    takes the logarithm of its share must stay finite.
+    """
+    numbers = np.maximum(counts, 0.5)
+    shares: np.ndarray = numbers / numbers.sum()
+    return shares
