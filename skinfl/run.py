@@ -93,7 +93,7 @@ def load_matching(path: Path, settings: Settings) -> Checkpoint:
     if bound and stored_rounds != settings.rounds:
         raise CheckpointError(
             f"{path} was written with rounds = {stored_rounds}, which {bound[0]} runs over from the "
-            f"first round on: resume with these, or start a new run of {settings.rounds} rounds in another --out"
+            f"first on: resume with these, or start a new run of {settings.rounds} rounds in another --out"
         )
     for key, value in settings.asdict().items():
         # a setting that came later, with a release or a plugin, had its default

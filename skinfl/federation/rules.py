@@ -71,7 +71,8 @@ class Rules:
 
     ``hospitals``: all of the federation. ``transforms``: the pipeline whose server's halves run here.
     ``class_weights``: a kind of :func:`class_weights`, with ``effective_beta``. ``unit``: the public
-    number of images that has weight one. ``terms``: a digest of whatever else all must agree on; a deployment's is of the request to join.
+    number of images that has weight one. ``terms``: a digest of whatever else all must agree on; a
+    deployment's is of the request to join.
     """
 
     def __init__(

@@ -103,8 +103,8 @@ class HospitalFolder:
             highest = settings.lr * max(rate.share(round - 1), rate.share(round))
             if highest < self.limits.lr[0]:
                 raise ProtectionError(
-                    f"{self.name} takes part with lr from {self.limits.lr[0]}, this run's reaches {highest:g} "
-                    f"in round {round}: raise lr or lr_min_share, or lower warmup_rounds"
+                    f"{self.name} takes part with lr from {self.limits.lr[0]}, this run's reaches "
+                    f"{highest:g} in round {round}: raise lr or lr_min_share, or lower warmup_rounds"
                 )
         shamir = settings.protection == "smpc" and settings.smpc_scheme == "shamir"
         if shamir and settings.threshold is not None and 2 * settings.threshold <= parties:
