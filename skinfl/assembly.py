@@ -20,6 +20,7 @@ from skinfl.federation.checkpoint import Checkpoint
 from skinfl.federation.hospital import HospitalAgent
 from skinfl.federation.local import LocalPlan
 from skinfl.federation.losses import LOSSES
+from skinfl.federation.personal import PERSONAL, PersonalPlan
 from skinfl.federation.rounds import LEAST_SENDERS, Federation, RunState, Schedule
 from skinfl.federation.rules import Rules
 from skinfl.federation.schedule import LR_SCHEDULES
@@ -156,7 +157,8 @@ def network_of(settings: Settings, dataset: LesionDataset, unit: int) -> Network
     """Return what is trained; coordinator and hospitals make the very same from the same settings."""
     model = initial_model(settings, dataset)
     local_batchnorm = settings.batchnorm == "local" and has_batchnorm(model)
-    layout = StateLayout(model, share_statistics=not local_batchnorm)
+    personal = PERSONAL.build(settings.personal, settings.asdict(), model=model)
+    layout = StateLayout(model, share_statistics=not local_batchnorm, personal=personal)
     return Network(model, layout, strategy_of(settings, unit), local_batchnorm)
 
 
@@ -178,6 +180,16 @@ def local_plan(settings: Settings) -> LocalPlan:
         label_smoothing=settings.label_smoothing,
         mixup=settings.mixup,
         rate=LR_SCHEDULES.build(settings.lr_schedule, settings.asdict()),
+    )
+
+
+def personal_plan(settings: Settings) -> PersonalPlan:
+    """Return what each hospital trains for itself."""
+    return PersonalPlan(
+        ditto=settings.ditto_lambda if settings.personal == "ditto" else None,
+        fine_tune_epochs=settings.fine_tune_epochs,
+        fine_tune_lr=settings.fine_tune_lr,
+        evaluated=settings.personal != "none" or settings.fine_tune_epochs > 0,
     )
 
 
@@ -216,6 +228,7 @@ def rules_of(
         seed=settings.seed,
         unit=unit,
         terms=terms,
+        personal=personal_plan(settings).evaluated,
     )
 
 
@@ -262,6 +275,7 @@ def assemble(
             roles.hospitals[name],
             local_plan(settings),
             seed=settings.seed,
+            personal=personal_plan(settings),
             audit=audit,
         )
         _host(workers.worker(name), agents[name], train_set, federated.test_of(name))
@@ -291,7 +305,15 @@ def assemble(
 
 def _host(worker: Worker, agent: HospitalAgent, train_set: LesionDataset, test_set: LesionDataset) -> None:
     """Load a hospital's data at its worker and allow what its agent offers, and nothing else."""
-    worker.install({"statistics": agent.statistics, "train": agent.train, "evaluate": agent.evaluate})
+    worker.install(
+        {
+            "statistics": agent.statistics,
+            "train": agent.train,
+            "evaluate": agent.evaluate,
+            "personalise": agent.personalise,
+            "evaluate_personal": agent.evaluate_personal,
+        }
+    )
     tag = "#" + train_set.name
     worker.load(train_set, tags=(tag, "#train"), description=f"training images of {agent.name}")
     if len(test_set):

@@ -8,6 +8,7 @@ import skinfl.openmined  # noqa: F401 - registers itself
 from skinfl.data.partitions import PARTITIONS
 from skinfl.federation.losses import LOSSES
 from skinfl.federation.optimisers import OPTIMISERS
+from skinfl.federation.personal import PERSONAL
 from skinfl.federation.schedule import LR_SCHEDULES
 from skinfl.federation.strategies import STRATEGIES
 from skinfl.federation.transforms import TRANSFORMS
@@ -22,6 +23,7 @@ REGISTRIES: Tuple[Registry, ...] = (
     OPTIMISERS,
     LOSSES,
     LR_SCHEDULES,
+    PERSONAL,
     TRANSFORMS,
     PROTECTIONS,
     MODELS,

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Union
 
 import numpy as np
+from torch import nn
 
-from skinfl.assembly import Assembly, FederatedData, assemble, model_options
+from skinfl.assembly import Assembly, FederatedData, assemble, model_options, personal_plan
 from skinfl.data.dataset import LesionDataset
+from skinfl.data.normalisation import Normalisation
 from skinfl.errors import CheckpointError
 from skinfl.federation.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from skinfl.federation.events import Event, Listener, RoundFinished
@@ -20,7 +22,7 @@ from skinfl.metrics import spread
 from skinfl.models.store import save_model
 from skinfl.paths import PathLike
 from skinfl.report import html, plots
-from skinfl.run_folder import CHECKPOINT, CONFIG, FIGURES, MODEL, RESULT, ROUNDS, RunFolder, claimed
+from skinfl.run_folder import CHECKPOINT, CONFIG, FIGURES, MODEL, PERSONAL, RESULT, ROUNDS, RunFolder, claimed
 from skinfl.settings import Settings, chosen
 from skinfl.version import __version__
 
@@ -131,21 +133,37 @@ def _finish(settings: Settings, federated: FederatedData, assembly: Assembly, ou
     state = assembly.federation.state
     result = summarise(settings, federated, assembly, out.name)
     write_json(out / RESULT, result)
-    write_model(out / MODEL, settings, federated.dataset, assembly)
+    write_models(out, settings, federated.dataset, assembly)
     figures = plots.draw_run(out / FIGURES, result, state.records)
     html.write_report(out, result, state.records, figures)
     return Outcome(result, state.server.model, out)
 
 
-def write_model(file: Path, settings: Settings, dataset: LesionDataset, assembly: Assembly) -> None:
-    """Write the network as the last round left it; of ``dataset``, image shape and classes are needed."""
+def write_models(out: Path, settings: Settings, dataset: LesionDataset, assembly: Assembly) -> None:
+    """Write the network as the last round left it, and each hospital's own where it has one and lets it out.
+
+    Where parts of it stay at hospitals there is no common one. Of ``dataset``, image shape and classes are
+    needed.
+    """
     state = assembly.federation.state
-    assembly.layout.write(assembly.model, state.server.model)
+    if not assembly.layout.personal:
+        assembly.layout.write(assembly.model, state.server.model)
+        write_model(out / MODEL, settings, dataset, assembly.model, state.begun.normalisation)
+    if personal_plan(settings).evaluated:
+        for name, model in assembly.transport.personal_models(state.common):
+            file = out / PERSONAL / f"{name}.npz"
+            file.parent.mkdir(exist_ok=True)
+            write_model(file, settings, dataset, model, state.begun.normalisation)
+
+
+def write_model(
+    file: Path, settings: Settings, dataset: LesionDataset, model: nn.Module, normalisation: Normalisation
+) -> None:
+    """Write a network; of ``dataset``, image shape and classes are needed."""
     channels, size, _ = dataset.image_shape
-    normalisation = state.begun.normalisation
     save_model(
         file,
-        assembly.model,
+        model,
         name=settings.model,
         in_channels=channels,
         image_size=size,
@@ -176,6 +194,7 @@ def summarise(settings: Settings, federated: FederatedData, assembly: Assembly, 
         "hospitals_together": last.hospitals_together,
         "hospital_final": last.hospital_metrics,
         "spread": spread(last.hospital_metrics),
+        "personal": _personal(settings, assembly, last),
         "bytes": _bytes(state.records, assembly),
         "seconds": _seconds(state.records),
         "max_abs_difference_from_plaintext_sum": max_difference(state),
@@ -192,6 +211,23 @@ def summarise(settings: Settings, federated: FederatedData, assembly: Assembly, 
         "aggregator_sees": assembly.protection.aggregator_sees,
         "config": settings.asdict(),
         "versions": versions(),
+    }
+
+
+def _personal(settings: Settings, assembly: Assembly, last: RoundRecord) -> Optional[Dict[str, Any]]:
+    """Return how the hospitals' own models do, None where they have none.
+
+    ``common_model``: whether there is one for all; else all metrics are of the hospitals' own.
+    """
+    if not personal_plan(settings).evaluated:
+        return None
+    return {
+        "kind": settings.personal,
+        "fine_tune_epochs": settings.fine_tune_epochs,
+        "common_model": not assembly.layout.personal,
+        "hospitals_together": last.personal_together,
+        "hospital_final": last.personal_metrics,
+        "spread": spread(last.personal_metrics),
     }
 
 

@@ -97,10 +97,14 @@ def train(
     class_weights: Optional[np.ndarray] = None,
     class_shares: Optional[np.ndarray] = None,
     proximal: float = 0.0,
+    anchor: Optional[np.ndarray] = None,
     drift: Optional[np.ndarray] = None,
     full_gradient: bool = False,
 ) -> LocalResult:
     """Train ``model`` from the state ``start`` on a hospital's data.
+
+    What the layout leaves out of ``start`` is trained from what it is in ``model``; a strategy's corrections
+    do not concern it. ``proximal`` pulls towards ``anchor``, a state as ``start`` is, or else ``start``.
 
     ``purpose`` names the use of randomness, e.g. ``(round, hospital)``: the same seed and purpose
     give the same result bit for bit. ``round``, from 1, says where in the learning rate's schedule it is.
@@ -112,13 +116,14 @@ def train(
     layout.write(model, start)
     objective = objective_of(plan.loss, plan.loss_options, plan.label_smoothing, class_weights, class_shares)
     parameters = [p for p in model.parameters() if p.requires_grad]
-    origin = layout.parameter_tensors(start) if proximal else None
+    shared = layout.shared(model)
+    origin = layout.parameter_tensors(start if anchor is None else anchor) if proximal else None
     offset = None if drift is None else layout.parameter_tensors(drift)
     labels = torch.from_numpy(dataset.labels)
 
     gradient = None
     if full_gradient:
-        gradient = _full_gradient(model, parameters, dataset, normalisation, objective, plan.batch_size)
+        gradient = _full_gradient(model, shared, dataset, normalisation, objective, plan.batch_size)
 
     augment = augmentation(dataset.image_shape[1]) if plan.augment else None
     optimiser = _optimiser(parameters, plan)
@@ -146,7 +151,7 @@ def train(
                 # remain means of the very gradients that are used.
                 if plan.max_grad_norm:
                     nn.utils.clip_grad_norm_(parameters, plan.max_grad_norm)
-                for i, p in enumerate(parameters):
+                for i, p in enumerate(shared):
                     if p.grad is None:  # it takes no part in the loss
                         continue
                     if origin is not None:

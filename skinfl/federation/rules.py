@@ -58,12 +58,14 @@ class Applied(NamedTuple):
     ``loss``: the mean training loss, weighted by images; None for other sums than a round's.
     ``evaluation``: metrics on all the hospitals' test images of the model that the round started from, as
     :func:`skinfl.federation.figures.unpack_evaluation` gives them; None where it was not asked for.
+    ``personal``: the same of the hospitals' own models.
     """
 
     common: CommonState
     transforms: Dict[str, Figures]
     loss: Optional[float] = None
     evaluation: Optional[Dict[str, Any]] = None
+    personal: Optional[Dict[str, Any]] = None
 
 
 class Rules:
@@ -72,7 +74,7 @@ class Rules:
     ``hospitals``: all of the federation. ``transforms``: the pipeline whose server's halves run here.
     ``class_weights``: a kind of :func:`class_weights`, with ``effective_beta``. ``unit``: the public
     number of images that has weight one. ``terms``: a digest of whatever else all must agree on; a
-    deployment's is of the request to join.
+    deployment's is of the request to join. ``personal``: whether hospitals tell how their own models do.
     """
 
     def __init__(
@@ -89,6 +91,7 @@ class Rules:
         seed: int,
         unit: int,
         terms: str = "",
+        personal: bool = False,
     ):
         self.strategy = strategy
         self.layout = layout
@@ -105,10 +108,15 @@ class Rules:
         self._terms = terms
         transformed = self.transforms.layout(self.contribution)
         segments = [*transformed.segments, figures.training_segment(len(self.classes))]
+        evaluations = [figures.evaluation_segment(len(self.classes))]
+        if personal:
+            evaluations.append(figures.personal_segment(len(self.classes)))
+        #: whether an evaluation is also of the hospitals' own models
+        self.personal = personal
         self._layouts = {
             STATISTICS: statistics_layout(channels, len(self.classes)),
             TRAIN: Layout(segments, transforms=transformed.transforms),
-            EVALUATE: Layout([figures.evaluation_segment(len(self.classes))]),
+            EVALUATE: Layout(evaluations),
         }
 
     def start(self, run: str, model: np.ndarray) -> CommonState:
@@ -161,7 +169,11 @@ class Rules:
         if task.kind == STATISTICS:
             return self._prepare(task, opened)
         if task.kind == EVALUATE:
-            return Applied(task.common, {}, evaluation=self._evaluation(opened.total))
+            size = figures.evaluation_size(len(self.classes))
+            personal = self._evaluation(opened.total[size:]) if self.personal else None
+            return Applied(
+                task.common, {}, evaluation=self._evaluation(opened.total[:size]), personal=personal
+            )
         cut = len(opened.total) - figures.training_segment(len(self.classes)).size
         total, own = opened.total[:cut], opened.total[cut:]
         context = ServerContext(

@@ -52,7 +52,7 @@ from skinfl.flower.schema import (
 from skinfl.protection.unpacking import check_size
 from skinfl.protection.words import DTYPES
 
-VERSION = 2
+VERSION = 3
 COORDINATOR = "coordinator"
 #: the query by which a node that was registered without a name is asked for one; not a request
 WHO = "who"
@@ -138,6 +138,7 @@ _figures = Fields(
         "clipped": Maybe(_share),
         "seconds": Maybe(Fields({"train": Number(0), "protect": Number(0)})),
         "metrics": Maybe(_metrics),
+        "personal": Maybe(_metrics),
     }
 )
 _protected = Fields(

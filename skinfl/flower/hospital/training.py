@@ -11,7 +11,7 @@ from typing import Any, Dict, NamedTuple, Tuple
 import numpy as np
 import torch
 
-from skinfl.assembly import local_plan, rules_of
+from skinfl.assembly import local_plan, personal_plan, rules_of
 from skinfl.data import load
 from skinfl.data.dataset import LesionDataset
 from skinfl.data.splits import train_test_split
@@ -27,6 +27,8 @@ from skinfl.flower.hospital.membership import Run, check_others
 from skinfl.flower.hospital.store import RunStore
 from skinfl.flower.provisioning.folders import HospitalFolder
 from skinfl.protection import wire
+from skinfl.run import write_model
+from skinfl.run_folder import PERSONAL
 from skinfl.settings import Settings, from_mapping
 
 
@@ -104,7 +106,13 @@ class Trainer:
             state = run.store.read_arrays("after")
             if state is not None:
                 agent.load_state(_without_round(state))
-            return self._kept(run, agent, task, subjects, agent.report(images.test, task))
+            update = agent.report(images.test, task, images.train)
+            if agent.has_own:
+                file = self._folder.path / PERSONAL / f"{run.name}.npz"
+                file.parent.mkdir(exist_ok=True, mode=0o700)
+                own = agent.load_personal(common)
+                write_model(file, run.settings, images.train, own, common.begun.normalisation)
+            return self._kept(run, agent, task, subjects, update)
 
         return run.store.once("evaluate", round, digest_of(fields), make)
 
@@ -130,6 +138,7 @@ class Trainer:
             run.keying().hospital(self.name, run.own, run.coordinator),
             local_plan(run.settings),
             seed=own,
+            personal=personal_plan(run.settings),
         )
         return images, agent, rules, follow(self._folder, run, rules, agent.side, common, news)
 

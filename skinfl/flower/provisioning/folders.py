@@ -98,6 +98,11 @@ class HospitalFolder:
                     f"{self.name} takes part with {name} from {low} to {high}, this run has {value}: "
                     f"choose another, or widen [limits] in the hospital's {HOSPITAL_FILE}"
                 )
+        if settings.fine_tune_epochs > self.limits.local_epochs[1]:
+            raise ProtectionError(
+                f"{self.name} takes part with fine_tune_epochs of at most {self.limits.local_epochs[1]}, "
+                f"this run has {settings.fine_tune_epochs}: choose fewer"
+            )
         rate = LR_SCHEDULES.build(settings.lr_schedule, settings.asdict())
         for round in (1, settings.rounds):
             highest = settings.lr * max(rate.share(round - 1), rate.share(round))
