@@ -22,8 +22,11 @@ from skinfl.federation.audit import Audit
 from skinfl.federation.checkpoint import Checkpoint
 from skinfl.federation.hospital import HospitalAgent
 from skinfl.federation.local import LocalPlan
+from skinfl.federation.losses import LOSSES
+from skinfl.federation.personal import PERSONAL, PersonalPlan
 from skinfl.federation.rounds import LEAST_SENDERS, Federation, RunState, Schedule
 from skinfl.federation.rules import Rules
+from skinfl.federation.schedule import LR_SCHEDULES
 from skinfl.federation.strategies import Strategy, build_strategy
 from skinfl.federation.transforms import Pipeline, build_pipeline
 from skinfl.federation.transport import LocalTransport, Transport
@@ -172,7 +175,8 @@ def network_of(settings: Settings, dataset: LesionDataset, unit: int) -> Network
     learner = learner_of(settings, dataset.photograph_shape, len(dataset.classes))
     model = learner.model
     local_batchnorm = settings.batchnorm == "local" and has_batchnorm(model)
-    layout = StateLayout(model, share_statistics=not local_batchnorm)
+    personal = PERSONAL.build(settings.personal, settings.asdict(), model=model)
+    layout = StateLayout(model, share_statistics=not local_batchnorm, personal=personal)
     return Network(model, layout, strategy_of(settings, unit), local_batchnorm, learner)
 
 
@@ -187,6 +191,13 @@ def local_plan(settings: Settings) -> LocalPlan:
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
         augmentation=augmentation_of(settings),
+        loss=settings.loss,
+        loss_options={
+            option.name: getattr(settings, option.name) for option in LOSSES[settings.loss].options
+        },
+        label_smoothing=settings.label_smoothing,
+        mixup=settings.mixup,
+        rate=LR_SCHEDULES.build(settings.lr_schedule, settings.asdict()),
     )
 
 
@@ -195,6 +206,16 @@ def augmentation_of(settings: Settings) -> Optional[Augmentation]:
     if settings.augment and settings.trainable == ALL:
         return Augmentation(settings.augment_strength, settings.cutout)
     return None
+
+
+def personal_plan(settings: Settings) -> PersonalPlan:
+    """Return what each hospital trains for itself."""
+    return PersonalPlan(
+        ditto=settings.ditto_lambda if settings.personal == "ditto" else None,
+        fine_tune_epochs=settings.fine_tune_epochs,
+        fine_tune_lr=settings.fine_tune_lr,
+        evaluated=settings.personal != "none" or settings.fine_tune_epochs > 0,
+    )
 
 
 def compute_of(settings: Settings) -> Compute:
@@ -242,10 +263,12 @@ def rules_of(
         channels=learner.channels,
         classes=dataset.classes,
         class_weights=settings.class_weights,
+        effective_beta=settings.effective_beta,
         seed=settings.seed,
         unit=unit,
         terms=terms,
         normalisation=learner.normalisation,
+        personal=personal_plan(settings).evaluated,
     )
 
 
@@ -294,6 +317,7 @@ def assemble(
             local_plan(settings),
             seed=settings.seed,
             compute=compute,
+            personal=personal_plan(settings),
             audit=audit,
         )
         _host(workers.worker(name), agents[name], train_set, federated.test_of(name))
@@ -324,7 +348,15 @@ def assemble(
 
 def _host(worker: Worker, agent: HospitalAgent, train_set: LesionDataset, test_set: LesionDataset) -> None:
     """Load a hospital's data at its worker and allow what its agent offers, and nothing else."""
-    worker.install({"statistics": agent.statistics, "train": agent.train, "evaluate": agent.evaluate})
+    worker.install(
+        {
+            "statistics": agent.statistics,
+            "train": agent.train,
+            "evaluate": agent.evaluate,
+            "personalise": agent.personalise,
+            "evaluate_personal": agent.evaluate_personal,
+        }
+    )
     tag = "#" + train_set.name
     worker.load(train_set, tags=(tag, "#train"), description=f"training images of {agent.name}")
     if len(test_set):

@@ -6,7 +6,10 @@ from typing import Tuple
 
 import skinfl.openmined  # noqa: F401 - registers itself
 from skinfl.data.partitions import PARTITIONS
+from skinfl.federation.losses import LOSSES
 from skinfl.federation.optimisers import OPTIMISERS
+from skinfl.federation.personal import PERSONAL
+from skinfl.federation.schedule import LR_SCHEDULES
 from skinfl.federation.strategies import STRATEGIES
 from skinfl.federation.transforms import TRANSFORMS
 from skinfl.models.registry import MODELS
@@ -18,6 +21,9 @@ from skinfl.workers import WORKERS
 REGISTRIES: Tuple[Registry, ...] = (
     STRATEGIES,
     OPTIMISERS,
+    LOSSES,
+    LR_SCHEDULES,
+    PERSONAL,
     TRANSFORMS,
     PROTECTIONS,
     MODELS,

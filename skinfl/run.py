@@ -8,8 +8,9 @@ from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Un
 
 import numpy as np
 
-from skinfl.assembly import Assembly, FederatedData, assemble, model_options
+from skinfl.assembly import Assembly, FederatedData, assemble, model_options, personal_plan
 from skinfl.data.dataset import LesionDataset
+from skinfl.data.normalisation import Normalisation
 from skinfl.errors import CheckpointError
 from skinfl.federation.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from skinfl.federation.events import Event, Listener, RoundFinished
@@ -19,11 +20,11 @@ from skinfl.files import write_json
 from skinfl.metrics import spread
 from skinfl.models.pretrained import describe
 from skinfl.models.store import save_model
-from skinfl.networks import whole
+from skinfl.networks import Learner, whole
 from skinfl.paths import PathLike
 from skinfl.report import html, plots
-from skinfl.run_folder import CHECKPOINT, CONFIG, FIGURES, MODEL, RESULT, ROUNDS, RunFolder, claimed
-from skinfl.settings import OF_THE_MACHINE, Settings
+from skinfl.run_folder import CHECKPOINT, CONFIG, FIGURES, MODEL, PERSONAL, RESULT, ROUNDS, RunFolder, claimed
+from skinfl.settings import OF_THE_MACHINE, Settings, chosen
 from skinfl.version import __version__
 
 __all__ = ["CHECKPOINT", "CONFIG", "FIGURES", "MODEL", "RESULT", "ROUNDS", "Outcome", "run"]
@@ -87,11 +88,21 @@ def _run(
 def load_matching(path: Path, settings: Settings) -> Checkpoint:
     """Load a checkpoint; refuse one of another configuration.
 
-    More rounds are allowed, and another place of the data where the checkpoint knows their digest; and
-    another device, on which results differ in their last bits.
+    More rounds are allowed where nothing that was chosen depends on how many there are, and another place of
+    the data where the checkpoint knows their digest; and another device, on which results differ in their
+    last bits.
     """
     checkpoint = load_checkpoint(path)
     free = {"rounds", "plugins", *OF_THE_MACHINE, *(("data",) if checkpoint.data else ())}
+    bound = [
+        f"{registry.kind} = {entry.name}" for registry, entry in chosen(settings) if "rounds" in entry.uses
+    ]
+    stored_rounds = checkpoint.settings.get("rounds")
+    if bound and stored_rounds != settings.rounds:
+        raise CheckpointError(
+            f"{path} was written with rounds = {stored_rounds}, which {bound[0]} runs over from the "
+            f"first on: resume with these, or start a new run of {settings.rounds} rounds in another --out"
+        )
     for key, value in settings.asdict().items():
         # a setting that came later, with a release or a plugin, had its default
         default = value if key in checkpoint.settings else getattr(settings.replace(**{key: None}), key)
@@ -142,18 +153,39 @@ def _finish(settings: Settings, federated: FederatedData, assembly: Assembly, ou
     state = assembly.federation.state
     result = summarise(settings, federated, assembly, out.name)
     write_json(out / RESULT, result)
-    write_model(out / MODEL, settings, federated.dataset, assembly)
+    write_models(out, settings, federated.dataset, assembly)
     figures = plots.draw_run(out / FIGURES, result, state.records)
     html.write_report(out, result, state.records, figures)
     return Outcome(result, state.server.model, out)
 
 
-def write_model(file: Path, settings: Settings, dataset: LesionDataset, assembly: Assembly) -> None:
-    """Write the network as the last round left it; of ``dataset``, image shape and classes are needed."""
+def write_models(out: Path, settings: Settings, dataset: LesionDataset, assembly: Assembly) -> None:
+    """Write the network as the last round left it, and each hospital's own where it has one and lets it out.
+
+    Where parts of it stay at hospitals there is no common one. Of ``dataset``, image shape and classes are
+    needed.
+    """
     state = assembly.federation.state
-    assembly.layout.write(assembly.model, state.server.model)
+    learner, normalisation = assembly.learner, state.begun.normalisation
+    if not assembly.layout.personal:
+        assembly.layout.write(assembly.model, state.server.model)
+        write_model(out / MODEL, settings, dataset, learner, normalisation)
+    if personal_plan(settings).evaluated:
+        for name, model in assembly.transport.personal_models(state.common):
+            file = out / PERSONAL / f"{name}.npz"
+            file.parent.mkdir(exist_ok=True)
+            write_model(file, settings, dataset, learner._replace(model=model), normalisation)
+
+
+def write_model(
+    file: Path, settings: Settings, dataset: LesionDataset, learner: Learner, normalisation: Normalisation
+) -> None:
+    """Write the whole network that ``learner.model`` is the trained part of.
+
+    ``normalisation``: of what is trained. Of ``dataset``, image shape and classes are needed.
+    """
     channels, size, _ = dataset.photograph_shape
-    made = whole(settings, assembly.learner, state.begun.normalisation)
+    made = whole(settings, learner, normalisation)
     save_model(
         file,
         made.model,
@@ -192,6 +224,7 @@ def summarise(settings: Settings, federated: FederatedData, assembly: Assembly, 
         "hospitals_together": last.hospitals_together,
         "hospital_final": last.hospital_metrics,
         "spread": spread(last.hospital_metrics),
+        "personal": _personal(settings, assembly, last),
         "bytes": _bytes(state.records, assembly),
         "seconds": _seconds(state.records),
         "max_abs_difference_from_plaintext_sum": max_difference(state),
@@ -208,6 +241,23 @@ def summarise(settings: Settings, federated: FederatedData, assembly: Assembly, 
         "aggregator_sees": assembly.protection.aggregator_sees,
         "config": settings.asdict(),
         "versions": versions(),
+    }
+
+
+def _personal(settings: Settings, assembly: Assembly, last: RoundRecord) -> Optional[Dict[str, Any]]:
+    """Return how the hospitals' own models do, None where they have none.
+
+    ``common_model``: whether there is one for all; else all metrics are of the hospitals' own.
+    """
+    if not personal_plan(settings).evaluated:
+        return None
+    return {
+        "kind": settings.personal,
+        "fine_tune_epochs": settings.fine_tune_epochs,
+        "common_model": not assembly.layout.personal,
+        "hospitals_together": last.personal_together,
+        "hospital_final": last.personal_metrics,
+        "spread": spread(last.personal_metrics),
     }
 
 

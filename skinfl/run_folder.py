@@ -29,6 +29,8 @@ RESULT = "result.json"
 ROUNDS = "rounds.jsonl"
 CONFIG = "config.toml"
 MODEL = "model.npz"
+#: a model of each hospital, where they have their own
+PERSONAL = "personal"
 FIGURES = "figures"
 REPORT = "report.html"
 COMPARISON = "compare.json"
@@ -38,7 +40,7 @@ LOCK = ".lock"
 _TRIES = 1000
 #: what makes a folder one that must not be written into by another run
 _RESULTS = (
-    *(RESULT, MODEL, FIGURES, REPORT, COMPARISON),
+    *(RESULT, MODEL, PERSONAL, FIGURES, REPORT, COMPARISON),
     *("scale.json", "variants.json", "variants.png", "inference.json"),
 )
 #: what goes on with a run of each kind

@@ -86,6 +86,7 @@ def test_a_run_leaves_everything_it_promises(toy, tmp_path):
         {"protection": "he", "he_scheme": "bfv", "bits": 12, "error_feedback": True},
         {"strategy": "fednova", "momentum": 0.9},
         {"strategy": "fedadam", "protection": "smpc"},
+        {"lr_schedule": "cosine", "warmup_rounds": 1, "mixup": 0.3, "loss": "balanced_softmax"},
     ],
 )
 def test_a_resumed_run_is_bit_for_bit_the_uninterrupted_one(toy, tmp_path, changes):
@@ -103,6 +104,15 @@ def test_more_rounds_may_be_asked_for(toy, tmp_path):
     go(tmp_path / "a", rounds=1)
     more = go(tmp_path / "a", rounds=3, resume=True)
     assert np.array_equal(more.model, go(tmp_path / "b", rounds=3).model)
+
+
+def test_a_schedule_over_all_rounds_takes_no_more_of_them(toy, tmp_path):
+    go(tmp_path / "a", rounds=2, lr_schedule="cosine")
+    with pytest.raises(CheckpointError, match="rounds = 2, which lr_schedule = cosine runs over"):
+        go(tmp_path / "a", rounds=3, lr_schedule="cosine", resume=True)
+    go(tmp_path / "b", rounds=2, warmup_rounds=1)
+    more = go(tmp_path / "b", rounds=3, warmup_rounds=1, resume=True)
+    assert np.array_equal(more.model, go(tmp_path / "c", rounds=3, warmup_rounds=1).model)
 
 
 def test_a_checkpoint_of_another_configuration_is_refused(toy, tmp_path):
@@ -167,7 +177,7 @@ def test_a_damaged_checkpoint_is_refused(toy, tmp_path, damage):
     elif damage == "foreign":
         path.write_bytes(b"PK\x03\x04 something else")
     else:
-        path.write_bytes(content.replace(b'"version": 3', b'"version": 9', 1))
+        path.write_bytes(content.replace(b'"version": 4', b'"version": 9', 1))
     expected = {
         "cut": "cut short or damaged",
         "flip": "cut short or damaged",

@@ -24,7 +24,7 @@ from skinfl.federation.state import ServerState
 from skinfl.files import write_bytes
 
 _FORMAT = "skinfl-checkpoint"
-_VERSION = 3
+_VERSION = 4
 
 
 class Checkpoint(NamedTuple):
@@ -46,8 +46,10 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     arrays.update({f"server/{name}": array for name, array in p.server.items()})
     if p.ranges is not None:
         arrays["ranges"] = p.ranges
-    if p.prepared is not None and p.prepared.class_weights is not None:
-        arrays["class_weights"] = p.prepared.class_weights
+    if p.prepared is not None:
+        arrays["class_shares"] = p.prepared.class_shares
+        if p.prepared.class_weights is not None:
+            arrays["class_weights"] = p.prepared.class_weights
     header = {
         "run": p.run,
         "round": p.round,
@@ -108,7 +110,8 @@ def _parse(body: bytes) -> Checkpoint:
     prepared = None
     if header["normalisation"] is not None:
         mean, std = header["normalisation"]
-        prepared = Prepared(Normalisation(tuple(mean), tuple(std)), arrays.get("class_weights"))
+        normalisation = Normalisation(tuple(mean), tuple(std))
+        prepared = Prepared(normalisation, arrays.get("class_weights"), arrays["class_shares"])
     state = RunState(
         run=header["run"],
         round=header["round"],

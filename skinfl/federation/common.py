@@ -27,11 +27,13 @@ STATISTICS_ROUND = 0
 class Prepared(NamedTuple):
     """What all hospitals train with, derived from protected sums before the first round.
 
-    ``class_weights``: float64, shape ``(classes,)``, or None for a loss without weights.
+    ``class_weights``: float64, shape ``(classes,)``, or None for a loss without weights. ``class_shares``: of
+    all training images, float64, shape ``(classes,)``, above 0.
     """
 
     normalisation: Normalisation
     class_weights: Optional[np.ndarray]
+    class_shares: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,8 @@ class CommonState:
         for d in self.server.declared:
             parts += [d.name, int(d.size), d.role, self.server[d.name]]
         if self.prepared is not None:
-            parts += [tuple(self.prepared.normalisation), self.prepared.class_weights]
+            normalisation, weights, shares = self.prepared
+            parts += [tuple(normalisation), weights, shares]
         return _digest(parts)
 
 

@@ -29,6 +29,11 @@ def evaluation_segment(classes: int) -> Segment:
     return Segment("evaluation", evaluation_size(classes), "count")
 
 
+def personal_segment(classes: int) -> Segment:
+    """Return the segment of an evaluation of the hospitals' own models, beside that of the common one."""
+    return Segment("personal", evaluation_size(classes), "count")
+
+
 def training_segment(classes: int) -> Segment:
     """Return the segment that ends every contribution."""
     return Segment("figures", 1 + evaluation_size(classes), "count")

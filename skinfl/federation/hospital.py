@@ -1,8 +1,9 @@
 """What runs at a hospital: it trains where the data is and lets out protected bytes only.
 
 An agent holds everything that is the hospital's own: its side of the protection (with its keys), its
-SCAFFOLD control, its BatchNorm statistics where those stay local. The data is handed to each operation
-by the worker that holds it, so that the same agent serves on virtual workers and on machines of their own.
+SCAFFOLD control, its BatchNorm statistics where those stay local, its personal model. The
+data is handed to each operation by the worker that holds it, so that the same agent serves on virtual workers
+and on machines of their own.
 
 Trust model: an agent returns protected messages, and besides them a hospital's own figures (its loss,
 clipped share, seconds, metrics), which whoever runs the agent lets out or not: a simulation does, a
@@ -26,9 +27,11 @@ from skinfl.federation.common import CommonState
 from skinfl.federation.evaluation import evaluate
 from skinfl.federation.figures import pack_evaluation
 from skinfl.federation.local import LocalPlan, train
+from skinfl.federation.personal import PersonalPlan
 from skinfl.federation.rules import Rules, Task
+from skinfl.federation.schedule import Constant
 from skinfl.federation.transforms import HospitalContext
-from skinfl.federation.update import load_private_state, private_state
+from skinfl.federation.update import StateLayout, load_private_state, private_state, whole_state
 from skinfl.protection.attempts import Contribution, protect_again
 from skinfl.protection.base import Exchange, HospitalSide, Protected
 
@@ -40,13 +43,14 @@ class OwnFigures(NamedTuple):
 
     ``loss``: mean training loss. ``clipped``: share of values that the protection cut off, 0 to 1.
     ``seconds``: by phase. ``metrics``: of the model that training started from, on its test images; None
-    where they were not asked for or there are none.
+    where they were not asked for or there are none. ``personal``: of its own model after the last round.
     """
 
     loss: float
     clipped: float
     seconds: Dict[str, float]
     metrics: Optional[Metrics]
+    personal: Optional[Metrics] = None
 
 
 class ClientUpdate(NamedTuple):
@@ -63,7 +67,7 @@ class HospitalAgent:
 
     ``rules``: this hospital's own, with its own transforms. ``seed`` decides how local training draws
     batches and augments; nobody else needs to know it. ``compute``: where it trains, by default on the
-    processor. ``audit``, in simulations only, is called with
+    processor. ``personal``: what it trains for itself. ``audit``, in simulations only, is called with
     (hospital, round, contribution) so that the opened sum can be compared with the plaintext one.
     """
 
@@ -77,6 +81,7 @@ class HospitalAgent:
         *,
         seed: int,
         compute: Optional[Compute] = None,
+        personal: PersonalPlan = PersonalPlan(),
         audit: Optional[Callable[[str, int, np.ndarray], None]] = None,
     ):
         self.name = name
@@ -86,11 +91,14 @@ class HospitalAgent:
         self._plan = plan
         self._seed = seed
         self._compute = Compute("cpu") if compute is None else compute
+        self._personal = personal
         self._audit = audit
         self._control: Optional[np.ndarray] = None
         self._pending: Optional[np.ndarray] = None
         self._pending_round = -1
         self._private = private_state(model, rules.layout)
+        #: of a personal model beside the common one, or of the one that was fine-tuned; empty: there is none
+        self._own: Dict[str, np.ndarray] = {}
         self._last: Optional[Contribution] = None
         #: of the last that was protected, see :class:`~skinfl.protection.base.Protected`
         self.release = b""
@@ -127,13 +135,20 @@ class HospitalAgent:
             start=common.server.model,
             seed=self._seed,
             purpose=(task.round, self.name),
+            round=task.round,
             class_weights=common.begun.class_weights,
+            class_shares=common.begun.class_shares,
             proximal=correction.proximal,
             drift=correction.drift,
             full_gradient=correction.full_gradient,
             compute=self._compute,
         )
         self._private = private_state(self._model, rules.layout)
+        if self._personal.ditto is not None:
+            purpose = (task.round, self.name, "personal")
+            self._own = self._trained_own(
+                dataset, common, self._plan, self._personal.ditto, purpose, task.round
+            )
         weight = self._weight(dataset)
         vector, control = rules.strategy.contribute(
             result, weight, rules.layout, common.server, self._control
@@ -152,18 +167,98 @@ class HospitalAgent:
 
     def evaluate(self, dataset: LesionDataset, common: CommonState) -> Metrics:
         """Return the metrics of the common model on the hospital's own test images."""
-        load_private_state(self._model, self._private)
-        self._rules.layout.write(self._model, common.server.model)
+        self._load_common(common)
         with self._compute.place(self._model):
             return evaluate(self._model, dataset, common.begun.normalisation)
 
-    def report(self, dataset: LesionDataset, task: Task) -> ClientUpdate:
-        """Return the protected metrics of the common model, for a sum of their own; zeros without images."""
-        metrics = self.evaluate(dataset, task.common) if len(dataset) else None
-        vector = pack_evaluation(metrics, len(self._rules.classes), self._rules.unit)
-        protected = self._protect(vector, task)
-        figures = OwnFigures(0.0, protected.clipped, {"train": 0.0, "protect": 0.0}, metrics)
+    def report(
+        self, dataset: LesionDataset, task: Task, train: Optional[LesionDataset] = None
+    ) -> ClientUpdate:
+        """Return the protected metrics of the common model, for a sum of their own; zeros without images.
+
+        And, where hospitals tell them, of the hospital's own, which is made first, of ``train``.
+        """
+        metrics, personal = None, None
+        if self._personal.evaluated and train is not None:
+            self.personalise(train, task.common)
+        if len(dataset):
+            metrics = self.evaluate(dataset, task.common)
+            personal = self.evaluate_personal(dataset, task.common) if self._personal.evaluated else None
+        classes, unit = len(self._rules.classes), self._rules.unit
+        parts = [metrics, personal] if self._personal.evaluated else [metrics]
+        protected = self._protect(np.concatenate([pack_evaluation(m, classes, unit) for m in parts]), task)
+        figures = OwnFigures(0.0, protected.clipped, {"train": 0.0, "protect": 0.0}, metrics, personal)
         return ClientUpdate(protected.messages, figures)
+
+    def personalise(self, dataset: LesionDataset, common: CommonState) -> None:
+        """Fine-tune the final common model on the hospital's training images, where the plan says so.
+
+        Asked again, it makes the same once more. Raises :class:`~skinfl.errors.TrainingError` where the loss
+        is not a number.
+        """
+        own = self._personal
+        if own.fine_tune_epochs:
+            plan = self._plan._replace(epochs=own.fine_tune_epochs, lr=own.fine_tune_lr, rate=Constant())
+            self._own = {}
+            self._own = self._trained_own(dataset, common, plan, 0.0, (self.name, "fine-tune"), 1)
+
+    def evaluate_personal(self, dataset: LesionDataset, common: CommonState) -> Metrics:
+        """Return the metrics of the hospital's own model on its own test images."""
+        self.load_personal(common)
+        with self._compute.place(self._model):
+            return evaluate(self._model, dataset, common.begun.normalisation)
+
+    @property
+    def has_own(self) -> bool:
+        """Whether the hospital has a model that is not the common one."""
+        return bool(self._own or self._rules.layout.personal)
+
+    def load_personal(self, common: CommonState) -> nn.Module:
+        """Return the network with the state of the hospital's own model, or the common one's without."""
+        self._load_common(common)
+        load_private_state(self._model, self._own)
+        return self._model
+
+    def _load_common(self, common: CommonState) -> None:
+        load_private_state(self._model, self._private)
+        self._rules.layout.write(self._model, common.server.model)
+
+    def _trained_own(
+        self,
+        dataset: LesionDataset,
+        common: CommonState,
+        plan: LocalPlan,
+        pull: float,
+        purpose: tuple,
+        round: int,
+    ) -> Dict[str, np.ndarray]:
+        """Return the hospital's own model, trained further under a pull towards the common one.
+
+        Li et al., *Ditto: Fair and Robust Federated Learning Through Personalization*, ICML 2021,
+        Algorithm 1: steps ``v <- v - lr (g(v) + pull (v - x))``. It begins as the common model of its first
+        round.
+        """
+        layout = StateLayout(self._model)
+        self._load_common(common)
+        anchor = layout.flatten(self._model)
+        load_private_state(self._model, self._own)
+        train(
+            self._model,
+            layout,
+            dataset,
+            common.begun.normalisation,
+            plan,
+            start=layout.flatten(self._model),
+            seed=self._seed,
+            purpose=purpose,
+            round=round,
+            class_weights=common.begun.class_weights,
+            class_shares=common.begun.class_shares,
+            proximal=pull,
+            anchor=anchor,
+            compute=self._compute,
+        )
+        return whole_state(self._model)
 
     def protect_again(self, exchange: Exchange) -> Protected:
         """Protect the last vector once more, as a new attempt of a smaller cohort.
@@ -190,6 +285,7 @@ class HospitalAgent:
     def state(self) -> Dict[str, np.ndarray]:
         """Return all that a resumed run needs, as arrays."""
         found = {f"private/{n}": a for n, a in self._private.items()}
+        found.update({f"own/{n}": a for n, a in self._own.items()})
         found.update({f"side/{n}": a for n, a in self._side.state().items()})
         found.update({f"transforms/{n}": a for n, a in self._rules.transforms.state().items()})
         if self._control is not None:
@@ -202,6 +298,7 @@ class HospitalAgent:
     def load_state(self, state: Dict[str, np.ndarray]) -> None:
         """Put back what :meth:`state` returned."""
         self._private = {n[len("private/") :]: a for n, a in state.items() if n.startswith("private/")}
+        self._own = {n[len("own/") :]: a for n, a in state.items() if n.startswith("own/")}
         self._side.load_state({n[len("side/") :]: a for n, a in state.items() if n.startswith("side/")})
         prefix = "transforms/"
         self._rules.transforms.load_state(

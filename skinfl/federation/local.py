@@ -11,7 +11,7 @@ SCAFFOLD's ``c - c_i``. The strategies choose ``mu`` and ``drift``; this module 
 from __future__ import annotations
 
 import math
-from typing import Any, List, NamedTuple, Optional
+from typing import Any, List, Mapping, NamedTuple, Optional
 
 import numpy as np
 import torch
@@ -23,7 +23,9 @@ from skinfl.data.feeding import feed
 from skinfl.data.transforms import Augmentation, Normalisation
 from skinfl.devices import Compute, is_out_of_memory
 from skinfl.errors import TrainingError
+from skinfl.federation.objective import mix, objective_of
 from skinfl.federation.optimisers import OPTIMISERS
+from skinfl.federation.schedule import Constant, LearningRate
 from skinfl.federation.update import StateLayout, load_private_state, private_state
 
 #: BatchNorm cannot train on a single image
@@ -35,6 +37,8 @@ class LocalPlan(NamedTuple):
 
     ``max_grad_norm`` limits the norm of a step's gradient, before a strategy corrects it; 0 does not.
     ``augmentation``: what is done to images anew each time, None for nothing.
+    ``loss`` is a name in :data:`~skinfl.federation.losses.LOSSES`, ``loss_options`` are its own; ``mixup`` is
+    the alpha of :func:`~skinfl.federation.objective.mix`, 0 mixes nothing; ``rate`` is how ``lr`` goes.
     """
 
     epochs: int
@@ -45,6 +49,11 @@ class LocalPlan(NamedTuple):
     weight_decay: float
     max_grad_norm: float
     augmentation: Optional[Augmentation]
+    loss: str = "cross_entropy"
+    loss_options: Mapping[str, Any] = {}
+    label_smoothing: float = 0.0
+    mixup: float = 0.0
+    rate: LearningRate = Constant()
 
 
 class LocalResult(NamedTuple):
@@ -52,6 +61,7 @@ class LocalResult(NamedTuple):
 
     ``delta``: float32, shape ``(layout.size,)``, new minus old state. ``gradient``: the mean
     gradient at the old parameters, float32, shape ``(layout.n_parameters,)``, where it was asked for.
+    ``lr_shares``: each step's learning rate over the plan's, shape ``(steps,)``; None: all are 1.
     """
 
     delta: np.ndarray
@@ -59,6 +69,12 @@ class LocalResult(NamedTuple):
     examples: int
     loss: float
     gradient: Optional[np.ndarray]
+    lr_shares: Optional[np.ndarray] = None
+
+    @property
+    def rates(self) -> np.ndarray:
+        """Return each step's learning rate over the plan's, float64, shape ``(steps,)``."""
+        return np.ones(self.steps) if self.lr_shares is None else self.lr_shares
 
 
 def batches(n: int, batch_size: int, rng: np.random.Generator) -> List[np.ndarray]:
@@ -83,16 +99,24 @@ def train(
     start: np.ndarray,
     seed: int,
     purpose: tuple,
+    round: int = 1,
     class_weights: Optional[np.ndarray] = None,
+    class_shares: Optional[np.ndarray] = None,
     proximal: float = 0.0,
+    anchor: Optional[np.ndarray] = None,
     drift: Optional[np.ndarray] = None,
     full_gradient: bool = False,
     compute: Optional[Compute] = None,
 ) -> LocalResult:
     """Train ``model`` from the state ``start`` on a hospital's data.
 
+    What the layout leaves out of ``start`` is trained from what it is in ``model``; a strategy's corrections
+    do not concern it. ``proximal`` pulls towards ``anchor``, a state as ``start`` is, or else ``start``.
+
     ``purpose`` names the use of randomness, e.g. ``(round, hospital)``: the same seed and purpose
-    give the same result bit for bit on one kind of device. ``drift`` has shape ``(layout.n_parameters,)``.
+    give the same result bit for bit on one kind of device. ``round``, from 1, says where in the learning
+    rate's schedule it is. ``class_weights`` and ``class_shares``: see
+    :class:`~skinfl.federation.common.Prepared`. ``drift`` has shape ``(layout.n_parameters,)``.
 
     ``compute``: where, by default on the processor. Where its memory is too small for a batch, it says
     whether training starts anew with parts of batches whose gradients add up to the batch's. BatchNorm
@@ -103,7 +127,19 @@ def train(
     """
     compute = Compute("cpu") if compute is None else compute
     task = _Task(
-        layout, normalisation, plan, start, seed, purpose, class_weights, proximal, drift, full_gradient
+        layout,
+        normalisation,
+        plan,
+        start,
+        seed,
+        purpose,
+        round,
+        class_weights,
+        class_shares,
+        proximal,
+        start if anchor is None else anchor,
+        drift,
+        full_gradient,
     )
     private = private_state(model, layout)
     part = min(compute.part or plan.batch_size, plan.batch_size)
@@ -147,8 +183,11 @@ class _Task(NamedTuple):
     start: np.ndarray
     seed: int
     purpose: tuple
+    round: int
     class_weights: Optional[np.ndarray]
+    class_shares: Optional[np.ndarray]
     proximal: float
+    anchor: np.ndarray
     drift: Optional[np.ndarray]
     full_gradient: bool
 
@@ -158,30 +197,41 @@ def _train(model: nn.Module, task: _Task, dataset: LesionDataset, compute: Compu
     layout, plan, seed = task.layout, task.plan, task.seed
     layout.write(model, task.start)
     parameters = [p for p in model.parameters() if p.requires_grad]
-    loss_function = _Loss(task.class_weights).to(compute.device)
+    shared = layout.shared(model)
+    objective = objective_of(
+        plan.loss, plan.loss_options, plan.label_smoothing, task.class_weights, task.class_shares
+    ).to(compute.device)
 
     gradient = None
     if task.full_gradient:
-        gradient = _full_gradient(model, parameters, dataset, task.normalisation, loss_function, part)
+        gradient = _full_gradient(model, shared, dataset, task.normalisation, objective, part)
 
-    correction = _Correction(parameters, task, compute.device)
+    correction = _Correction(shared, task, compute.device)
     optimiser = _optimiser(parameters, plan)
     scaler = compute.scaler()
-    losses = _Losses()
+    losses, shares = _Losses(), []
+    orders = [seeds.numpy_rng(seed, "shuffle", *task.purpose, epoch) for epoch in range(plan.epochs)]
+    epochs = [batches(len(dataset), plan.batch_size, rng) for rng in orders]
+    planned = sum(map(len, epochs))
     model.train()
     with seeds.seeded(seed, "train", *task.purpose):
-        for epoch in range(plan.epochs):
-            rng = seeds.numpy_rng(seed, "shuffle", *task.purpose, epoch)
+        for epoch, parts in enumerate(epochs):
+            mixing = seeds.numpy_rng(seed, "mixup", *task.purpose, epoch)
             for images, labels in feed(
                 dataset,
-                batches(len(dataset), plan.batch_size, rng),
+                parts,
                 task.normalisation,
                 plan.augmentation,
                 seeds.numpy_rng(seed, "augment", *task.purpose, epoch),
                 device=compute.device,
             ):
+                if plan.mixup:
+                    images, labels = mix(images, labels, len(dataset.classes), plan.mixup, mixing)
+                shares.append(plan.rate.at_step(task.round, losses.steps, planned))
+                for group in optimiser.param_groups:
+                    group["lr"] = plan.lr * shares[-1]
                 optimiser.zero_grad()
-                losses.add(_backward(model, images, labels, loss_function, compute, part, scaler))
+                losses.add(_backward(model, images, labels, objective, compute, part, scaler))
                 if scaler is not None:
                     scaler.unscale_(optimiser)
                 # Quadratic activations have no bounded slope: one odd batch could throw the weights
@@ -199,14 +249,14 @@ def _train(model: nn.Module, task: _Task, dataset: LesionDataset, compute: Compu
     delta = layout.flatten(model) - np.asarray(task.start, dtype=np.float32)
     if not np.isfinite(delta).all():
         raise TrainingError(f"weights are not finite after {losses.steps} steps: lower --lr")
-    return LocalResult(delta, losses.steps, len(dataset), mean, gradient)
+    return LocalResult(delta, losses.steps, len(dataset), mean, gradient, np.array(shares))
 
 
 def _backward(
     model: nn.Module,
     images: torch.Tensor,
     labels: torch.Tensor,
-    loss_function: nn.Module,
+    objective: nn.Module,
     compute: Compute,
     part: int,
     scaler: Optional[Any],
@@ -226,7 +276,7 @@ def _backward(
     for some_images, some_labels in pieces:
         with compute.autocast():
             logits = model(some_images)
-        loss = loss_function(logits.float(), some_labels)
+        loss = objective(logits.float(), some_labels)
         if len(pieces) > 1:
             loss = loss * (len(some_labels) / n)
         (loss if scaler is None else scaler.scale(loss)).backward()
@@ -242,7 +292,7 @@ class _Correction:
         self._proximal = task.proximal
         self._origin, self._drift = (
             None if vector is None else [t.to(device) for t in task.layout.parameter_tensors(vector)]
-            for vector in (task.start if task.proximal else None, task.drift)
+            for vector in (task.anchor if task.proximal else None, task.drift)
         )
 
     def apply(self) -> None:
@@ -287,22 +337,6 @@ class _Losses:
             self._waiting = []
 
 
-class _Loss(nn.Module):
-    """Mean over the batch of ``weight[label] * cross entropy``.
-
-    torch's own weighted mean divides by the batch's weights, so that an image's pull depends on the
-    company it is in; here the expectation over batches is the loss over all images.
-    """
-
-    def __init__(self, class_weights: Optional[np.ndarray]):
-        super().__init__()
-        weights = None if class_weights is None else torch.as_tensor(class_weights, dtype=torch.float32)
-        self.per_image = nn.CrossEntropyLoss(weight=weights, reduction="none")
-
-    def forward(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        return self.per_image(logits, labels).mean()
-
-
 def _optimiser(parameters: List[nn.Parameter], plan: LocalPlan) -> torch.optim.Optimizer:
     optimiser: torch.optim.Optimizer = OPTIMISERS.build(plan.optimiser, plan._asdict(), params=parameters)
     return optimiser
@@ -313,7 +347,7 @@ def _full_gradient(
     parameters: List[nn.Parameter],
     dataset: LesionDataset,
     normalisation: Normalisation,
-    loss_function: nn.Module,
+    objective: nn.Module,
     batch_size: int,
 ) -> np.ndarray:
     """Return the gradient of the mean loss over all images, without augmentation, float32."""
@@ -321,7 +355,7 @@ def _full_gradient(
     total = [torch.zeros_like(p) for p in parameters]
     parts = [np.arange(i, min(i + batch_size, len(dataset))) for i in range(0, len(dataset), batch_size)]
     for images, labels in feed(dataset, parts, normalisation, device=parameters[0].device):
-        loss = loss_function(model(images), labels)
+        loss = objective(model(images), labels)
         for t, g in zip(total, torch.autograd.grad(loss, parameters)):
             t.add_(g, alpha=len(labels) / len(dataset))
     return torch.cat([t.reshape(-1) for t in total]).cpu().numpy()

@@ -21,7 +21,7 @@ from skinfl.protection.base import Opened
 from skinfl.protection.unpacking import check_size
 from skinfl.protection.words import decode_words, encode_words
 
-_VERSION = 3
+_VERSION = 4
 _NUMBER = (int, float)
 #: values in one message, nested so deep at most: room for every hospital to vouch to every other
 _VALUES, _DEPTH = 1 << 21, 4
@@ -98,6 +98,7 @@ def encode_common(common: CommonState) -> bytes:
             "server": {name: array.astype("<f4").tobytes() for name, array in common.server.items()},
             "normalisation": None if prepared is None else [list(part) for part in prepared.normalisation],
             "class_weights": None if prepared is None else _packed(prepared.class_weights),
+            "class_shares": None if prepared is None else _packed(prepared.class_shares),
             "accepted": dict(common.accepted),
             "ranges": _packed(common.ranges),
         },
@@ -115,11 +116,14 @@ def decode_common(data: bytes, declared: Iterable[StateArray]) -> CommonState:
     def read(fields: Dict[str, Any]) -> CommonState:
         arrays = {name: np.frombuffer(array, "<f4") for name, array in fields.pop("server").items()}
         server = ServerState(declared, arrays)
-        normalisation, weights = fields.pop("normalisation"), _unpacked(fields.pop("class_weights"))
+        normalisation = fields.pop("normalisation")
+        weights, shares = (_unpacked(fields.pop(name)) for name in ("class_weights", "class_shares"))
         prepared = None
         if normalisation is not None:
             mean, std = (tuple(map(_number, part)) for part in normalisation)
-            prepared = Prepared(Normalisation(mean, std), weights)
+            if shares is None:
+                raise ValueError("it lacks the classes' shares")
+            prepared = Prepared(Normalisation(mean, std), weights, shares)
         accepted, ranges = fields.pop("accepted"), _unpacked(fields.pop("ranges"))
         sound = all(type(n) is str and type(r) is int for n, r in accepted.items())
         if not sound or set(fields) != {"run", "round"} or type(fields["round"]) is not int:

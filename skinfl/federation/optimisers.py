@@ -33,3 +33,10 @@ OPTIMISERS.register(
     uses=("params", "lr", "weight_decay"),
     defaults={"lr": _adam_lr, "momentum": 0.0},
 )
+OPTIMISERS.register(
+    "adamw",
+    "Adam with decay of the weights apart from the gradient (Loshchilov and Hutter, 2019)",
+    "torch.optim:AdamW",
+    uses=("params", "lr", "weight_decay"),
+    defaults={"lr": _adam_lr, "momentum": 0.0, "weight_decay": 0.01},
+)

@@ -85,6 +85,13 @@ class Schedule(NamedTuple):
     seed: int
 
 
+class AtHospitals(NamedTuple):
+    """Metrics on hospitals' test images: of all together, and of each hospital that lets its own out."""
+
+    together: Optional[Dict[str, Any]] = None
+    by_hospital: Dict[str, Any] = {}
+
+
 class Sum(NamedTuple):
     """A sum that was asked for: who is not in it and why, seconds by phase, and what it gave.
 
@@ -199,7 +206,7 @@ class Federation:
         yield Aggregated(round, senders)
 
         started = time.perf_counter()
-        metrics, together, hospital_metrics = self._evaluate(round)
+        metrics, common, personal = self._evaluate(round)
         seconds["evaluate"] = time.perf_counter() - started
         own_figures = {name: u.figures for name, u in updates.items() if u.figures is not None}
         record = RoundRecord(
@@ -212,8 +219,10 @@ class Federation:
             clipped={name: own.clipped for name, own in own_figures.items()},
             transforms={} if applied is None else applied.transforms,
             metrics=metrics,
-            hospitals_together=together,
-            hospital_metrics=hospital_metrics,
+            hospitals_together=common.together,
+            hospital_metrics=common.by_hospital,
+            personal_together=personal.together,
+            personal_metrics=personal.by_hospital,
             bytes_up={name: sum(map(len, u.messages.values())) for name, u in updates.items()},
             bytes_down=dict.fromkeys(asked, found.told),
             seconds=Seconds(**seconds),
@@ -279,52 +288,59 @@ class Federation:
         """Say whether hospitals have told how they fare: not twice, as others may be in the second sum."""
         return any(r.round == round and r.hospitals_together is not None for r in self.state.records)
 
-    def _evaluate(
-        self, round: int
-    ) -> Tuple[Optional[Dict[str, Any]], Optional[Dict[str, Any]], Dict[str, Any]]:
-        """Return the metrics on the common test set, of all hospitals together, and at each hospital.
+    def _evaluate(self, round: int) -> Tuple[Optional[Dict[str, Any]], AtHospitals, AtHospitals]:
+        """Return the metrics on the common test set, and at hospitals of the common and of their own models.
 
         Nothing where this round is not evaluated; where hospitals report in sums, those of the last round
-        only: the others' come with the next contributions.
+        only: the others' come with the next contributions. Their own models are the last round's. Where parts
+        of the network stay at hospitals there is no common model, and the common test set is what hospitals
+        hold of it, each evaluated by its own.
         """
         if not self._evaluated(round):
-            return None, None, {}
-        at_hospitals: Dict[str, Any] = {}
-        together = None
+            return None, AtHospitals(), AtHospitals()
+        common, own = AtHospitals(), AtHospitals()
         if not self._transport.reports_in_sums:
-            at_hospitals = self._transport.evaluate(self.state.common)
-            together = self._together(at_hospitals)
+            common = self._together(self._transport.evaluate(self.state.common))
+            if self._rules.personal and round == self._schedule.rounds:
+                own = self._together(self._transport.evaluate_personal(self.state.common))
         elif round == self._schedule.rounds:
-            together, at_hospitals = self._final_report(round)
+            common, own = self._final_report(round)
         if self._test is None:
-            return None, together, at_hospitals
+            return None, common, own
+        if self._rules.layout.personal:
+            return common.together, common, own
         self._rules.layout.write(self._model, self.state.server.model)
         with self._compute.place(self._model):
-            common = evaluate(
+            metrics = evaluate(
                 self._model,
                 self._test,
                 self.state.begun.normalisation,
                 batch_statistics=self._local_batchnorm,
             )
-        return common, together, at_hospitals
+        return metrics, common, own
 
-    def _together(self, at_hospitals: Dict[str, Any]) -> Optional[Dict[str, Any]]:
-        """Return what the sum of the hospitals' reports would say."""
+    def _together(self, by_hospital: Dict[str, Any]) -> AtHospitals:
+        """Return hospitals' metrics with what the sum of their reports would say."""
         classes, unit = self._rules.classes, self._rules.unit
-        reports = [pack_evaluation(metrics, len(classes), unit) for metrics in at_hospitals.values()]
-        return unpack_evaluation(np.sum(reports, axis=0), classes, unit) if reports else None
+        reports = [pack_evaluation(metrics, len(classes), unit) for metrics in by_hospital.values()]
+        together = unpack_evaluation(np.sum(reports, axis=0), classes, unit) if reports else None
+        return AtHospitals(together, by_hospital)
 
-    def _final_report(self, round: int) -> Tuple[Optional[Dict[str, Any]], Dict[str, Any]]:
+    def _final_report(self, round: int) -> Tuple[AtHospitals, AtHospitals]:
         """Ask how the final model does; where the sum cannot be opened the run ends without."""
         task = Task(EVALUATE, round, self.state.common, self._transport.hospitals)
         answers = {n: a for n, a in self._transport.report(task).items() if isinstance(a, ClientUpdate)}
-        own = {name: a.figures.metrics for name, a in answers.items() if a.figures is not None}
+        figures = {name: a.figures for name, a in answers.items() if a.figures is not None}
+        metrics = {name: own.metrics for name, own in figures.items() if own.metrics is not None}
+        personal = {name: own.personal for name, own in figures.items() if own.personal is not None}
         try:
             found = self._sum(task, {name: answer.messages for name, answer in answers.items()})
         except ProtectionError:
             found = Sum({}, {})
-        together = None if found.applied is None else found.applied.evaluation
-        return together, {name: metrics for name, metrics in own.items() if metrics is not None}
+        if found.applied is None:
+            return AtHospitals(None, metrics), AtHospitals(None, personal)
+        applied = found.applied
+        return AtHospitals(applied.evaluation, metrics), AtHospitals(applied.personal, personal)
 
 
 def _filled_in(

@@ -59,21 +59,24 @@ class Applied(NamedTuple):
     ``loss``: the mean training loss, weighted by images; None for other sums than a round's.
     ``evaluation``: metrics on all the hospitals' test images of the model that the round started from, as
     :func:`skinfl.federation.figures.unpack_evaluation` gives them; None where it was not asked for.
+    ``personal``: the same of the hospitals' own models.
     """
 
     common: CommonState
     transforms: Dict[str, Figures]
     loss: Optional[float] = None
     evaluation: Optional[Dict[str, Any]] = None
+    personal: Optional[Dict[str, Any]] = None
 
 
 class Rules:
     """What makes the next state out of a state and a sum.
 
     ``hospitals``: all of the federation. ``transforms``: the pipeline whose server's halves run here.
-    ``class_weights``: a kind of :func:`class_weights`. ``unit``: the public number of images that has weight
-    one. ``terms``: a digest of whatever else all must agree on; a deployment's is of the request to join.
-    ``normalisation``: what pretrained weights bring along; None derives it from the sums.
+    ``class_weights``: a kind of :func:`class_weights`, with ``effective_beta``. ``unit``: the public
+    number of images that has weight one. ``terms``: a digest of whatever else all must agree on; a
+    deployment's is of the request to join. ``normalisation``: what pretrained weights bring along; None
+    derives it from the sums. ``personal``: whether hospitals tell how their own models do.
     """
 
     def __init__(
@@ -86,10 +89,12 @@ class Rules:
         channels: int,
         classes: Sequence[str],
         class_weights: str,
+        effective_beta: float = 0.999,
         seed: int,
         unit: int,
         terms: str = "",
         normalisation: Optional[Normalisation] = None,
+        personal: bool = False,
     ):
         self.strategy = strategy
         self.layout = layout
@@ -101,15 +106,21 @@ class Rules:
         self.contribution = strategy.contribution_layout(layout)
         self._channels = channels
         self._class_weights = class_weights
+        self._effective_beta = effective_beta
         self._seed = seed
         self._terms = terms
         self._normalisation = normalisation
         transformed = self.transforms.layout(self.contribution)
         segments = [*transformed.segments, figures.training_segment(len(self.classes))]
+        evaluations = [figures.evaluation_segment(len(self.classes))]
+        if personal:
+            evaluations.append(figures.personal_segment(len(self.classes)))
+        #: whether an evaluation is also of the hospitals' own models
+        self.personal = personal
         self._layouts = {
             STATISTICS: statistics_layout(channels, len(self.classes)),
             TRAIN: Layout(segments, transforms=transformed.transforms),
-            EVALUATE: Layout([figures.evaluation_segment(len(self.classes))]),
+            EVALUATE: Layout(evaluations),
         }
 
     def start(self, run: str, model: np.ndarray) -> CommonState:
@@ -127,9 +138,10 @@ class Rules:
         """
         if common.prepared is None:
             return
-        (mean, std), weights = common.prepared
+        (mean, std), weights, shares = common.prepared
         sound = len(mean) == len(std) == self._channels and all(s > 0 for s in std)
-        if not sound or (weights is not None and weights.shape != (len(self.classes),)):
+        of_classes = shares.shape == (len(self.classes),) and bool((shares > 0).all())
+        if not (sound and of_classes) or (weights is not None and weights.shape != shares.shape):
             raise ProtectionError("the state that was handed over is of other channels or classes")
 
     def exchange(self, task: Task) -> Exchange:
@@ -161,7 +173,11 @@ class Rules:
         if task.kind == STATISTICS:
             return self._prepare(task, opened)
         if task.kind == EVALUATE:
-            return Applied(task.common, {}, evaluation=self._evaluation(opened.total))
+            size = figures.evaluation_size(len(self.classes))
+            personal = self._evaluation(opened.total[size:]) if self.personal else None
+            return Applied(
+                task.common, {}, evaluation=self._evaluation(opened.total[:size]), personal=personal
+            )
         cut = len(opened.total) - figures.training_segment(len(self.classes)).size
         total, own = opened.total[:cut], opened.total[cut:]
         context = ServerContext(
@@ -198,8 +214,12 @@ class Rules:
                 "the sums before training do not hold as many images as photographs of the classes: a "
                 "hospital sent false ones"
             )
-        normalisation = self._normalisation or normalisation_from_sums(pixels)
-        prepared = Prepared(normalisation, class_weights(counts, self._class_weights))
+        numbers = counts * self.unit
+        prepared = Prepared(
+            self._normalisation or normalisation_from_sums(pixels),
+            class_weights(numbers, self._class_weights, self._effective_beta),
+            class_shares(numbers),
+        )
         before = task.common
         return Applied(CommonState(before.run, STATISTICS_ROUND, before.server, prepared, {}), {})
 
@@ -212,19 +232,37 @@ def statistics_layout(channels: int, classes: int) -> Layout:
     return Layout([Segment("pixels", 2 * channels + 1, "count"), Segment("classes", classes, "count")])
 
 
-def class_weights(counts: np.ndarray, kind: str) -> Optional[np.ndarray]:
+def class_weights(counts: np.ndarray, kind: str, beta: float = 0.999) -> Optional[np.ndarray]:
     """Return the loss weight of each class, with a mean over all images of one; float64.
 
-    ``counts`` may be in any unit; ``kind`` is ``"none"`` (returns None), ``"inverse"`` of a class's share,
-    or ``"sqrt"`` of that, which trades less accuracy for balance and keeps the gradient's variance
-    down. A class that no hospital holds has weight 0.
+    ``counts``: numbers of images, shape ``(classes,)``. ``kind`` is ``"none"`` (returns None), ``"inverse"``
+    of a class's share, ``"sqrt"`` of that, which trades less accuracy for balance and keeps the gradient's
+    variance down, or ``"effective"``: the inverse of the effective number ``(1 - beta^n) / (1 - beta)`` of
+    its n images (Cui et al., *Class-Balanced Loss Based on Effective Number of Samples*, CVPR 2019), which
+    goes from no weights at ``beta`` 0 to ``"inverse"`` near 1. A class that no hospital holds has weight 0.
     """
     if kind == "none":
         return None
     shares = counts / counts.sum()
     # An opened share of zero may be off by the encoding's last bit; one image never is that small.
     present = shares > 1e-7
-    weights = np.where(present, 1.0 / np.where(present, shares, 1.0), 0.0)
-    if kind == "sqrt":
-        weights = np.sqrt(weights)
+    if kind == "effective":
+        numbers = np.where(present, counts, 1.0)
+        with np.errstate(divide="ignore"):  # beta 0 has the logarithm that its power needs
+            weights = np.where(present, 1.0 / -np.expm1(numbers * np.log(beta)), 0.0)
+    else:
+        weights = np.where(present, 1.0 / np.where(present, shares, 1.0), 0.0)
+        if kind == "sqrt":
+            weights = np.sqrt(weights)
     return weights / (weights * shares).sum()
+
+
+def class_shares(counts: np.ndarray) -> np.ndarray:
+    """Return each class's share of all images, float64, above 0; ``counts`` are numbers of images.
+
+    A class that no hospital held counts as half an image: one that joins later may hold it, and a loss that
+    takes the logarithm of its share must stay finite.
+    """
+    numbers = np.maximum(counts, 0.5)
+    shares: np.ndarray = numbers / numbers.sum()
+    return shares

@@ -10,8 +10,9 @@ from abc import ABC, abstractmethod
 from typing import Any, Callable, Dict, Iterator, Mapping, NamedTuple, Tuple, Union
 
 import numpy as np
+from torch import nn
 
-from skinfl.errors import SkinflError
+from skinfl.errors import SkinflError, TrainingError
 from skinfl.federation.common import CommonState
 from skinfl.federation.hospital import ClientUpdate, HospitalAgent
 from skinfl.federation.messages import encode_told, tell
@@ -61,6 +62,17 @@ class Transport(ABC):
 
         Hospitals without test images, and those that keep it to themselves, are left out.
         """
+
+    def evaluate_personal(self, common: CommonState) -> Dict[str, Dict[str, Any]]:
+        """Have hospitals make their own models of the final common one, and return how these do, by hospital.
+
+        As :meth:`evaluate`, whose hospitals are left out here, too, and those that could not train one.
+        """
+        return {}
+
+    def personal_models(self, common: CommonState) -> Iterator[Tuple[str, nn.Module]]:
+        """Give each hospital's own model in turn, where whoever runs all of them may have it."""
+        return iter(())
 
     def report(self, task: Task) -> Dict[str, Union[ClientUpdate, SkinflError]]:
         """Ask the participants for protected metrics of the common model, where reports are sums."""
@@ -131,6 +143,22 @@ class LocalTransport(Transport):
 
     def evaluate(self, common: CommonState) -> Dict[str, Dict[str, Any]]:
         return {name: pointer.ask("evaluate", common) for name, pointer in self._test.items()}
+
+    def evaluate_personal(self, common: CommonState) -> Dict[str, Dict[str, Any]]:
+        found = {}
+        for name, pointer in self._train.items():
+            try:
+                pointer.ask("personalise", common)
+            except TrainingError:
+                continue
+            if name in self._test:
+                found[name] = self._test[name].ask("evaluate_personal", common)
+        return found
+
+    def personal_models(self, common: CommonState) -> Iterator[Tuple[str, nn.Module]]:
+        for name, agent in self._agents.items():
+            if agent.has_own:
+                yield name, agent.load_personal(common)
 
     def combine(self, messages: Messages, exchange: Exchange, least: int) -> Combined:
         return combine_at_parties(

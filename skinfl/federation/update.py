@@ -1,14 +1,14 @@
 """A network's state as one flat vector, and back.
 
-Both sides derive the same layout from the network and compare it by digest. Four kinds of state are
+Both sides derive the same layout from the network and compare it by digest. Five kinds of state are
 kept apart: trainable *parameters* and float *statistics* (BatchNorm's running mean and variance) are
 sent; integer *counters* stay where they are, because a mean of counts has no meaning; *constants*
-(frozen parameters) are equal everywhere and never sent.
+(frozen parameters) are equal everywhere and never sent; *personal* state is each hospital's own.
 """
 
 from __future__ import annotations
 
-from typing import Dict, List, NamedTuple, Tuple
+from typing import Collection, Dict, FrozenSet, List, NamedTuple, Tuple
 
 import numpy as np
 import torch
@@ -32,19 +32,29 @@ class StateLayout:
     """Where each tensor of a network lies in the vector: parameters first, then statistics.
 
     ``share_statistics=False`` leaves BatchNorm's statistics at each hospital (SiloBN; Andreux et al.,
-    *Siloed Federated Learning for Multi-Centric Histopathology Datasets*, 2020).
+    *Siloed Federated Learning for Multi-Centric Histopathology Datasets*, 2020). ``personal``: names of
+    parameters and buffers that stay there, too.
     """
 
-    def __init__(self, model: nn.Module, *, share_statistics: bool = True):
+    def __init__(
+        self, model: nn.Module, *, share_statistics: bool = True, personal: Collection[str] = frozenset()
+    ):
         self.parameters: List[Entry] = []
         self.statistics: List[Entry] = []
+        #: names of what stays at each hospital because it is its own
+        self.personal: FrozenSet[str] = frozenset(personal)
         for name, p in model.named_parameters():
-            if p.requires_grad:
+            if p.requires_grad and name not in self.personal:
                 self.parameters.append(Entry(name, tuple(p.shape), p.numel()))
         if share_statistics:
             for name, b in model.named_buffers():
-                if b.dtype.is_floating_point:
+                if b.dtype.is_floating_point and name not in self.personal:
                     self.statistics.append(Entry(name, tuple(b.shape), b.numel()))
+        if not self.parameters and self.personal:
+            raise ModelError(
+                "all that is trained of the network is personal: nothing is left to learn together; keep "
+                "less of it at hospitals, or train more of it"
+            )
         if not self.parameters:
             raise ModelError("the network has no trainable parameters: there is nothing to learn together")
         self.n_parameters = sum(e.size for e in self.parameters)
@@ -80,6 +90,11 @@ class StateLayout:
                 tensors[e.name].copy_(flat[start : start + e.size].reshape(e.shape))
                 start += e.size
 
+    def shared(self, model: nn.Module) -> List[nn.Parameter]:
+        """Return the network's own parameters that the vector holds, in its order."""
+        own = dict(model.named_parameters())
+        return [own[e.name] for e in self.parameters]
+
     def parameter_tensors(self, vector: np.ndarray) -> List[torch.Tensor]:
         """Return the parameters' part of ``vector`` as tensors shaped like the parameters."""
         parts, start = [], 0
@@ -96,20 +111,54 @@ def _tensors(model: nn.Module) -> Dict[str, torch.Tensor]:
     return found
 
 
+def whole_state(model: nn.Module) -> Dict[str, np.ndarray]:
+    """Return all that training changes, by name: trainable parameters and buffers."""
+    found: Dict[str, torch.Tensor] = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    found.update(model.named_buffers())
+    return {n: t.detach().cpu().numpy().copy() for n, t in found.items()}
+
+
 def private_state(model: nn.Module, layout: StateLayout) -> Dict[str, np.ndarray]:
-    """Return the buffers that the layout does not send: they belong to the hospital."""
-    sent = {e.name for e in layout.statistics}
-    return {n: b.detach().cpu().numpy().copy() for n, b in model.named_buffers() if n not in sent}
+    """Return what training changes and the layout does not send: it belongs to the hospital."""
+    sent = {e.name for e in layout.parameters + layout.statistics}
+    return {n: a for n, a in whole_state(model).items() if n not in sent}
 
 
 def load_private_state(model: nn.Module, state: Dict[str, np.ndarray]) -> None:
-    """Put back what :func:`private_state` returned."""
-    buffers = dict(model.named_buffers())
+    """Put back what :func:`private_state` or :func:`whole_state` returned."""
+    tensors = _tensors(model)
     with torch.no_grad():
         for name, value in state.items():
-            buffers[name].copy_(torch.from_numpy(np.asarray(value)))
+            tensors[name].copy_(torch.from_numpy(np.asarray(value)))
 
 
 def has_batchnorm(model: nn.Module) -> bool:
     """Say whether the network normalises by statistics of a batch."""
     return any(isinstance(m, _BATCHNORM) for m in model.modules())
+
+
+def batchnorm_names(model: nn.Module) -> FrozenSet[str]:
+    """Return the names of all parameters and buffers of BatchNorm layers, which FedBN keeps at each hospital.
+
+    Li et al., *FedBN: Federated Learning on Non-IID Features via Local Batch Normalization*, ICLR 2021,
+    Algorithm 1. Raises :class:`~skinfl.errors.ModelError` where there are none.
+    """
+    layers = [prefix for prefix, m in model.named_modules() if isinstance(m, _BATCHNORM)]
+    found = frozenset(name for name in _tensors(model) if name.rpartition(".")[0] in layers)
+    if not found:
+        raise ModelError(
+            "personal = batchnorm keeps BatchNorm at hospitals, and this network has none: choose personal = "
+            "head or ditto, or another model"
+        )
+    return found
+
+
+def head_names(model: nn.Module) -> FrozenSet[str]:
+    """Return the names of the parameters of the last layer that is trained, which FedPer keeps at hospitals.
+
+    Arivazhagan et al., *Federated Learning with Personalization Layers*, arXiv 1912.00818, 2019, with one
+    personal layer. The last is the one that the network registers last, as classifiers do with theirs.
+    """
+    trained = [name for name, p in model.named_parameters() if p.requires_grad]
+    last = trained[-1].rpartition(".")[0] if trained else ""
+    return frozenset(name for name in trained if name.rpartition(".")[0] == last)

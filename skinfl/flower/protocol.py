@@ -138,6 +138,7 @@ _figures = Fields(
         "clipped": Maybe(_share),
         "seconds": Maybe(Fields({"train": Number(0), "protect": Number(0)})),
         "metrics": Maybe(_metrics),
+        "personal": Maybe(_metrics),
     }
 )
 _protected = Fields(

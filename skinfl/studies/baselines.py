@@ -16,7 +16,7 @@ from skinfl.data.sources import Progress
 from skinfl.data.transforms import normalisation_from_sums, pixel_sums
 from skinfl.federation.evaluation import evaluate
 from skinfl.federation.local import train
-from skinfl.federation.rules import class_weights
+from skinfl.federation.rules import class_shares, class_weights
 from skinfl.federation.update import StateLayout
 from skinfl.metrics import SCALARS
 from skinfl.networks import learner_of
@@ -63,7 +63,8 @@ def _train_alone(
     model = learner.model
     layout = StateLayout(model)
     normalisation = learner.normalisation or normalisation_from_sums(pixel_sums(dataset.images))
-    weights = class_weights(dataset.class_counts(), settings.class_weights)
+    counts = dataset.class_counts()
+    weights = class_weights(counts, settings.class_weights, settings.effective_beta)
     state = layout.flatten(model)
     compute = compute_of(settings)
     for round in range(1, settings.rounds + 1):
@@ -76,7 +77,9 @@ def _train_alone(
             start=state,
             seed=settings.seed,
             purpose=(round, name),
+            round=round,
             class_weights=weights,
+            class_shares=class_shares(counts),
             compute=compute,
         )
         state = state + result.delta

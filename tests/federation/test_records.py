@@ -28,6 +28,8 @@ RECORD = RoundRecord(
     bytes_down={"a": 7, "b": 7, "c": 7},
     seconds=Seconds(train=1.0, protect=0.5, combine=0.25, open=0.125, evaluate=0.0),
     max_abs_difference_from_plaintext_sum=None,
+    personal_together={"accuracy": 0.75},
+    personal_metrics={"b": {"accuracy": 0.5}},
 )
 #: what users' scripts read
 LINE = {
@@ -42,6 +44,8 @@ LINE = {
     "metrics": {"accuracy": 0.75, "auc": None},
     "hospitals_together": {"accuracy": 0.5},
     "hospital_metrics": {"a": {"accuracy": 1.0}},
+    "personal_together": {"accuracy": 0.75},
+    "personal_metrics": {"b": {"accuracy": 0.5}},
     "bytes": {"up": {"a": 10, "b": 11}, "down": {"a": 7, "b": 7, "c": 7}},
     "seconds": {"train": 1.0, "protect": 0.5, "combine": 0.25, "open": 0.125, "evaluate": 0.0},
     "max_abs_difference_from_plaintext_sum": None,

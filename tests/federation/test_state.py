@@ -101,7 +101,7 @@ def test_a_missing_array_a_repeated_name_and_an_unknown_role_are_refused():
 
 
 def common(server=None, **changes):
-    prepared = Prepared(Normalisation((0.5,), (0.25,)), np.array([1.0, 0.5]))
+    prepared = Prepared(Normalisation((0.5,), (0.25,)), np.array([1.0, 0.5]), np.array([0.25, 0.75]))
     values = {"accepted": {"hospital-1": 2, "hospital-2": 3}, "ranges": np.array([0.25, 2.0]), **changes}
     return CommonState("run", 3, state() if server is None else server, prepared, **values)
 
@@ -156,8 +156,8 @@ def with_server(**changes):
         (b"", "not a common state"),
         (b"\x93", "not a common state"),
         (msgpack.packb([1, 2]), "not a common state"),
-        (msgpack.packb({"version": 3}), "does not fit"),
-        (tampered(version=2), "version '2', this package reads 3"),
+        (msgpack.packb({"version": 4}), "does not fit"),
+        (tampered(version=2), "version '2', this package reads 4"),
         (tampered(server={}), "not those of this strategy"),
         (tampered(server=[]), "does not fit"),
         (tampered(more=1), "other fields"),
@@ -255,7 +255,7 @@ def test_an_older_checkpoint_is_refused_in_one_line(tmp_path):
     first, _, body = (tmp_path / "c").read_bytes().partition(b"\n")
     line = {**json.loads(first.decode()), "version": 1}
     (tmp_path / "c").write_bytes(json.dumps(line).encode() + b"\n" + body)
-    with pytest.raises(CheckpointError, match="version 1, this package reads 3: resume with the version"):
+    with pytest.raises(CheckpointError, match="version 1, this package reads 4: resume with the version"):
         load_checkpoint(tmp_path / "c")
 
 

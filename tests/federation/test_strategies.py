@@ -122,8 +122,14 @@ def test_path_length_with_momentum_matches_the_recursion():
     # a_k collects how often each gradient entered the model through the momentum buffer.
     momentum, steps = 0.9, 6
     coefficients = [sum(momentum ** (j - i) for j in range(i, steps)) for i in range(steps)]
-    assert path_length(steps, momentum) == pytest.approx(sum(coefficients))
-    assert path_length(steps, 0.0) == steps
+    assert path_length(np.ones(steps), momentum) == pytest.approx(sum(coefficients))
+    assert path_length(np.ones(steps), 0.0) == steps
+
+
+def test_path_length_weighs_steps_by_their_learning_rate():
+    momentum, shares = 0.5, np.array([0.2, 1.0, 0.6])
+    coefficients = [sum(shares[j] * momentum ** (j - i) for j in range(i, 3)) for i in range(3)]
+    assert path_length(shares, momentum) == pytest.approx(sum(coefficients))
 
 
 @pytest.mark.parametrize("option", [1, 2])

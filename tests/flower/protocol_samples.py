@@ -24,7 +24,13 @@ METRICS = {
     "per_class": {"nv": _METRIC, "mel": _METRIC},
     "confusion": [[3, 4], [1, 6]],
 }
-FIGURES = {"loss": 1.5, "clipped": 0.01, "seconds": {"train": 1.5, "protect": 0.25}, "metrics": METRICS}
+FIGURES = {
+    "loss": 1.5,
+    "clipped": 0.01,
+    "seconds": {"train": 1.5, "protect": 0.25},
+    "metrics": METRICS,
+    "personal": METRICS,
+}
 _SUM = {"run": RUN, "round": 3, "kind": "train"}
 _MESSAGES = dict.fromkeys(NAMES, b"m" * 40)
 REQUESTS = {
@@ -64,7 +70,7 @@ ANSWERS = {
     "evaluate": {"messages": _MESSAGES, "figures": None, "vouchers": {}},
     "protect": {
         "messages": _MESSAGES,
-        "figures": {**FIGURES, "seconds": None, "metrics": None},
+        "figures": {**FIGURES, "seconds": None, "metrics": None, "personal": None},
         "vouchers": {},
     },
     "release": {"release": b"r" * 32},

@@ -231,6 +231,12 @@ def test_two_hospitals_are_told_why_a_sum_of_two_must_do(folder, made):
         ({"batch_size": 4}, "a takes part with batch_size from 8 to 4096, this run has 4"),
         ({"local_epochs": 51}, "local_epochs from 1 to 50, this run has 51"),
         ({"lr": 1.5}, r"lr from 1e-05 to 1\.0, this run has 1\.5"),
+        ({"fine_tune_epochs": 51}, "fine_tune_epochs of at most 50, this run has 51"),
+        ({"lr": 2e-5, "warmup_rounds": 3}, r"reaches 6\.66667e-06 in round 1: raise lr"),
+        (
+            {"lr_schedule": "cosine", "rounds": 100, "lr_min_share": 0.0},
+            "in round 100: raise lr or lr_min_share",
+        ),
         ({"protection": "smpc", "smpc_scheme": "shamir", "threshold": 2}, "above half of the 4 parties"),
     ],
 )

@@ -22,11 +22,14 @@ if TYPE_CHECKING:
     from skinfl.federation.update import StateLayout
 
 
-def path_length(steps: int, momentum: float) -> float:
-    """Return ``||a_k||_1`` of ``steps`` SGD steps, section 4.1: ``steps`` itself without momentum."""
-    if momentum == 0.0:
-        return float(steps)
-    return (steps - momentum * (1 - momentum**steps) / (1 - momentum)) / (1 - momentum)
+def path_length(shares: np.ndarray, momentum: float) -> float:
+    """Return ``||a_k||_1`` of SGD steps, section 4.1: their number at a constant rate without momentum.
+
+    ``shares``: shape (steps,), the learning rate of each step over the first one's, say; ``a_k`` are the
+    coefficients of the steps' gradients in the change of the model.
+    """
+    travelled = (1 - momentum ** np.arange(1, len(shares) + 1)) / (1 - momentum)
+    return float((np.asarray(shares, np.float64) * travelled).sum())
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ class FedNova(Strategy):
         server: ServerState,
         control: Optional[np.ndarray],
     ) -> Tuple[np.ndarray, Optional[np.ndarray]]:
-        length = path_length(result.steps, self.momentum) / self.unit_length
+        length = path_length(result.rates, self.momentum) / self.unit_length
         change = weight * result.delta.astype(np.float64)
         change[: layout.n_parameters] /= length
         return pack(change, None, (weight, weight * length)), None

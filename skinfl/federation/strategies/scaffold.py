@@ -27,10 +27,10 @@ class Scaffold(Strategy):
     """Local step ``y <- y - lr * (g(y) - c_k + c)``.
 
     After training, option 1 sets ``c_k`` to the full gradient at the model that was sent, option 2 to
-    ``c_k - c + (x - y) / (steps * lr)``. The server adds the example-weighted mean of the changes
-    (the paper's uniform mean where all hospitals are equally large) and ``sum(c_k+ - c_k) / N`` to
-    ``c``, with ``N`` all hospitals. Needs plain SGD: with momentum or Adam, ``(x - y) / (steps * lr)``
-    is no mean of gradients.
+    ``c_k - c + (x - y) / (steps * lr)``, the sum of the steps' rates below where ``lr`` goes by a schedule.
+    The server adds the example-weighted mean of the changes (the paper's uniform mean where all hospitals are
+    equally large) and ``sum(c_k+ - c_k) / N`` to ``c``, with ``N`` all hospitals. Needs plain SGD: with
+    momentum or Adam, ``(x - y) / (steps * lr)`` is no mean of gradients.
     """
 
     name: ClassVar[str] = "scaffold"
@@ -59,7 +59,7 @@ class Scaffold(Strategy):
             new = result.gradient
         else:
             travelled = -result.delta[: layout.n_parameters].astype(np.float64)
-            new = old - server["control"] + travelled / (result.steps * self.lr)
+            new = old - server["control"] + travelled / (result.rates.sum() * self.lr)
         new = np.asarray(new, np.float32)
         change = new.astype(np.float64) - old
         return pack(weight * result.delta.astype(np.float64), change, (weight,)), new

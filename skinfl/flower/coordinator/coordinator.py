@@ -28,6 +28,7 @@ from skinfl.federation.events import Listener, RoundFinished
 from skinfl.federation.records import write_records
 from skinfl.federation.rounds import Federation
 from skinfl.federation.rules import TRAIN
+from skinfl.federation.update import StateLayout
 from skinfl.files import write_json, write_text
 from skinfl.flower.coordinator.asking import Timeouts
 from skinfl.flower.coordinator.gathering import Joined, gather, read_joined, take_roles, write_joined
@@ -39,7 +40,7 @@ from skinfl.flower.coordinator.transport import RemoteTransport
 from skinfl.networks import learnt_from
 from skinfl.protection.build import protection_of
 from skinfl.protection.keys import private_bytes, read_key_file, write_key_file
-from skinfl.run import CHECKPOINT, CONFIG, MODEL, RESULT, ROUNDS, load_matching, summarise, write_model
+from skinfl.run import CHECKPOINT, CONFIG, RESULT, ROUNDS, load_matching, summarise, write_models
 from skinfl.settings import Settings, to_toml
 
 KEY = "coordinator.key"
@@ -152,15 +153,20 @@ class Coordinator:
             model,
             schedule_of(settings),
             state=state,
-            test=self._test(blank),
+            test=self._test(blank, layout),
             unsynchronised_batchnorm=local_batchnorm,
         )
         protection = protection_of(settings)
         return Assembly(federation, transport, model, layout, protection, self._describe, learner)
 
-    def _test(self, blank: LesionDataset) -> Optional[LesionDataset]:
+    def _test(self, blank: LesionDataset, layout: StateLayout) -> Optional[LesionDataset]:
         if not self._options.test_data:
             return None
+        if layout.personal:
+            raise SettingsError(
+                f"with personal = {self._settings.personal} there is no common model to try on test-data: "
+                "leave that out, hospitals tell in sums how theirs do"
+            )
         test = load(self._options.test_data, **preparation_of(self._settings)._asdict())
         if test.classes != blank.classes or test.photograph_shape != blank.image_shape:
             raise SettingsError(
@@ -181,7 +187,7 @@ class Coordinator:
         result["partition"] = None
         result["traffic"] = self._messaging.kinds
         write_json(self._out / RESULT, result)
-        write_model(self._out / MODEL, self._settings, joined.blank(), assembly)
+        write_models(self._out, self._settings, joined.blank(), assembly)
         return result
 
 

@@ -150,4 +150,4 @@ def _figures(found: Optional[Dict[str, Any]]) -> Optional[OwnFigures]:
     if found is None or found["clipped"] is None or found["seconds"] is None:
         return None
     loss = float("nan") if found["loss"] is None else found["loss"]
-    return OwnFigures(loss, found["clipped"], found["seconds"], found["metrics"])
+    return OwnFigures(loss, found["clipped"], found["seconds"], found["metrics"], found["personal"])

@@ -11,7 +11,7 @@ from typing import Any, Dict, NamedTuple, Tuple
 import numpy as np
 import torch
 
-from skinfl.assembly import local_plan, preparation_of, rules_of
+from skinfl.assembly import local_plan, personal_plan, preparation_of, rules_of
 from skinfl.data import load
 from skinfl.data.dataset import LesionDataset
 from skinfl.data.splits import train_test_split
@@ -26,8 +26,10 @@ from skinfl.flower.hospital.joining import join, network
 from skinfl.flower.hospital.membership import Run, check_others
 from skinfl.flower.hospital.store import RunStore
 from skinfl.flower.provisioning.folders import HospitalFolder
-from skinfl.networks import learnt_from
+from skinfl.networks import learner_of, learnt_from
 from skinfl.protection import wire
+from skinfl.run import write_model
+from skinfl.run_folder import PERSONAL
 from skinfl.settings import Settings, from_mapping
 
 
@@ -105,7 +107,15 @@ class Trainer:
             state = run.store.read_arrays("after")
             if state is not None:
                 agent.load_state(_without_round(state))
-            return self._kept(run, agent, task, subjects, agent.report(images.test, task))
+            update = agent.report(images.test, task, images.train)
+            if agent.has_own:
+                file = self._folder.path / PERSONAL / f"{run.name}.npz"
+                file.parent.mkdir(exist_ok=True, mode=0o700)
+                settings, train = self._folder.with_own_weights(run.settings), images.train
+                learner = learner_of(settings, train.photograph_shape, len(train.classes))
+                learner = learner._replace(model=agent.load_personal(common))
+                write_model(file, settings, train, learner, common.begun.normalisation)
+            return self._kept(run, agent, task, subjects, update)
 
         return run.store.once("evaluate", round, digest_of(fields), make)
 
@@ -132,6 +142,7 @@ class Trainer:
             run.keying().hospital(self.name, run.own, run.coordinator),
             local_plan(run.settings),
             seed=own,
+            personal=personal_plan(run.settings),
         )
         return images, agent, rules, follow(self._folder, run, rules, agent.side, common, news)
 

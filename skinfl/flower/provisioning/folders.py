@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, Mapping, Optional, Sequence, Tuple
 
 from skinfl.errors import ProtectionError, SettingsError, nearest
+from skinfl.federation.schedule import LR_SCHEDULES
 from skinfl.flower.provisioning.defaults import DEFAULT_LIMITS, Limits
 from skinfl.protection.keys import read_key_file
 
@@ -116,6 +117,19 @@ class HospitalFolder:
                 raise ProtectionError(
                     f"{self.name} takes part with {name} from {low} to {high}, this run has {value}: "
                     f"choose another, or widen [limits] in the hospital's {HOSPITAL_FILE}"
+                )
+        if settings.fine_tune_epochs > self.limits.local_epochs[1]:
+            raise ProtectionError(
+                f"{self.name} takes part with fine_tune_epochs of at most {self.limits.local_epochs[1]}, "
+                f"this run has {settings.fine_tune_epochs}: choose fewer"
+            )
+        rate = LR_SCHEDULES.build(settings.lr_schedule, settings.asdict())
+        for round in (1, settings.rounds):
+            highest = settings.lr * max(rate.share(round - 1), rate.share(round))
+            if highest < self.limits.lr[0]:
+                raise ProtectionError(
+                    f"{self.name} takes part with lr from {self.limits.lr[0]}, this run's reaches "
+                    f"{highest:g} in round {round}: raise lr or lr_min_share, or lower warmup_rounds"
                 )
         shamir = settings.protection == "smpc" and settings.smpc_scheme == "shamir"
         if shamir and settings.threshold is not None and 2 * settings.threshold <= parties:
