@@ -20,11 +20,12 @@ from skinfl.errors import CheckpointError
 from skinfl.federation.common import Prepared
 from skinfl.federation.records import RoundRecord
 from skinfl.federation.rounds import RunState
+from skinfl.federation.selection import Best
 from skinfl.federation.state import ServerState
 from skinfl.files import write_bytes
 
 _FORMAT = "skinfl-checkpoint"
-_VERSION = 3
+_VERSION = 4
 
 
 class Checkpoint(NamedTuple):
@@ -48,6 +49,8 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         arrays["ranges"] = p.ranges
     if p.prepared is not None and p.prepared.class_weights is not None:
         arrays["class_weights"] = p.prepared.class_weights
+    if p.best is not None:
+        arrays["best"] = p.best.model
     header = {
         "run": p.run,
         "round": p.round,
@@ -55,6 +58,8 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "normalisation": None if p.prepared is None else list(p.prepared.normalisation),
         "accepted": p.accepted,
         "summed": p.summed,
+        "best": None if p.best is None else p.best.round,
+        "ended": p.ended,
         "records": [record.to_json() for record in p.records],
         "settings": checkpoint.settings,
         "data": checkpoint.data,
@@ -118,6 +123,8 @@ def _parse(body: bytes) -> Checkpoint:
         records=tuple(map(RoundRecord.from_json, header["records"])),
         ranges=arrays.get("ranges"),
         summed=header["summed"],
+        best=None if header["best"] is None else Best(header["best"], arrays["best"]),
+        ended=header["ended"],
     )
     return Checkpoint(state, _below("hospitals/", arrays), header["settings"], header["data"])
 

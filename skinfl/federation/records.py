@@ -42,9 +42,11 @@ class RoundRecord(NamedTuple):
     :func:`skinfl.federation.evaluation.evaluate` on the common test set, None where it was not evaluated;
     ``hospitals_together`` those of all hospitals' test images, as
     :func:`skinfl.federation.figures.unpack_evaluation` gives them; ``hospital_metrics`` those on each
-    hospital's own, of hospitals that let them out. ``bytes_up`` and ``bytes_down`` are what each hospital
-    sent and received, in bytes. ``max_abs_difference_from_plaintext_sum`` is the opened sum's, in the
-    contribution's unit; only simulations know it.
+    hospital's own, of hospitals that let them out. ``validation`` is what
+    :func:`skinfl.federation.validation.unpack_validation` says of the round's model on all hospitals'
+    validation images. ``bytes_up`` and ``bytes_down`` are what each hospital sent and received, in bytes.
+    ``max_abs_difference_from_plaintext_sum`` is the opened sum's, in the contribution's unit; only
+    simulations know it.
     """
 
     round: int
@@ -62,6 +64,7 @@ class RoundRecord(NamedTuple):
     bytes_down: Dict[str, int]
     seconds: Seconds
     max_abs_difference_from_plaintext_sum: Optional[float]
+    validation: Optional[Dict[str, Any]] = None
 
     def metric(self, key: str) -> Optional[float]:
         """Return one metric on the common test set, None where there is none."""
@@ -81,6 +84,7 @@ class RoundRecord(NamedTuple):
             "metrics": self.metrics,
             "hospitals_together": self.hospitals_together,
             "hospital_metrics": self.hospital_metrics,
+            "validation": self.validation,
             "bytes": {"up": self.bytes_up, "down": self.bytes_down},
             "seconds": self.seconds._asdict(),
             _DIFFERENCE: self.max_abs_difference_from_plaintext_sum,
@@ -119,6 +123,7 @@ _KINDS = {
     "metrics": (dict, _NONE),
     "hospitals_together": (dict, _NONE),
     "hospital_metrics": dict,
+    "validation": (dict, _NONE),
     "bytes": dict,
     "seconds": dict,
     _DIFFERENCE: (*_NUMBER, _NONE),

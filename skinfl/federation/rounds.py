@@ -16,7 +16,7 @@ from skinfl.data.dataset import LesionDataset
 from skinfl.errors import ProtectionError, SkinflError, TrainingError, UnprovedSum
 from skinfl.federation.audit import Audit
 from skinfl.federation.common import STATISTICS_ROUND, CommonState, Prepared
-from skinfl.federation.evaluation import evaluate
+from skinfl.federation.evaluation import evaluate, predict
 from skinfl.federation.events import (
     Aggregated,
     Event,
@@ -30,6 +30,7 @@ from skinfl.federation.figures import pack_evaluation, unpack_evaluation
 from skinfl.federation.hospital import ClientUpdate
 from skinfl.federation.records import RoundRecord, Seconds
 from skinfl.federation.rules import EVALUATE, STATISTICS, TRAIN, Applied, Rules, Task
+from skinfl.federation.selection import Best, Selection
 from skinfl.federation.state import ServerState
 from skinfl.federation.transport import Messages, Transport
 from skinfl.protection.base import Opened
@@ -41,7 +42,9 @@ LEAST_SENDERS = 2
 class RunState(NamedTuple):
     """Everything that a run has produced so far; with the hospitals' state, all of a checkpoint.
 
-    ``summed`` is the round of the last sum, which all but ``records`` follow from.
+    ``summed`` is the round of the last sum, which all but ``records`` and what follows follow from. ``best``:
+    the model that the validation images choose, None where nothing has chosen yet. ``ended``: whether the run
+    is over before its last round, as nothing got better.
     """
 
     run: str
@@ -52,6 +55,18 @@ class RunState(NamedTuple):
     records: Tuple[RoundRecord, ...]
     ranges: Optional[np.ndarray] = None
     summed: int = -1
+    best: Optional[Best] = None
+    ended: bool = False
+
+    @property
+    def kept(self) -> Best:
+        """The model that the run gives, and the round after which it was: the best one, else the last."""
+        return Best(self.round, self.server.evaluated) if self.best is None else self.best
+
+    @property
+    def kept_record(self) -> RoundRecord:
+        """The record of the round whose model is kept."""
+        return next(record for record in self.records if record.round == self.kept.round)
 
     @property
     def begun(self) -> Prepared:
@@ -75,13 +90,17 @@ class RunState(NamedTuple):
 
 
 class Schedule(NamedTuple):
-    """Who is asked when: number of rounds, shares asked and vanishing, rounds between evaluations."""
+    """Who is asked when: number of rounds, shares asked and vanishing, rounds between evaluations.
+
+    ``selection``: which round's model is kept, and when there are no more rounds.
+    """
 
     rounds: int
     sample: float
     dropout: float
     evaluate_every: int
     seed: int
+    selection: Selection = Selection()
 
 
 class Sum(NamedTuple):
@@ -96,6 +115,16 @@ class Sum(NamedTuple):
     opened: Optional[Opened] = None
     applied: Optional[Applied] = None
     told: int = 0
+
+
+class AtHospitals(NamedTuple):
+    """How a round's model does at the hospitals: on all their test images together and on each one's own, and
+    on all their validation images. None and empty where they do not tell.
+    """
+
+    together: Optional[Dict[str, Any]] = None
+    each: Dict[str, Any] = {}
+    validation: Optional[Dict[str, Any]] = None
 
 
 class Federation:
@@ -134,7 +163,27 @@ class Federation:
         if self.state.prepared is None:
             yield from self._prepare()
         for round in range(first, self._schedule.rounds + 1):
+            if self.state.ended:
+                return
             yield from self._round(round)
+
+    def predict(self) -> Optional[Tuple[np.ndarray, np.ndarray]]:
+        """Return what the kept model says of the common test set: probabilities (n, classes) and labels (n,).
+
+        None where there is none.
+        """
+        if self._test is None:
+            return None
+        self._rules.layout.write(self._model, self.state.kept.model)
+        probabilities, _ = predict(
+            self._model, self._test, self.state.begun.normalisation, batch_statistics=self._local_batchnorm
+        )
+        return probabilities, self._test.labels
+
+    @property
+    def malignant(self) -> Tuple[Optional[bool], ...]:
+        """Which classes of the common test set are malignant, None where it is not known or there is none."""
+        return () if self._test is None else tuple(each.malignant for each in self._test.class_info)
 
     def _prepare(self) -> Iterator[Event]:
         """Derive normalisation and class weights from sums over the hospitals' training images."""
@@ -156,8 +205,9 @@ class Federation:
     def _round(self, round: int) -> Iterator[Event]:
         asked, vanishing = self._participants(round)
         yield RoundStarted(round, asked)
-        in_sums = self._transport.reports_in_sums
-        evaluate = in_sums and round > 1 and self._evaluated(round - 1) and not self._reported(round - 1)
+        evaluate = (
+            self._reports and round > 1 and self._evaluated(round - 1) and not self._reported(round - 1)
+        )
         task = Task(TRAIN, round, self.state.common, asked, evaluate)
         seconds = {"train": 0.0, "protect": 0.0}
         updates: Dict[str, ClientUpdate] = {}
@@ -194,10 +244,18 @@ class Federation:
             yield HospitalLeftOut(round, name, reason)
         yield Aggregated(round, senders)
 
-        started = time.perf_counter()
-        metrics, together, hospital_metrics = self._evaluate(round)
-        seconds["evaluate"] = time.perf_counter() - started
         own_figures = {name: u.figures for name, u in updates.items() if u.figures is not None}
+        if evaluate:
+            previous = {name: own.metrics for name, own in own_figures.items() if own.metrics is not None}
+            self._fill_in(round - 1, applied, previous, task.common.server.evaluated)
+        # decided by what is known now, not by the last model's own figures: a run of more rounds would not
+        # know these either
+        selection = self._schedule.selection
+        ended = selection.ends(self.state.best, self.state.records)
+
+        started = time.perf_counter()
+        metrics, at_hospitals = self._evaluate(round, ended)
+        seconds["evaluate"] = time.perf_counter() - started
         record = RoundRecord(
             round=round,
             trained=tuple(senders),
@@ -208,20 +266,17 @@ class Federation:
             clipped={name: own.clipped for name, own in own_figures.items()},
             transforms={} if applied is None else applied.transforms,
             metrics=metrics,
-            hospitals_together=together,
-            hospital_metrics=hospital_metrics,
+            hospitals_together=at_hospitals.together,
+            hospital_metrics=at_hospitals.each,
             bytes_up={name: sum(map(len, u.messages.values())) for name, u in updates.items()},
             bytes_down=dict.fromkeys(asked, found.told),
             seconds=Seconds(**seconds),
             max_abs_difference_from_plaintext_sum=difference,
+            validation=at_hospitals.validation,
         )
         records = (*self.state.records, record)
-        if evaluate:
-            previous = {name: own.metrics for name, own in own_figures.items() if own.metrics is not None}
-            records = _filled_in(
-                records, round - 1, None if applied is None else applied.evaluation, previous
-            )
-        self.state = self.state._replace(round=round, records=records)
+        best = selection.better(self.state.best, records, round, self.state.server.evaluated)
+        self.state = self.state._replace(round=round, records=records, best=best, ended=ended)
         yield RoundFinished(round, record)
 
     def _sum(self, task: Task, messages: Messages) -> Sum:
@@ -273,35 +328,39 @@ class Federation:
 
     def _reported(self, round: int) -> bool:
         """Say whether hospitals have told how they fare: not twice, as others may be in the second sum."""
-        return any(r.round == round and r.hospitals_together is not None for r in self.state.records)
+        told = [r for r in self.state.records if r.round == round]
+        in_sums = self._transport.reports_in_sums  # else what they tell together is not from a sum
+        return any(r.validation is not None or (in_sums and r.hospitals_together is not None) for r in told)
 
-    def _evaluate(
-        self, round: int
-    ) -> Tuple[Optional[Dict[str, Any]], Optional[Dict[str, Any]], Dict[str, Any]]:
-        """Return the metrics on the common test set, of all hospitals together, and at each hospital.
+    @property
+    def _reports(self) -> bool:
+        """Whether sums tell how the model does, at least on validation images."""
+        return self._transport.reports_in_sums or self._rules.validates
 
-        Nothing where this round is not evaluated; where hospitals report in sums, those of the last round
+    def _evaluate(self, round: int, ended: bool) -> Tuple[Optional[Dict[str, Any]], AtHospitals]:
+        """Return the metrics on the common test set, and at the hospitals.
+
+        Nothing where this round is not evaluated. What hospitals report in sums is that of the last round
         only: the others' come with the next contributions.
         """
-        if not self._evaluated(round):
-            return None, None, {}
-        at_hospitals: Dict[str, Any] = {}
-        together = None
+        if not self._evaluated(round) and not ended:
+            return None, AtHospitals()
+        found = AtHospitals()
+        if self._reports and (ended or round == self._schedule.rounds):
+            found = self._final_report(round)
         if not self._transport.reports_in_sums:
-            at_hospitals = self._transport.evaluate(self.state.common)
-            together = self._together(at_hospitals)
-        elif round == self._schedule.rounds:
-            together, at_hospitals = self._final_report(round)
+            each = self._transport.evaluate(self.state.common)
+            found = found._replace(together=self._together(each), each=each)
         if self._test is None:
-            return None, together, at_hospitals
-        self._rules.layout.write(self._model, self.state.server.model)
+            return None, found
+        self._rules.layout.write(self._model, self.state.server.evaluated)
         common = evaluate(
             self._model,
             self._test,
             self.state.begun.normalisation,
             batch_statistics=self._local_batchnorm,
         )
-        return common, together, at_hospitals
+        return common, found
 
     def _together(self, at_hospitals: Dict[str, Any]) -> Optional[Dict[str, Any]]:
         """Return what the sum of the hospitals' reports would say."""
@@ -309,7 +368,7 @@ class Federation:
         reports = [pack_evaluation(metrics, len(classes), unit) for metrics in at_hospitals.values()]
         return unpack_evaluation(np.sum(reports, axis=0), classes, unit) if reports else None
 
-    def _final_report(self, round: int) -> Tuple[Optional[Dict[str, Any]], Dict[str, Any]]:
+    def _final_report(self, round: int) -> AtHospitals:
         """Ask how the final model does; where the sum cannot be opened the run ends without."""
         task = Task(EVALUATE, round, self.state.common, self._transport.hospitals)
         answers = {n: a for n, a in self._transport.report(task).items() if isinstance(a, ClientUpdate)}
@@ -318,20 +377,19 @@ class Federation:
             found = self._sum(task, {name: answer.messages for name, answer in answers.items()})
         except ProtectionError:
             found = Sum({}, {})
-        together = None if found.applied is None else found.applied.evaluation
-        return together, {name: metrics for name, metrics in own.items() if metrics is not None}
+        each = {name: metrics for name, metrics in own.items() if metrics is not None}
+        if found.applied is None:
+            return AtHospitals(None, each)
+        return AtHospitals(found.applied.evaluation, each, found.applied.validation)
 
-
-def _filled_in(
-    records: Tuple[RoundRecord, ...],
-    round: int,
-    together: Optional[Dict[str, Any]],
-    at_hospitals: Dict[str, Any],
-) -> Tuple[RoundRecord, ...]:
-    """Put metrics that came with a later round's contributions into the record of their own round."""
-    return tuple(
-        record._replace(hospitals_together=together, hospital_metrics=at_hospitals)
-        if record.round == round
-        else record
-        for record in records
-    )
+    def _fill_in(
+        self, round: int, applied: Optional[Applied], each: Dict[str, Any], model: np.ndarray
+    ) -> None:
+        """Put what a later round's contributions tell of ``model`` into the record of its own round."""
+        told: Dict[str, Any] = {"validation": None if applied is None else applied.validation}
+        if self._transport.reports_in_sums:
+            together = None if applied is None else applied.evaluation
+            told.update(hospitals_together=together, hospital_metrics=each)
+        records = tuple(r._replace(**told) if r.round == round else r for r in self.state.records)
+        best = self._schedule.selection.better(self.state.best, records, round, model)
+        self.state = self.state._replace(records=records, best=best)

@@ -62,9 +62,9 @@ class Transport(ABC):
         Hospitals without test images, and those that keep it to themselves, are left out.
         """
 
+    @abstractmethod
     def report(self, task: Task) -> Dict[str, Union[ClientUpdate, SkinflError]]:
-        """Ask the participants for protected metrics of the common model, where reports are sums."""
-        return {}
+        """Ask the participants for protected metrics of the common model, for a sum of their own."""
 
     @abstractmethod
     def combine(self, messages: Messages, exchange: Exchange, least: int) -> Combined:
@@ -131,6 +131,15 @@ class LocalTransport(Transport):
 
     def evaluate(self, common: CommonState) -> Dict[str, Dict[str, Any]]:
         return {name: pointer.ask("evaluate", common) for name, pointer in self._test.items()}
+
+    def report(self, task: Task) -> Dict[str, Union[ClientUpdate, SkinflError]]:
+        found: Dict[str, Union[ClientUpdate, SkinflError]] = {}
+        for name in task.participants:
+            try:
+                found[name] = self._train[name].ask("report", task)
+            except SkinflError as error:
+                found[name] = error
+        return found
 
     def combine(self, messages: Messages, exchange: Exchange, least: int) -> Combined:
         return combine_at_parties(

@@ -26,7 +26,10 @@ _STATE = "state/"
 
 
 class StoredModel(NamedTuple):
-    """A loaded model. ``mean`` and ``std`` normalise pixels in 0..1, one number for each channel."""
+    """A loaded model. ``mean`` and ``std`` normalise pixels in 0..1, one number for each channel.
+
+    Logits are divided by ``temperature`` before probabilities are made of them.
+    """
 
     model: nn.Module
     name: str
@@ -35,6 +38,7 @@ class StoredModel(NamedTuple):
     std: Tuple[float, ...]
     image_size: int
     in_channels: int
+    temperature: float = 1.0
 
 
 def save_model(
@@ -50,13 +54,14 @@ def save_model(
     normalisation_mean: Sequence[float],
     normalisation_std: Sequence[float],
     options: Optional[Mapping[str, Any]] = None,
+    temperature: float = 1.0,
 ) -> None:
     """Write ``model``, built by ``build_model`` with the same arguments, to ``path``.
 
     ``normalisation_mean`` and ``normalisation_std`` have one number for each channel, for pixels in 0..1.
-    ``options`` are those that the network registers, where it has others than ``doconv``. The file appears
-    whole or not at all. Raises :class:`~skinfl.errors.ModelError` where the description contradicts itself or
-    the place cannot be written.
+    ``options`` are those that the network registers, where it has others than ``doconv``. ``temperature``: by
+    which logits are divided. The file appears whole or not at all. Raises :class:`~skinfl.errors.ModelError`
+    where the description contradicts itself or the place cannot be written.
     """
     header = {
         "format": FORMAT,
@@ -70,6 +75,7 @@ def save_model(
         "options": dict(options or {}),
         "mean": [float(v) for v in normalisation_mean],
         "std": [float(v) for v in normalisation_std],
+        "temperature": float(temperature),
     }
     _check_header(Path(path), header)
     arrays = {_STATE + key: value.detach().cpu().numpy() for key, value in model.state_dict().items()}
@@ -113,6 +119,7 @@ def load_model(path: Union[str, Path]) -> StoredModel:
         tuple(header["std"]),
         header["image_size"],
         header["in_channels"],
+        float(header.get("temperature", 1.0)),
     )
 
 
@@ -174,6 +181,9 @@ def _check_header(path: Path, header: Dict) -> None:
             known[name].check(value)
         except SettingsError as error:
             raise ModelError(f"{path}: {error}") from None
+    temperature = header.get("temperature", 1.0)
+    if not isinstance(temperature, (int, float)) or not 0 < temperature < float("inf"):
+        raise ModelError(f"{path}: the model's temperature needs to be a positive number")
     if len(header["class_names"]) != header["classes"]:
         raise ModelError(f"{path}: {len(header['class_names'])} class names for {header['classes']} classes")
     for field in ("mean", "std"):
