@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import secrets
+from functools import partial
 from typing import Any, Callable, Dict, NamedTuple, Optional, Sequence
 
 import numpy as np
@@ -14,20 +15,21 @@ from skinfl.data import load
 from skinfl.data.dataset import LesionDataset
 from skinfl.data.partitions import PARTITIONS, partition
 from skinfl.data.preparation import Preparation
-from skinfl.data.splits import Split, train_test_split
+from skinfl.data.splits import Split, hold_out, train_test_split
 from skinfl.data.transforms import Augmentation
 from skinfl.devices import Compute, compute_on
 from skinfl.errors import SettingsError
 from skinfl.federation.audit import Audit
 from skinfl.federation.checkpoint import Checkpoint
-from skinfl.federation.hospital import HospitalAgent
+from skinfl.federation.hospital import ClientUpdate, HospitalAgent
 from skinfl.federation.local import LocalPlan
 from skinfl.federation.losses import LOSSES
 from skinfl.federation.personal import PERSONAL, PersonalPlan
 from skinfl.federation.rounds import LEAST_SENDERS, Federation, RunState, Schedule
-from skinfl.federation.rules import Rules
+from skinfl.federation.rules import Rules, Task
 from skinfl.federation.schedule import LR_SCHEDULES
-from skinfl.federation.strategies import Strategy, build_strategy
+from skinfl.federation.selection import Selection
+from skinfl.federation.strategies import Averaged, Strategy, build_strategy
 from skinfl.federation.transforms import Pipeline, build_pipeline
 from skinfl.federation.transport import LocalTransport, Transport
 from skinfl.federation.update import StateLayout, has_batchnorm
@@ -61,12 +63,32 @@ class FederatedData(NamedTuple):
         return self.dataset.subset(self.split.test)
 
     def train_of(self, hospital: str) -> LesionDataset:
-        """Return a hospital's training photographs."""
+        """Return a hospital's training photographs, those of its validation part among them."""
         return self.dataset.subset(self.split.train[np.isin(self.split.train, self.partition[hospital])])
 
     def test_of(self, hospital: str) -> LesionDataset:
         """Return a hospital's share of the test photographs, which may be empty."""
         return self.dataset.subset(self.split.test[np.isin(self.split.test, self.partition[hospital])])
+
+
+class TrainingParts(NamedTuple):
+    """A hospital's training photographs: those that are trained on, and those that choose between models."""
+
+    train: LesionDataset
+    validation: LesionDataset
+
+
+def training_parts(settings: Settings, photographs: LesionDataset, hospital: str) -> TrainingParts:
+    """Divide a hospital's training photographs, alike in a simulation and in a deployment.
+
+    ``validation`` is empty where no part is asked for, or where there are too few lesions.
+    """
+    if not settings.validation_fraction:
+        return TrainingParts(photographs, photographs.subset([]))
+    train, held_out = hold_out(
+        photographs, settings.validation_fraction, seed=settings.seed, hospital=hospital
+    )
+    return TrainingParts(photographs.subset(train), photographs.subset(held_out))
 
 
 class Assembly(NamedTuple):
@@ -153,7 +175,8 @@ def model_options(settings: Settings) -> Dict[str, Any]:
 
 def strategy_of(settings: Settings, unit: int) -> Strategy:
     """Return the strategy; ``unit`` is the public number of images that has weight one."""
-    return build_strategy(settings.strategy, settings.asdict(), unit)
+    strategy = build_strategy(settings.strategy, settings.asdict(), unit)
+    return Averaged(strategy, settings.ema) if settings.ema else strategy
 
 
 class Network(NamedTuple):
@@ -237,6 +260,7 @@ def schedule_of(settings: Settings) -> Schedule:
         dropout=settings.dropout,
         evaluate_every=settings.evaluate_every,
         seed=settings.seed,
+        selection=Selection(settings.select, settings.patience),
     )
 
 
@@ -266,6 +290,7 @@ def rules_of(
         effective_beta=settings.effective_beta,
         seed=settings.seed,
         unit=unit,
+        validates=bool(settings.validation_fraction),
         terms=terms,
         normalisation=learner.normalisation,
         personal=personal_plan(settings).evaluated,
@@ -308,7 +333,8 @@ def assemble(
     compute = compute_of(settings)
 
     agents: Dict[str, HospitalAgent] = {}
-    for name, train_set in train_sets.items():
+    for name in train_sets:
+        parts = training_parts(settings, train_sets[name], name)
         agents[name] = HospitalAgent(
             name,
             copy.deepcopy(model),
@@ -320,7 +346,7 @@ def assemble(
             personal=personal_plan(settings),
             audit=audit,
         )
-        _host(workers.worker(name), agents[name], train_set, federated.test_of(name))
+        _host(workers.worker(name), agents[name], parts, federated.test_of(name))
     tag = "#" + federated.dataset.name
     train_pointers = {name: found[0] for name, found in workers.search(tag, "#train").items()}
     test_pointers = {name: found[0] for name, found in workers.search(tag, "#test").items()}
@@ -346,18 +372,26 @@ def assemble(
     return Assembly(federation, transport, model, layout, protection, workers.description, learner)
 
 
-def _host(worker: Worker, agent: HospitalAgent, train_set: LesionDataset, test_set: LesionDataset) -> None:
-    """Load a hospital's data at its worker and allow what its agent offers, and nothing else."""
+def _host(worker: Worker, agent: HospitalAgent, parts: TrainingParts, test_set: LesionDataset) -> None:
+    """Load a hospital's data at its worker and allow what its agent offers, and nothing else.
+
+    The validation images are not to be asked for: training and report tell of them.
+    """
+
+    def report(train_set: LesionDataset, task: Task) -> ClientUpdate:
+        return agent.report(None, task, parts.validation)
+
     worker.install(
         {
             "statistics": agent.statistics,
-            "train": agent.train,
+            "train": partial(agent.train, validation=parts.validation),
             "evaluate": agent.evaluate,
+            "report": report,
             "personalise": agent.personalise,
             "evaluate_personal": agent.evaluate_personal,
         }
     )
-    tag = "#" + train_set.name
-    worker.load(train_set, tags=(tag, "#train"), description=f"training images of {agent.name}")
+    tag = "#" + parts.train.name
+    worker.load(parts.train, tags=(tag, "#train"), description=f"training images of {agent.name}")
     if len(test_set):
         worker.load(test_set, tags=(tag, "#test"), description=f"test images of {agent.name}")

@@ -4,20 +4,33 @@ from __future__ import annotations
 
 import platform
 from pathlib import Path
-from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Union
+from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
-from skinfl.assembly import Assembly, FederatedData, assemble, model_options, personal_plan
+from skinfl.assembly import (
+    Assembly,
+    FederatedData,
+    assemble,
+    model_options,
+    personal_plan,
+    training_parts,
+)
 from skinfl.data.dataset import LesionDataset
 from skinfl.data.normalisation import Normalisation
 from skinfl.errors import CheckpointError
 from skinfl.federation.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from skinfl.federation.events import Event, Listener, RoundFinished
 from skinfl.federation.records import RoundRecord, Seconds, write_records
-from skinfl.federation.rounds import RunState
+from skinfl.federation.rounds import Federation, RunState
+from skinfl.federation.validation import (
+    Malignant,
+    malignant_scores,
+    tempered,
+    threshold_at_sensitivity,
+)
 from skinfl.files import write_json
-from skinfl.metrics import spread
+from skinfl.metrics import expected_calibration_error, spread
 from skinfl.models.pretrained import describe
 from skinfl.models.store import save_model
 from skinfl.networks import Learner, whole
@@ -34,7 +47,7 @@ _WEIGHTS = "pretrained_sha256"
 
 
 class Outcome(NamedTuple):
-    """What a run gave: ``result`` is the content of ``result.json``, ``model`` the final state vector."""
+    """What a run gave: ``result`` is the content of ``result.json``, ``model`` the kept state vector."""
 
     result: Dict[str, Any]
     model: np.ndarray
@@ -156,11 +169,11 @@ def _finish(settings: Settings, federated: FederatedData, assembly: Assembly, ou
     write_models(out, settings, federated.dataset, assembly)
     figures = plots.draw_run(out / FIGURES, result, state.records)
     html.write_report(out, result, state.records, figures)
-    return Outcome(result, state.server.model, out)
+    return Outcome(result, state.kept.model, out)
 
 
 def write_models(out: Path, settings: Settings, dataset: LesionDataset, assembly: Assembly) -> None:
-    """Write the network as the last round left it, and each hospital's own where it has one and lets it out.
+    """Write the network that is kept, and each hospital's own where it has one and lets it out.
 
     Where parts of it stay at hospitals there is no common one. Of ``dataset``, image shape and classes are
     needed.
@@ -168,8 +181,8 @@ def write_models(out: Path, settings: Settings, dataset: LesionDataset, assembly
     state = assembly.federation.state
     learner, normalisation = assembly.learner, state.begun.normalisation
     if not assembly.layout.personal:
-        assembly.layout.write(assembly.model, state.server.model)
-        write_model(out / MODEL, settings, dataset, learner, normalisation)
+        assembly.layout.write(assembly.model, state.kept.model)
+        write_model(out / MODEL, settings, dataset, learner, normalisation, temperature=temperature_of(state))
     if personal_plan(settings).evaluated:
         for name, model in assembly.transport.personal_models(state.common):
             file = out / PERSONAL / f"{name}.npz"
@@ -178,7 +191,13 @@ def write_models(out: Path, settings: Settings, dataset: LesionDataset, assembly
 
 
 def write_model(
-    file: Path, settings: Settings, dataset: LesionDataset, learner: Learner, normalisation: Normalisation
+    file: Path,
+    settings: Settings,
+    dataset: LesionDataset,
+    learner: Learner,
+    normalisation: Normalisation,
+    *,
+    temperature: float = 1.0,
 ) -> None:
     """Write the whole network that ``learner.model`` is the trained part of.
 
@@ -201,29 +220,38 @@ def write_model(
         normalisation_mean=made.normalisation.mean,
         normalisation_std=made.normalisation.std,
         head=made.head,
+        temperature=temperature,
     )
 
 
 def summarise(settings: Settings, federated: FederatedData, assembly: Assembly, name: str) -> Dict[str, Any]:
     """Return the content of ``result.json``."""
     state = assembly.federation.state
-    last = state.records[-1]
+    last, kept = state.records[-1], state.kept_record
     return {
         "name": name,
         "protection": settings.protection,
         "strategy": settings.strategy,
         "pretrained": describe(assembly.learner.weights),
         "trained_values": assembly.layout.size,
-        "data": describe_data(federated),
-        "partition": describe_partition(federated),
+        "data": describe_data(settings, federated),
+        "partition": describe_partition(settings, federated),
         "workers": assembly.workers,
         "hospitals": len(federated.partition),
         "rounds": state.round,
         "rounds_with_update": sum(bool(r.trained) for r in state.records),
-        "final": last.metrics,
-        "hospitals_together": last.hospitals_together,
-        "hospital_final": last.hospital_metrics,
-        "spread": spread(last.hospital_metrics),
+        "best_round": kept.round,
+        "selected_by": settings.select,
+        "stopped_early": state.ended and state.round < settings.rounds,
+        "final": kept.metrics,
+        "last": last.metrics,
+        "validation": kept.validation,
+        "last_validation": last.validation,
+        "temperature": temperature_of(state),
+        **operation(assembly.federation, settings.target_sensitivity),
+        "hospitals_together": kept.hospitals_together,
+        "hospital_final": kept.hospital_metrics,
+        "spread": spread(kept.hospital_metrics),
         "personal": _personal(settings, assembly, last),
         "bytes": _bytes(state.records, assembly),
         "seconds": _seconds(state.records),
@@ -261,7 +289,7 @@ def _personal(settings: Settings, assembly: Assembly, last: RoundRecord) -> Opti
     }
 
 
-def describe_data(federated: FederatedData) -> Dict[str, Any]:
+def describe_data(settings: Settings, federated: FederatedData) -> Dict[str, Any]:
     """Return what reports say of the data."""
     dataset, split = federated.dataset, federated.split
     return {
@@ -271,21 +299,91 @@ def describe_data(federated: FederatedData) -> Dict[str, Any]:
         "leaked_lesions": split.leaked_lesions,
         "protocol": split.protocol,
         "train_images": len(split.train),
+        "validation_fraction": settings.validation_fraction,
         "test_images": len(split.test),
         "classes": list(dataset.classes),
     }
 
 
-def describe_partition(federated: FederatedData) -> Dict[str, Any]:
+def describe_partition(settings: Settings, federated: FederatedData) -> Dict[str, Any]:
     """Return how many photographs of each class each hospital holds."""
     classes = federated.dataset.classes
+    found = {}
+    for name in federated.partition:
+        parts = training_parts(settings, federated.train_of(name), name)
+        folds = {**parts._asdict(), "test": federated.test_of(name)}
+        found[name] = {
+            fold: {c: int(n) for c, n in zip(classes, held.class_counts())} for fold, held in folds.items()
+        }
+    return found
+
+
+def temperature_of(state: RunState) -> float:
+    """Return what the kept model's logits are divided by, as the validation images say; 1 without any."""
+    validation = state.kept_record.validation
+    return 1.0 if validation is None else float(validation["temperature"])
+
+
+def operation(federation: Federation, target_sensitivity: float) -> Dict[str, Any]:
+    """Return what the validation images say about using the kept model, and what it is worth on the test set.
+
+    ``calibration``: the expected calibration error on the common test set without and with the temperature.
+    ``thresholds``: from which probability on a lesion is called malignant, that no less than the target share
+    of the malignant validation lesions is found, and the sensitivity and specificity of it; beside those of
+    going by the most likely class. Probabilities are those before the temperature. Both are None where there
+    is nothing to derive them from.
+    """
+    state = federation.state
+    validation, tested = state.kept_record.validation, federation.predict()
+    calibration, thresholds = None, None
+    if validation is not None and tested is not None:
+        probabilities, labels = tested
+        scaled = tempered(probabilities, temperature_of(state))
+        calibration = {
+            "ece": expected_calibration_error(probabilities, labels),
+            "ece_scaled": expected_calibration_error(scaled, labels),
+        }
+    histograms = None if validation is None else validation["malignant"]
+    if histograms is not None:
+        found = Malignant(*(np.asarray(histograms[side]) for side in Malignant._fields))
+        point = threshold_at_sensitivity(found, target_sensitivity)
+        if point is not None:
+            thresholds = {
+                "malignant": {
+                    "target_sensitivity": target_sensitivity,
+                    "threshold": point.threshold,
+                    "validation": {"sensitivity": point.sensitivity, "specificity": point.specificity},
+                    **_on_test(tested, federation.malignant, point.threshold),
+                }
+            }
+    return {"calibration": calibration, "thresholds": thresholds}
+
+
+def _on_test(
+    tested: Optional[Tuple[np.ndarray, np.ndarray]], malignant: Sequence[Optional[bool]], threshold: float
+) -> Dict[str, Any]:
+    """Return sensitivity and specificity for malignancy on the test set: at a threshold, and by class."""
+    if tested is None or not any(malignant):
+        return {"test": None, "test_by_class": None}
+    probabilities, labels = tested
+    known = np.array([flag is not None for flag in malignant])[labels]
+    flags = np.array([flag is True for flag in malignant])
+    calls = {
+        "test": malignant_scores(probabilities, malignant) >= threshold,
+        "test_by_class": flags[probabilities.argmax(axis=1)],
+    }
+    truth = flags[labels]
     return {
         name: {
-            part: {c: int(n) for c, n in zip(classes, held.class_counts())}
-            for part, held in (("train", federated.train_of(name)), ("test", federated.test_of(name)))
+            "sensitivity": _share(called[known & truth]),
+            "specificity": _share(~called[known & ~truth]),
         }
-        for name in federated.partition
+        for name, called in calls.items()
     }
+
+
+def _share(found: np.ndarray) -> Optional[float]:
+    return float(found.mean()) if len(found) else None
 
 
 def max_difference(state: RunState) -> Optional[float]:

@@ -30,6 +30,7 @@ from skinfl.data.preparation import COLOUR_CONSTANCIES, FITS
 from skinfl.devices import AMP
 from skinfl.devices import parse as parse_device
 from skinfl.errors import SettingsError, nearest
+from skinfl.federation.selection import CRITERIA
 from skinfl.models.registry import trainable
 from skinfl.registry import AS_IT_IS, Entry, Option, Registry
 
@@ -37,6 +38,11 @@ if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+
+def _criterion(settings: Any) -> str:
+    return "auc" if settings.validation_fraction else "last"
+
 
 #: in the order of help and documentation; a registry stands for its selector and its entries' options
 _DECLARED: Dict[str, Tuple[Union[Option, Registry], ...]] = {
@@ -72,6 +78,15 @@ _DECLARED: Dict[str, Tuple[Union[Option, Registry], ...]] = {
             choices=("grouped", "published"),
         ),
         Option("test_fraction", float, 0.2, "share of the images kept for testing", low=0.05, high=0.5),
+        Option(
+            "validation_fraction",
+            float,
+            lambda settings: 0.0 if settings.protocol == "published" else 0.1,
+            "share of each hospital's training images that choose between models and are not trained on",
+            low=0.0,
+            high=0.5,
+            derived="0.1, with the published protocol 0",
+        ),
         Option("augment", bool, True, "flip, turn and recolour training images anew in each epoch"),
         Option(
             "augment_strength",
@@ -233,6 +248,33 @@ _DECLARED: Dict[str, Tuple[Union[Option, Registry], ...]] = {
             derived="a tenth of lr",
         ),
     ),
+    "Selection": (
+        Option(
+            "select",
+            str,
+            _criterion,
+            "what chooses the round whose model is kept, on the validation images",
+            choices=CRITERIA,
+            derived="auc, without validation images last",
+        ),
+        Option("patience", int, 0, "rounds without a better one after which it stops; 0 never", low=0),
+        Option(
+            "ema",
+            float,
+            0.0,
+            "decay of a moving average of the model over rounds, which is kept instead; 0 is none",
+            low=0.0,
+            high=0.9999,
+        ),
+        Option(
+            "target_sensitivity",
+            float,
+            0.95,
+            "share of the malignant validation lesions that the threshold for them finds",
+            low=0.01,
+            high=1.0,
+        ),
+    ),
     "Transforms": (TRANSFORMS,),
     "Protection": (PROTECTIONS,),
     "Run": (
@@ -339,6 +381,7 @@ class Settings:
         for _, entry in chosen(self):
             for rule in entry.rules:
                 rule(self)
+        _check_selection(self)
 
     def __getattr__(self, name: str) -> Any:
         """Return the value of a setting, given or derived."""
@@ -404,6 +447,20 @@ class Settings:
 
     def __reduce__(self) -> Tuple[Any, ...]:
         return from_mapping, (dict(self.given),)
+
+
+def _check_selection(settings: Settings) -> None:
+    """Refuse a choice between rounds by images that there are none of, and patience without a choice."""
+    if settings.select != "last" and not settings.validation_fraction:
+        raise SettingsError(
+            f"select = {settings.select} chooses by validation images, of which there are none: give a "
+            "validation_fraction above 0, or select = last"
+        )
+    if settings.patience and settings.select == "last":
+        raise SettingsError(
+            "patience waits for a better round, and select = last compares none: give a validation_fraction "
+            "above 0 and another select, or patience = 0"
+        )
 
 
 def from_mapping(values: Mapping[str, Any]) -> Settings:

@@ -58,6 +58,29 @@ def train_test_split(
     return Split(train, test, protocol, leaked_lesions(dataset, train, test))
 
 
+def hold_out(
+    dataset: LesionDataset, fraction: float, *, seed: int, hospital: str
+) -> Tuple[np.ndarray, np.ndarray]:
+    """Divide a hospital's training photographs; return sorted indices to train on and to validate on.
+
+    About ``fraction`` of each class's photographs are held out, by whole groups as in
+    :func:`train_test_split`. A class of which that is less than half a group keeps all its photographs for
+    training; so nothing may be held out. Each hospital draws for itself, by its name.
+    """
+    groups = group_photographs(dataset)
+    rng = numpy_rng(seed, "validation", hospital)
+    chosen: List[np.ndarray] = [np.zeros(0, np.int64)]
+    for label in range(len(dataset.classes)):
+        members = shuffled(np.flatnonzero(groups.labels == label), rng)
+        photographs = np.cumsum(groups.sizes[members])
+        # Groups enter while the midpoint of each lies below the wanted share of photographs.
+        wanted = fraction * (photographs[-1] if len(members) else 0)
+        cut = int(np.sum(photographs - groups.sizes[members] / 2 < wanted))
+        chosen.append(members[: max(0, min(cut, len(members) - 1))])
+    held_out = np.isin(groups.of, np.concatenate(chosen))
+    return np.flatnonzero(~held_out), np.flatnonzero(held_out)
+
+
 def leaked_lesions(dataset: LesionDataset, train: Indices, test: Indices) -> int:
     """Return how many lesions have photographs both in ``train`` and in ``test``."""
     lesion_ids = dataset.lesion_ids

@@ -20,6 +20,7 @@ from skinfl.errors import CheckpointError
 from skinfl.federation.common import Prepared
 from skinfl.federation.records import RoundRecord
 from skinfl.federation.rounds import RunState
+from skinfl.federation.selection import Best
 from skinfl.federation.state import ServerState
 from skinfl.files import write_bytes
 
@@ -50,6 +51,8 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         arrays["class_shares"] = p.prepared.class_shares
         if p.prepared.class_weights is not None:
             arrays["class_weights"] = p.prepared.class_weights
+    if p.best is not None:
+        arrays["best"] = p.best.model
     header = {
         "run": p.run,
         "round": p.round,
@@ -57,6 +60,8 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "normalisation": None if p.prepared is None else list(p.prepared.normalisation),
         "accepted": p.accepted,
         "summed": p.summed,
+        "best": None if p.best is None else p.best.round,
+        "ended": p.ended,
         "records": [record.to_json() for record in p.records],
         "settings": checkpoint.settings,
         "data": checkpoint.data,
@@ -121,6 +126,8 @@ def _parse(body: bytes) -> Checkpoint:
         records=tuple(map(RoundRecord.from_json, header["records"])),
         ranges=arrays.get("ranges"),
         summed=header["summed"],
+        best=None if header["best"] is None else Best(header["best"], arrays["best"]),
+        ended=header["ended"],
     )
     return Checkpoint(state, _below("hospitals/", arrays), header["settings"], header["data"])
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from skinfl.data.normalisation import Normalisation
 from skinfl.errors import TrainingError
-from skinfl.federation.state import PARAMETERS, ServerState
+from skinfl.federation.state import AVERAGE, PARAMETERS, ServerState
 
 #: the round of a state that no sum has entered yet
 NO_ROUND = -1
@@ -67,6 +67,14 @@ class CommonState:
         means.
         """
         return _digest(self.server[d.name] for d in self.server.declared if d.role == PARAMETERS)
+
+    @cached_property
+    def evaluated_digest(self) -> str:
+        """What identifies the trained values that are evaluated, alike whether they are a mean or not."""
+        if all(d.role != AVERAGE for d in self.server.declared):
+            return self.weights_digest
+        parameters = sum(d.size for d in self.server.declared if d.role == PARAMETERS)
+        return _digest([self.server.evaluated[:parameters]])
 
     @cached_property
     def digest(self) -> str:

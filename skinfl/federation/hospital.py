@@ -24,14 +24,15 @@ from skinfl.data.transforms import pixel_sums
 from skinfl.devices import Compute
 from skinfl.errors import ProtectionError
 from skinfl.federation.common import CommonState
-from skinfl.federation.evaluation import evaluate
+from skinfl.federation.evaluation import evaluate, predict
 from skinfl.federation.figures import pack_evaluation
 from skinfl.federation.local import LocalPlan, train
 from skinfl.federation.personal import PersonalPlan
-from skinfl.federation.rules import Rules, Task
+from skinfl.federation.rules import EVALUATE, Rules, Task
 from skinfl.federation.schedule import Constant
 from skinfl.federation.transforms import HospitalContext
 from skinfl.federation.update import StateLayout, load_private_state, private_state, whole_state
+from skinfl.federation.validation import pack_validation, validation_segment
 from skinfl.protection.attempts import Contribution, protect_again
 from skinfl.protection.base import Exchange, HospitalSide, Protected
 
@@ -109,11 +110,17 @@ class HospitalAgent:
         vector = np.concatenate([pixel_sums(dataset.images), dataset.class_counts()]) / self._rules.unit
         return ClientUpdate(self._protect(vector, task).messages)
 
-    def train(self, dataset: LesionDataset, task: Task, test: Optional[LesionDataset] = None) -> ClientUpdate:
+    def train(
+        self,
+        dataset: LesionDataset,
+        task: Task,
+        test: Optional[LesionDataset] = None,
+        validation: Optional[LesionDataset] = None,
+    ) -> ClientUpdate:
         """Train on ``dataset`` and return the protected contribution.
 
-        ``test``: the test images on which the model is evaluated first, where the task says so. Raises
-        :class:`~skinfl.errors.TrainingError` where the loss is not a number.
+        ``test`` and ``validation``: the images on which the model is evaluated first, where the task says so.
+        Raises :class:`~skinfl.errors.TrainingError` where the loss is not a number.
         """
         common, rules = task.common, self._rules
         accepted = common.accepted.get(self.name, -1)
@@ -123,6 +130,7 @@ class HospitalAgent:
         metrics = None
         if task.evaluate and test is not None and len(test):
             metrics = self.evaluate(test, common)
+        evaluated = self._evaluated(metrics, validation if task.evaluate else None, common)
         started = time.perf_counter()
         load_private_state(self._model, self._private)
         correction = rules.strategy.correction(common.server, self._control)
@@ -159,7 +167,7 @@ class HospitalAgent:
             common.run, task.round, rules.contribution, rules.seed(task.round), self.name, accepted
         )
         vector = rules.transforms.at_hospital(vector, context)
-        own = [weight * result.loss, *pack_evaluation(metrics, len(rules.classes), rules.unit)]
+        own = np.concatenate([[weight * result.loss], evaluated])
         protected = self._protect(np.concatenate([vector, own]).astype(np.float32), task)
         seconds = {"train": trained - started, "protect": time.perf_counter() - trained}
         figures = OwnFigures(float(result.loss), float(protected.clipped), seconds, metrics)
@@ -172,21 +180,29 @@ class HospitalAgent:
             return evaluate(self._model, dataset, common.begun.normalisation)
 
     def report(
-        self, dataset: LesionDataset, task: Task, train: Optional[LesionDataset] = None
+        self,
+        dataset: Optional[LesionDataset],
+        task: Task,
+        validation: Optional[LesionDataset] = None,
+        train: Optional[LesionDataset] = None,
     ) -> ClientUpdate:
         """Return the protected metrics of the common model, for a sum of their own; zeros without images.
 
-        And, where hospitals tell them, of the hospital's own, which is made first, of ``train``.
+        ``dataset``: the test images. Where hospitals tell how their own models do, the hospital's own is made
+        of ``train`` first.
         """
-        metrics, personal = None, None
-        if self._personal.evaluated and train is not None:
+        own = self._personal.evaluated
+        if own and train is not None:
             self.personalise(train, task.common)
-        if len(dataset):
+        metrics, personal = None, None
+        if dataset is not None and len(dataset):
             metrics = self.evaluate(dataset, task.common)
-            personal = self.evaluate_personal(dataset, task.common) if self._personal.evaluated else None
-        classes, unit = len(self._rules.classes), self._rules.unit
-        parts = [metrics, personal] if self._personal.evaluated else [metrics]
-        protected = self._protect(np.concatenate([pack_evaluation(m, classes, unit) for m in parts]), task)
+            personal = self.evaluate_personal(dataset, task.common) if own else None
+        vector = self._evaluated(metrics, validation, task.common)
+        if own:
+            packed = pack_evaluation(personal, len(self._rules.classes), self._rules.unit)
+            vector = np.concatenate([vector, packed])
+        protected = self._protect(vector, task)
         figures = OwnFigures(0.0, protected.clipped, {"train": 0.0, "protect": 0.0}, metrics, personal)
         return ClientUpdate(protected.messages, figures)
 
@@ -220,8 +236,9 @@ class HospitalAgent:
         return self._model
 
     def _load_common(self, common: CommonState) -> None:
+        """Make the network the common model that is evaluated, with what the hospital keeps to itself."""
         load_private_state(self._model, self._private)
-        self._rules.layout.write(self._model, common.server.model)
+        self._rules.layout.write(self._model, common.server.evaluated)
 
     def _trained_own(
         self,
@@ -259,6 +276,24 @@ class HospitalAgent:
             compute=self._compute,
         )
         return whole_state(self._model)
+
+    def _evaluated(
+        self, metrics: Optional[Metrics], validation: Optional[LesionDataset], common: CommonState
+    ) -> np.ndarray:
+        """Return how the common model does on test and validation images, as numbers that may be added."""
+        rules = self._rules
+        number = len(rules.classes)
+        on_test = pack_evaluation(metrics, number, rules.unit)
+        if not rules.validates:
+            return on_test
+        if validation is None or not len(validation):
+            return np.concatenate([on_test, np.zeros(validation_segment(number).size)])
+        self._load_common(common)
+        with self._compute.place(self._model):
+            probabilities, _ = predict(self._model, validation, common.begun.normalisation)
+        malignant = [each.malignant for each in validation.class_info]
+        packed = pack_validation(probabilities, validation.labels, malignant, rules.unit)
+        return np.concatenate([on_test, packed])
 
     def protect_again(self, exchange: Exchange) -> Protected:
         """Protect the last vector once more, as a new attempt of a smaller cohort.
@@ -324,7 +359,8 @@ class HospitalAgent:
         return len(dataset) / unit
 
     def _protect(self, vector: np.ndarray, task: Task) -> Protected:
-        self._report(task.round, vector)
+        if task.kind != EVALUATE:  # of which no simulation compares sums
+            self._report(task.round, vector)
         exchange = self._rules.exchange(task)
         self._last = Contribution(vector, self._side.state(), exchange)
         protected = self._side.protect(vector, exchange)

@@ -42,10 +42,13 @@ class RoundRecord(NamedTuple):
     :func:`skinfl.federation.evaluation.evaluate` on the common test set, None where it was not evaluated;
     ``hospitals_together`` those of all hospitals' test images, as
     :func:`skinfl.federation.figures.unpack_evaluation` gives them; ``hospital_metrics`` those on each
-    hospital's own, of hospitals that let them out. ``personal_together`` and ``personal_metrics`` are
-    the same of the hospitals' own models, which the last round has where there are any. ``bytes_up`` and
-    ``bytes_down`` are what each hospital sent and received, in bytes.
-    ``max_abs_difference_from_plaintext_sum`` is the opened sum's, in the contribution's unit; only simulations know it.
+    hospital's own, of hospitals that let them out. ``validation`` is what
+    :func:`skinfl.federation.validation.unpack_validation` says of the round's model on all hospitals'
+    validation images. ``personal_together`` and ``personal_metrics`` are as ``hospitals_together`` and
+    ``hospital_metrics``, of the hospitals' own models, which the last round has where there are any.
+    ``bytes_up`` and ``bytes_down`` are what each hospital sent and received, in bytes.
+    ``max_abs_difference_from_plaintext_sum`` is the opened sum's, in the contribution's unit; only
+    simulations know it.
     """
 
     round: int
@@ -63,6 +66,7 @@ class RoundRecord(NamedTuple):
     bytes_down: Dict[str, int]
     seconds: Seconds
     max_abs_difference_from_plaintext_sum: Optional[float]
+    validation: Optional[Dict[str, Any]] = None
     personal_together: Optional[Dict[str, Any]] = None
     personal_metrics: Dict[str, Dict[str, Any]] = {}
 
@@ -84,6 +88,7 @@ class RoundRecord(NamedTuple):
             "metrics": self.metrics,
             "hospitals_together": self.hospitals_together,
             "hospital_metrics": self.hospital_metrics,
+            "validation": self.validation,
             "personal_together": self.personal_together,
             "personal_metrics": self.personal_metrics,
             "bytes": {"up": self.bytes_up, "down": self.bytes_down},
@@ -124,6 +129,7 @@ _KINDS = {
     "metrics": (dict, _NONE),
     "hospitals_together": (dict, _NONE),
     "hospital_metrics": dict,
+    "validation": (dict, _NONE),
     "personal_together": (dict, _NONE),
     "personal_metrics": dict,
     "bytes": dict,

@@ -17,7 +17,7 @@ from skinfl.devices import Compute
 from skinfl.errors import ProtectionError, SkinflError, TrainingError, UnprovedSum
 from skinfl.federation.audit import Audit
 from skinfl.federation.common import STATISTICS_ROUND, CommonState, Prepared
-from skinfl.federation.evaluation import evaluate
+from skinfl.federation.evaluation import evaluate, predict
 from skinfl.federation.events import (
     Aggregated,
     Event,
@@ -31,6 +31,7 @@ from skinfl.federation.figures import pack_evaluation, unpack_evaluation
 from skinfl.federation.hospital import ClientUpdate
 from skinfl.federation.records import RoundRecord, Seconds
 from skinfl.federation.rules import EVALUATE, STATISTICS, TRAIN, Applied, Rules, Task
+from skinfl.federation.selection import Best, Selection
 from skinfl.federation.state import ServerState
 from skinfl.federation.transport import Messages, Transport
 from skinfl.protection.base import Opened
@@ -42,7 +43,9 @@ LEAST_SENDERS = 2
 class RunState(NamedTuple):
     """Everything that a run has produced so far; with the hospitals' state, all of a checkpoint.
 
-    ``summed`` is the round of the last sum, which all but ``records`` follow from.
+    ``summed`` is the round of the last sum, which all but ``records`` and what follows follow from. ``best``:
+    the model that the validation images choose, None where nothing has chosen yet. ``ended``: whether the run
+    is over before its last round, as nothing got better.
     """
 
     run: str
@@ -53,6 +56,18 @@ class RunState(NamedTuple):
     records: Tuple[RoundRecord, ...]
     ranges: Optional[np.ndarray] = None
     summed: int = -1
+    best: Optional[Best] = None
+    ended: bool = False
+
+    @property
+    def kept(self) -> Best:
+        """The model that the run gives, and the round after which it was: the best one, else the last."""
+        return Best(self.round, self.server.evaluated) if self.best is None else self.best
+
+    @property
+    def kept_record(self) -> RoundRecord:
+        """The record of the round whose model is kept."""
+        return next(record for record in self.records if record.round == self.kept.round)
 
     @property
     def begun(self) -> Prepared:
@@ -76,20 +91,28 @@ class RunState(NamedTuple):
 
 
 class Schedule(NamedTuple):
-    """Who is asked when: number of rounds, shares asked and vanishing, rounds between evaluations."""
+    """Who is asked when: number of rounds, shares asked and vanishing, rounds between evaluations.
+
+    ``selection``: which round's model is kept, and when there are no more rounds.
+    """
 
     rounds: int
     sample: float
     dropout: float
     evaluate_every: int
     seed: int
+    selection: Selection = Selection()
 
 
 class AtHospitals(NamedTuple):
-    """Metrics on hospitals' test images: of all together, and of each hospital that lets its own out."""
+    """Metrics on hospitals' test images: of all together, and of each hospital that lets its own out.
+
+    ``validation``: of all their validation images together.
+    """
 
     together: Optional[Dict[str, Any]] = None
     by_hospital: Dict[str, Any] = {}
+    validation: Optional[Dict[str, Any]] = None
 
 
 class Sum(NamedTuple):
@@ -145,7 +168,27 @@ class Federation:
         if self.state.prepared is None:
             yield from self._prepare()
         for round in range(first, self._schedule.rounds + 1):
+            if self.state.ended:
+                return
             yield from self._round(round)
+
+    def predict(self) -> Optional[Tuple[np.ndarray, np.ndarray]]:
+        """Return what the kept model says of the common test set: probabilities (n, classes) and labels (n,).
+
+        None where there is none.
+        """
+        if self._test is None:
+            return None
+        self._rules.layout.write(self._model, self.state.kept.model)
+        probabilities, _ = predict(
+            self._model, self._test, self.state.begun.normalisation, batch_statistics=self._local_batchnorm
+        )
+        return probabilities, self._test.labels
+
+    @property
+    def malignant(self) -> Tuple[Optional[bool], ...]:
+        """Which classes of the common test set are malignant, None where it is not known or there is none."""
+        return () if self._test is None else tuple(each.malignant for each in self._test.class_info)
 
     def _prepare(self) -> Iterator[Event]:
         """Derive normalisation and class weights from sums over the hospitals' training images."""
@@ -167,8 +210,9 @@ class Federation:
     def _round(self, round: int) -> Iterator[Event]:
         asked, vanishing = self._participants(round)
         yield RoundStarted(round, asked)
-        in_sums = self._transport.reports_in_sums
-        evaluate = in_sums and round > 1 and self._evaluated(round - 1) and not self._reported(round - 1)
+        evaluate = (
+            self._reports and round > 1 and self._evaluated(round - 1) and not self._reported(round - 1)
+        )
         task = Task(TRAIN, round, self.state.common, asked, evaluate)
         seconds = {"train": 0.0, "protect": 0.0}
         updates: Dict[str, ClientUpdate] = {}
@@ -205,10 +249,18 @@ class Federation:
             yield HospitalLeftOut(round, name, reason)
         yield Aggregated(round, senders)
 
-        started = time.perf_counter()
-        metrics, common, personal = self._evaluate(round)
-        seconds["evaluate"] = time.perf_counter() - started
         own_figures = {name: u.figures for name, u in updates.items() if u.figures is not None}
+        if evaluate:
+            previous = {name: own.metrics for name, own in own_figures.items() if own.metrics is not None}
+            self._fill_in(round - 1, applied, previous, task.common.server.evaluated)
+        # decided by what is known now, not by the last model's own figures: a run of more rounds would not
+        # know these either
+        selection = self._schedule.selection
+        ended = selection.ends(self.state.best, self.state.records)
+
+        started = time.perf_counter()
+        metrics, at_hospitals, personal = self._evaluate(round, ended)
+        seconds["evaluate"] = time.perf_counter() - started
         record = RoundRecord(
             round=round,
             trained=tuple(senders),
@@ -219,22 +271,19 @@ class Federation:
             clipped={name: own.clipped for name, own in own_figures.items()},
             transforms={} if applied is None else applied.transforms,
             metrics=metrics,
-            hospitals_together=common.together,
-            hospital_metrics=common.by_hospital,
+            hospitals_together=at_hospitals.together,
+            hospital_metrics=at_hospitals.by_hospital,
             personal_together=personal.together,
             personal_metrics=personal.by_hospital,
             bytes_up={name: sum(map(len, u.messages.values())) for name, u in updates.items()},
             bytes_down=dict.fromkeys(asked, found.told),
             seconds=Seconds(**seconds),
             max_abs_difference_from_plaintext_sum=difference,
+            validation=at_hospitals.validation,
         )
         records = (*self.state.records, record)
-        if evaluate:
-            previous = {name: own.metrics for name, own in own_figures.items() if own.metrics is not None}
-            records = _filled_in(
-                records, round - 1, None if applied is None else applied.evaluation, previous
-            )
-        self.state = self.state._replace(round=round, records=records)
+        best = selection.better(self.state.best, records, round, self.state.server.evaluated)
+        self.state = self.state._replace(round=round, records=records, best=best, ended=ended)
         yield RoundFinished(round, record)
 
     def _sum(self, task: Task, messages: Messages) -> Sum:
@@ -286,30 +335,39 @@ class Federation:
 
     def _reported(self, round: int) -> bool:
         """Say whether hospitals have told how they fare: not twice, as others may be in the second sum."""
-        return any(r.round == round and r.hospitals_together is not None for r in self.state.records)
+        told = [r for r in self.state.records if r.round == round]
+        in_sums = self._transport.reports_in_sums  # else what they tell together is not from a sum
+        return any(r.validation is not None or (in_sums and r.hospitals_together is not None) for r in told)
 
-    def _evaluate(self, round: int) -> Tuple[Optional[Dict[str, Any]], AtHospitals, AtHospitals]:
+    @property
+    def _reports(self) -> bool:
+        """Whether sums tell how the model does, at least on validation images."""
+        return self._transport.reports_in_sums or self._rules.validates
+
+    def _evaluate(self, round: int, ended: bool) -> Tuple[Optional[Dict[str, Any]], AtHospitals, AtHospitals]:
         """Return the metrics on the common test set, and at hospitals of the common and of their own models.
 
-        Nothing where this round is not evaluated; where hospitals report in sums, those of the last round
+        Nothing where this round is not evaluated. What hospitals report in sums is that of the last round
         only: the others' come with the next contributions. Their own models are the last round's. Where parts
         of the network stay at hospitals there is no common model, and the common test set is what hospitals
         hold of it, each evaluated by its own.
         """
-        if not self._evaluated(round):
+        last = ended or round == self._schedule.rounds
+        if not self._evaluated(round) and not ended:
             return None, AtHospitals(), AtHospitals()
         common, own = AtHospitals(), AtHospitals()
-        if not self._transport.reports_in_sums:
-            common = self._together(self._transport.evaluate(self.state.common))
-            if self._rules.personal and round == self._schedule.rounds:
-                own = self._together(self._transport.evaluate_personal(self.state.common))
-        elif round == self._schedule.rounds:
+        if self._reports and last:
             common, own = self._final_report(round)
+        if not self._transport.reports_in_sums:
+            found = self._together(self._transport.evaluate(self.state.common))
+            common = found._replace(validation=common.validation)
+            if self._rules.personal and last:
+                own = self._together(self._transport.evaluate_personal(self.state.common))
         if self._test is None:
             return None, common, own
         if self._rules.layout.personal:
             return common.together, common, own
-        self._rules.layout.write(self._model, self.state.server.model)
+        self._rules.layout.write(self._model, self.state.server.evaluated)
         with self._compute.place(self._model):
             metrics = evaluate(
                 self._model,
@@ -340,19 +398,17 @@ class Federation:
         if found.applied is None:
             return AtHospitals(None, metrics), AtHospitals(None, personal)
         applied = found.applied
-        return AtHospitals(applied.evaluation, metrics), AtHospitals(applied.personal, personal)
+        common = AtHospitals(applied.evaluation, metrics, applied.validation)
+        return common, AtHospitals(applied.personal, personal)
 
-
-def _filled_in(
-    records: Tuple[RoundRecord, ...],
-    round: int,
-    together: Optional[Dict[str, Any]],
-    at_hospitals: Dict[str, Any],
-) -> Tuple[RoundRecord, ...]:
-    """Put metrics that came with a later round's contributions into the record of their own round."""
-    return tuple(
-        record._replace(hospitals_together=together, hospital_metrics=at_hospitals)
-        if record.round == round
-        else record
-        for record in records
-    )
+    def _fill_in(
+        self, round: int, applied: Optional[Applied], each: Dict[str, Any], model: np.ndarray
+    ) -> None:
+        """Put what a later round's contributions tell of ``model`` into the record of its own round."""
+        told: Dict[str, Any] = {"validation": None if applied is None else applied.validation}
+        if self._transport.reports_in_sums:
+            together = None if applied is None else applied.evaluation
+            told.update(hospitals_together=together, hospital_metrics=each)
+        records = tuple(r._replace(**told) if r.round == round else r for r in self.state.records)
+        best = self._schedule.selection.better(self.state.best, records, round, model)
+        self.state = self.state._replace(records=records, best=best)

@@ -17,7 +17,7 @@ from skinfl import seeds
 from skinfl.data.normalisation import Normalisation
 from skinfl.data.transforms import normalisation_from_sums
 from skinfl.errors import ProtectionError, TrainingError
-from skinfl.federation import figures
+from skinfl.federation import figures, validation
 from skinfl.federation.common import NO_ROUND, STATISTICS_ROUND, CommonState, Prepared
 from skinfl.federation.strategies.base import Strategy
 from skinfl.federation.transforms import Figures, Pipeline, ServerContext
@@ -35,7 +35,7 @@ class Task(NamedTuple):
 
     ``kind``: one of :data:`KINDS`. ``common``: the state to start from. ``participants``: who is asked.
     ``evaluate``: whether a contribution also carries how the model that it starts from does on the
-    hospital's test images.
+    hospital's test and validation images.
     """
 
     kind: str
@@ -49,8 +49,9 @@ class Task(NamedTuple):
         """What a sum tells of besides the hospitals' images; the statistics' tells of these alone."""
         weights = self.common.weights_digest
         trained = (f"model {weights}",) if self.kind == TRAIN else ()
-        evaluated = (f"evaluation of {weights}",) if self.kind == EVALUATE or self.evaluate else ()
-        return (*trained, *evaluated)
+        if self.kind != EVALUATE and not self.evaluate:
+            return trained
+        return (*trained, f"evaluation of {self.common.evaluated_digest}")
 
 
 class Applied(NamedTuple):
@@ -59,13 +60,16 @@ class Applied(NamedTuple):
     ``loss``: the mean training loss, weighted by images; None for other sums than a round's.
     ``evaluation``: metrics on all the hospitals' test images of the model that the round started from, as
     :func:`skinfl.federation.figures.unpack_evaluation` gives them; None where it was not asked for.
-    ``personal``: the same of the hospitals' own models.
+    ``validation``: the same of their validation images, as
+    :func:`skinfl.federation.validation.unpack_validation` gives it. ``personal``: as ``evaluation``, of the
+    hospitals' own models.
     """
 
     common: CommonState
     transforms: Dict[str, Figures]
     loss: Optional[float] = None
     evaluation: Optional[Dict[str, Any]] = None
+    validation: Optional[Dict[str, Any]] = None
     personal: Optional[Dict[str, Any]] = None
 
 
@@ -74,9 +78,10 @@ class Rules:
 
     ``hospitals``: all of the federation. ``transforms``: the pipeline whose server's halves run here.
     ``class_weights``: a kind of :func:`class_weights`, with ``effective_beta``. ``unit``: the public
-    number of images that has weight one. ``terms``: a digest of whatever else all must agree on; a
-    deployment's is of the request to join. ``normalisation``: what pretrained weights bring along; None
-    derives it from the sums. ``personal``: whether hospitals tell how their own models do.
+    number of images that has weight one. ``validates``: whether hospitals keep validation images, of which
+    evaluations tell as well. ``terms``: a digest of whatever else all must agree on; a deployment's is of the
+    request to join. ``normalisation``: what pretrained weights bring along; None derives it from the sums.
+    ``personal``: whether hospitals tell how their own models do.
     """
 
     def __init__(
@@ -92,6 +97,7 @@ class Rules:
         effective_beta: float = 0.999,
         seed: int,
         unit: int,
+        validates: bool = False,
         terms: str = "",
         normalisation: Optional[Normalisation] = None,
         personal: bool = False,
@@ -102,6 +108,7 @@ class Rules:
         self.hospitals = tuple(hospitals)
         self.classes = tuple(classes)
         self.unit = unit
+        self.validates = validates
         #: of what a strategy contributes, before transforms
         self.contribution = strategy.contribution_layout(layout)
         self._channels = channels
@@ -111,16 +118,18 @@ class Rules:
         self._terms = terms
         self._normalisation = normalisation
         transformed = self.transforms.layout(self.contribution)
-        segments = [*transformed.segments, figures.training_segment(len(self.classes))]
-        evaluations = [figures.evaluation_segment(len(self.classes))]
-        if personal:
-            evaluations.append(figures.personal_segment(len(self.classes)))
+        number = len(self.classes)
+        validated = [validation.validation_segment(number)] if validates else []
+        own = [figures.training_segment(number), *validated]
+        #: how many numbers of a hospital's own end a contribution
+        self._own = sum(segment.size for segment in own)
         #: whether an evaluation is also of the hospitals' own models
         self.personal = personal
+        personally = [figures.personal_segment(number)] if personal else []
         self._layouts = {
-            STATISTICS: statistics_layout(channels, len(self.classes)),
-            TRAIN: Layout(segments, transforms=transformed.transforms),
-            EVALUATE: Layout(evaluations),
+            STATISTICS: statistics_layout(channels, number),
+            TRAIN: Layout([*transformed.segments, *own], transforms=transformed.transforms),
+            EVALUATE: Layout([figures.evaluation_segment(number), *validated, *personally]),
         }
 
     def start(self, run: str, model: np.ndarray) -> CommonState:
@@ -173,12 +182,13 @@ class Rules:
         if task.kind == STATISTICS:
             return self._prepare(task, opened)
         if task.kind == EVALUATE:
-            size = figures.evaluation_size(len(self.classes))
-            personal = self._evaluation(opened.total[size:]) if self.personal else None
-            return Applied(
-                task.common, {}, evaluation=self._evaluation(opened.total[:size]), personal=personal
-            )
-        cut = len(opened.total) - figures.training_segment(len(self.classes)).size
+            cut = len(opened.total) - (figures.evaluation_size(len(self.classes)) if self.personal else 0)
+            evaluation, validated = self._evaluated(opened.total[:cut])
+            personal = None
+            if self.personal:
+                personal = figures.unpack_evaluation(opened.total[cut:], self.classes, self.unit)
+            return Applied(task.common, {}, evaluation=evaluation, validation=validated, personal=personal)
+        cut = len(opened.total) - self._own
         total, own = opened.total[:cut], opened.total[cut:]
         context = ServerContext(
             task.common.run, task.round, self.contribution, self.seed(task.round), opened.senders
@@ -194,8 +204,8 @@ class Rules:
             {**task.common.accepted, **dict.fromkeys(opened.senders, task.round)},
             opened.ranges,
         )
-        evaluation = self._evaluation(own[1:]) if task.evaluate else None
-        return Applied(common, shown, float(own[0] / update.counts[0]), evaluation)
+        evaluated = self._evaluated(own[1:]) if task.evaluate else (None, None)
+        return Applied(common, shown, float(own[0] / update.counts[0]), *evaluated)
 
     def _check_weight(self, weight: float, senders: int) -> None:
         """Refuse a weight that so many hospitals, of one image to a unit's, cannot have."""
@@ -223,8 +233,13 @@ class Rules:
         before = task.common
         return Applied(CommonState(before.run, STATISTICS_ROUND, before.server, prepared, {}), {})
 
-    def _evaluation(self, total: np.ndarray) -> Optional[Dict[str, Any]]:
-        return figures.unpack_evaluation(total, self.classes, self.unit)
+    def _evaluated(self, total: np.ndarray) -> Tuple[Optional[Dict[str, Any]], Optional[Dict[str, Any]]]:
+        """Return what a sum says of the test images and of the validation images."""
+        on_test, on_validation = np.split(total, [figures.evaluation_size(len(self.classes))])
+        evaluation = figures.unpack_evaluation(on_test, self.classes, self.unit)
+        if not self.validates:
+            return evaluation, None
+        return evaluation, validation.unpack_validation(on_validation, self.classes, self.unit)
 
 
 def statistics_layout(channels: int, classes: int) -> Layout:

@@ -17,7 +17,9 @@ PARAMETERS = "parameters"
 STATISTICS = "statistics"
 #: what the strategy keeps for itself: control variates, moments
 AUXILIARY = "auxiliary"
-ROLES = (PARAMETERS, STATISTICS, AUXILIARY)
+#: a mean of models, which is evaluated and kept in the place of the last one
+AVERAGE = "average"
+ROLES = (PARAMETERS, STATISTICS, AUXILIARY, AVERAGE)
 
 
 class StateArray(NamedTuple):
@@ -83,6 +85,12 @@ class ServerState(Mapping[str, np.ndarray]):
     def model(self) -> np.ndarray:
         """Return parameters and statistics as one new float32 vector, shape ``(layout.size,)``."""
         return np.concatenate([self[d.name] for role in ROLES[:2] for d in self.declared if d.role == role])
+
+    @property
+    def evaluated(self) -> np.ndarray:
+        """Return what is evaluated and kept: the mean of models where there is one, else :attr:`model`."""
+        means = [self[d.name] for d in self.declared if d.role == AVERAGE]
+        return means[0] if means else self.model
 
     def replace(self, **arrays: np.ndarray) -> ServerState:
         """Return a state with some arrays exchanged."""

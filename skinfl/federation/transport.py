@@ -74,9 +74,9 @@ class Transport(ABC):
         """Give each hospital's own model in turn, where whoever runs all of them may have it."""
         return iter(())
 
+    @abstractmethod
     def report(self, task: Task) -> Dict[str, Union[ClientUpdate, SkinflError]]:
-        """Ask the participants for protected metrics of the common model, where reports are sums."""
-        return {}
+        """Ask the participants for protected metrics of the common model, for a sum of their own."""
 
     @abstractmethod
     def combine(self, messages: Messages, exchange: Exchange, least: int) -> Combined:
@@ -159,6 +159,15 @@ class LocalTransport(Transport):
         for name, agent in self._agents.items():
             if agent.has_own:
                 yield name, agent.load_personal(common)
+
+    def report(self, task: Task) -> Dict[str, Union[ClientUpdate, SkinflError]]:
+        found: Dict[str, Union[ClientUpdate, SkinflError]] = {}
+        for name in task.participants:
+            try:
+                found[name] = self._train[name].ask("report", task)
+            except SkinflError as error:
+                found[name] = error
+        return found
 
     def combine(self, messages: Messages, exchange: Exchange, least: int) -> Combined:
         return combine_at_parties(

@@ -30,7 +30,8 @@ _STATE = "state/"
 class StoredModel(NamedTuple):
     """A loaded model. ``mean`` and ``std`` normalise pixels in 0..1, one number for each channel.
 
-    ``preparation``: how a photograph becomes the network's square of pixels.
+    ``preparation``: how a photograph becomes the network's square of pixels. Logits are divided by
+    ``temperature`` before probabilities are made of them.
     """
 
     model: nn.Module
@@ -41,6 +42,7 @@ class StoredModel(NamedTuple):
     image_size: int
     in_channels: int
     preparation: Preparation
+    temperature: float = 1.0
 
 
 def save_model(
@@ -59,15 +61,18 @@ def save_model(
     fit: str = "squash",
     colour_constancy: str = "none",
     head: Optional[Mapping[str, Any]] = None,
+    temperature: float = 1.0,
 ) -> None:
     """Write ``model``, built by ``build_model`` with the same arguments, to ``path``.
 
     ``normalisation_mean`` and ``normalisation_std`` have one number for each channel, for pixels in 0..1.
     ``options`` are those that the network registers, where it has others than ``doconv``. ``fit`` and
     ``colour_constancy`` say how photographs were prepared (:mod:`skinfl.data.preparation`). ``head`` says
-    that ``model`` is a :class:`~skinfl.models.trunk.WithHead` of that network, and which. The file appears
-    whole or not at all. Raises :class:`~skinfl.errors.ModelError` where the description contradicts itself or
-    the place cannot be written.
+    that ``model`` is a :class:`~skinfl.models.trunk.WithHead` of that network, and which. ``temperature``: by
+    which logits are divided. The file appears whole or not at all.
+
+    Raises :class:`~skinfl.errors.ModelError` where the description contradicts itself or the place cannot be
+    written.
     """
     header = {
         "format": FORMAT,
@@ -83,6 +88,7 @@ def save_model(
         "options": dict(options or {}),
         "mean": [float(v) for v in normalisation_mean],
         "std": [float(v) for v in normalisation_std],
+        "temperature": float(temperature),
     }
     if head is not None:
         header["head"] = dict(head)
@@ -143,6 +149,7 @@ def load_model(path: Union[str, Path]) -> StoredModel:
         header["image_size"],
         header["in_channels"],
         _preparation(header),
+        float(header.get("temperature", 1.0)),
     )
 
 
@@ -217,6 +224,9 @@ def _check_header(path: Path, header: Dict) -> None:
             raise ModelError(f"{path}: {error}") from None
     if "head" in header:
         _check_head(path, header["head"])
+    temperature = header.get("temperature", 1.0)
+    if not isinstance(temperature, (int, float)) or not 0 < temperature < float("inf"):
+        raise ModelError(f"{path}: the model's temperature needs to be a positive number")
     if len(header["class_names"]) != header["classes"]:
         raise ModelError(f"{path}: {len(header['class_names'])} class names for {header['classes']} classes")
     for field in ("mean", "std"):

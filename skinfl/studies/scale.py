@@ -46,8 +46,8 @@ def run_through(
 
 def _federated(settings: Settings, federated: FederatedData, progress: Progress) -> float:
     assembly = run_through(settings, federated, f"federated ({settings.strategy})", progress)
-    last = assembly.federation.state.records[-1].metrics or {}  # the last round is always evaluated
-    return float(last["balanced_accuracy"])
+    kept = assembly.federation.state.kept_record.metrics or {}  # what may be kept is evaluated
+    return float(kept["balanced_accuracy"])
 
 
 def scale_table(rows: List[Dict[str, Any]]) -> Table:

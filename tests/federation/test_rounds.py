@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from comparison import TWO_ROUNDS, grid_of, protections, settings_of
 
-from skinfl.assembly import assemble, load_federated_data, unit_images
+from skinfl.assembly import assemble, load_federated_data, training_parts, unit_images
 from skinfl.errors import SkinflError, TrainingError, WriteError
 from skinfl.federation.audit import Audit
 from skinfl.federation.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -252,10 +252,11 @@ def test_normalisation_and_class_weights_come_from_training_images_of_all_hospit
     federated = load_federated_data(settings)
     _, assembly = play({"protection": "smpc"}, rounds=1)
     prepared = assembly.federation.state.prepared
-    train = federated.dataset.subset(federated.split.train)
-    assert prepared.normalisation.mean[0] == pytest.approx(train.images.mean() / 255, abs=1e-5)
-    assert prepared.normalisation.std[0] == pytest.approx(train.images.std() / 255, abs=1e-4)
-    expected = class_weights(train.class_counts(), "sqrt")
+    train = [training_parts(settings, federated.train_of(name), name).train for name in federated.partition]
+    images = np.concatenate([part.images for part in train])
+    assert prepared.normalisation.mean[0] == pytest.approx(images.mean() / 255, abs=1e-5)
+    assert prepared.normalisation.std[0] == pytest.approx(images.std() / 255, abs=1e-4)
+    expected = class_weights(sum(part.class_counts() for part in train), "sqrt")
     assert prepared.class_weights == pytest.approx(expected, abs=1e-4)
 
 

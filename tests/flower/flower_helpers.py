@@ -8,7 +8,7 @@ import numpy as np
 
 from skinfl.assembly import FederatedData, assemble
 from skinfl.data.dataset import LesionDataset
-from skinfl.data.ham10000 import CLASSES
+from skinfl.data.ham10000 import CLASS_INFO
 from skinfl.data.splits import train_test_split
 from skinfl.federation.checkpoint import load_checkpoint
 from skinfl.flower.approve import approve, bundle_digest
@@ -38,7 +38,7 @@ def small_dataset(images=105, size=8, channels=1, seed=0, synthetic=False):
         "small",
         pixels,
         labels,
-        CLASSES,
+        CLASS_INFO,
         [f"HAM_{i // 2 * 7 + i % 7:07d}" for i in range(images)],
         [f"ISIC_{i:07d}" for i in range(images)],
         ["rosendahl" if i % 2 else "" for i in range(images)],

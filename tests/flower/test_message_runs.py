@@ -49,16 +49,26 @@ def test_the_model_equals_the_virtual_workers_bit_for_bit(federation, tmp_path, 
     coordinator = coordinator_of(folder, federated, settings, post, tmp_path / "out", lines.append)
     result = coordinator.run(HOSPITALS)
     np.testing.assert_array_equal(final_model(tmp_path / "out"), virtual.server.model)
-    assert result["final"] == virtual.records[-1].metrics
+    kept = virtual.kept_record
+    assert (result["best_round"], result["final"]) == (kept.round, kept.metrics)
+    assert result["validation"] == kept.validation and kept.validation["images"] > 0
     records = load_checkpoint(tmp_path / "out" / CHECKPOINT).state.records
     for mine, theirs in zip(records, virtual.records):
-        for key in ("trained", "train_loss", "metrics", "hospital_metrics", "clipped", "transforms"):
+        for key in (
+            "trained",
+            "train_loss",
+            "metrics",
+            "hospital_metrics",
+            "validation",
+            "clipped",
+            "transforms",
+        ):
             assert getattr(mine, key) == getattr(theirs, key), key
     assert json.loads((tmp_path / "out" / RESULT).read_text())["workers"] == "in this process"
     confusions = [metrics["confusion"] for metrics in result["hospital_final"].values()]
     assert result["hospitals_together"]["confusion"] == np.sum(confusions, axis=0).tolist()
     loss = result["hospitals_together"]["loss"]
-    assert loss == pytest.approx(virtual.records[-1].hospitals_together["loss"], rel=1e-5)
+    assert loss == pytest.approx(kept.hospitals_together["loss"], rel=1e-5)
     assert "3 hospitals joined" in lines[0]
     by_round = {}
     for kind, round, *_ in post.log:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Mapping
 
+from skinfl.federation.strategies.averaged import Averaged
 from skinfl.federation.strategies.base import Strategy
+from skinfl.federation.strategies.fedadagrad import FedAdagrad
 from skinfl.federation.strategies.fedadam import FedAdam
 from skinfl.federation.strategies.fedavg import FedAvg
 from skinfl.federation.strategies.fedavgm import FedAvgM
@@ -28,6 +30,8 @@ def build_strategy(name: str, values: Mapping[str, Any], unit: int) -> Strategy:
 __all__ = [
     "SERVER_LR",
     "STRATEGIES",
+    "Averaged",
+    "FedAdagrad",
     "FedAdam",
     "FedAvg",
     "FedAvgM",

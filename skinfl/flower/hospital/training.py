@@ -11,7 +11,7 @@ from typing import Any, Dict, NamedTuple, Tuple
 import numpy as np
 import torch
 
-from skinfl.assembly import local_plan, personal_plan, preparation_of, rules_of
+from skinfl.assembly import local_plan, personal_plan, preparation_of, rules_of, training_parts
 from skinfl.data import load
 from skinfl.data.dataset import LesionDataset
 from skinfl.data.splits import train_test_split
@@ -36,11 +36,12 @@ from skinfl.settings import Settings, from_mapping
 class Images(NamedTuple):
     """A hospital's own images, and what identifies the photographs that training images are taken from.
 
-    A coordinator chooses how test images are held out, and could have many sets of training images that are
-    nearly alike; what they are taken from stays the same.
+    ``validation`` are taken from them as well. A coordinator chooses how test images are held out, and could
+    have many sets of training images that are nearly alike; what they are taken from stays the same.
     """
 
     train: LesionDataset
+    validation: LesionDataset
     test: LesionDataset
     identity: str
 
@@ -86,7 +87,7 @@ class Trainer:
             task = Task(TRAIN, round, common, participants, fields["evaluate"])
             subjects = self._admitted(run, task, images)
             before = _restore(run.store, agent, round)
-            update = agent.train(images.train, task, images.test)
+            update = agent.train(images.train, task, images.test, images.validation)
             run.store.write_arrays("before", before)
             run.store.write_arrays("after", {**agent.state(), "round": np.asarray(round)})
             return self._kept(run, agent, task, subjects, update)
@@ -107,7 +108,7 @@ class Trainer:
             state = run.store.read_arrays("after")
             if state is not None:
                 agent.load_state(_without_round(state))
-            update = agent.report(images.test, task, images.train)
+            update = agent.report(images.test, task, images.validation, images.train)
             if agent.has_own:
                 file = self._folder.path / PERSONAL / f"{run.name}.npz"
                 file.parent.mkdir(exist_ok=True, mode=0o700)
@@ -187,15 +188,19 @@ class Trainer:
         data = load(folder.data, **prepared, cache_dir=cache)
         own = _identity(data)
         data = learnt_from(settings, data, cache_dir=cache)
+
+        def images(train: LesionDataset, test: LesionDataset) -> Images:
+            return Images(*training_parts(settings, train, self.name), test, own)
+
         if folder.test_data is not None:
             if not folder.test_data.is_dir():
                 raise DataError(f"{folder.test_data} is no folder: mend test_data of {folder.name}")
             if not any(folder.test_data.iterdir()):  # a hospital without test images
-                return Images(data, data.subset([]), own)
+                return images(data, data.subset([]))
             test = load(folder.test_data, **prepared, cache_dir=cache)
-            return Images(data, learnt_from(settings, test, cache_dir=cache), own)
+            return images(data, learnt_from(settings, test, cache_dir=cache))
         split = train_test_split(data, test_fraction=settings.test_fraction, seed=settings.seed)
-        return Images(data.subset(split.train), data.subset(split.test), own)
+        return images(data.subset(split.train), data.subset(split.test))
 
 
 def _identity(dataset: LesionDataset) -> str:

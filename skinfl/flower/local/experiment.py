@@ -85,7 +85,7 @@ def run_experiment(
         status = deployment.wait(run, timeout, show)
     if status != "finished:completed":
         raise ProcessError(f"the run ended as {status}: see {out / 'logs' / 'run.log'}")
-    return _complete(out, federated, memory.peak)
+    return _complete(settings, out, federated, memory.peak)
 
 
 def _engine(hospitals: int) -> Dict[str, Any]:
@@ -97,11 +97,11 @@ def _engine(hospitals: int) -> Dict[str, Any]:
     }
 
 
-def _complete(out: Path, federated: FederatedData, peak: Any) -> Dict[str, Any]:
+def _complete(settings: Settings, out: Path, federated: FederatedData, peak: Any) -> Dict[str, Any]:
     """Add to the coordinator's result what only this machine knows, and draw the report."""
     result = json.loads((out / RESULT).read_text("utf-8"))
-    result["data"] = describe_data(federated)
-    result["partition"] = describe_partition(federated)
+    result["data"] = describe_data(settings, federated)
+    result["partition"] = describe_partition(settings, federated)
     result["memory"] = {"peak_bytes": peak}
     write_json(out / RESULT, result)
     records = read_records(out / ROUNDS)
