@@ -9,19 +9,35 @@ from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Un
 import numpy as np
 
 from skinfl.assembly import Assembly, FederatedData, assemble, model_options
+from skinfl.data.classes import described
 from skinfl.data.dataset import LesionDataset
 from skinfl.errors import CheckpointError
 from skinfl.federation.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from skinfl.federation.evaluation import predict
 from skinfl.federation.events import Event, Listener, RoundFinished
 from skinfl.federation.records import RoundRecord, Seconds, write_records
 from skinfl.federation.rounds import RunState
+from skinfl.federation.update import has_batchnorm
 from skinfl.files import write_json
 from skinfl.metrics import spread
 from skinfl.models.store import save_model
 from skinfl.paths import PathLike
+from skinfl.predictions import ClassName, Predictions, write_predictions
 from skinfl.report import html, plots
-from skinfl.run_folder import CHECKPOINT, CONFIG, FIGURES, MODEL, RESULT, ROUNDS, RunFolder, claimed
+from skinfl.run_folder import (
+    CHECKPOINT,
+    CONFIG,
+    FIGURES,
+    MODEL,
+    PREDICTIONS,
+    RESULT,
+    ROUNDS,
+    TRAINED_ON,
+    RunFolder,
+    claimed,
+)
 from skinfl.settings import Settings
+from skinfl.use.evaluating import write_learnt
 from skinfl.version import __version__
 
 __all__ = ["CHECKPOINT", "CONFIG", "FIGURES", "MODEL", "RESULT", "ROUNDS", "Outcome", "run"]
@@ -122,6 +138,9 @@ def _finish(settings: Settings, federated: FederatedData, assembly: Assembly, ou
     result = summarise(settings, federated, assembly, out.name)
     write_json(out / RESULT, result)
     write_model(out / MODEL, settings, federated.dataset, assembly)
+    write_learnt(out / TRAINED_ON, federated.dataset, federated.split.train)
+    test = federated.test
+    write_predictions(out / PREDICTIONS, predictions_of(settings, test, assembly, hospitals_of(federated)))
     figures = plots.draw_run(out / FIGURES, result, state.records)
     html.write_report(out, result, state.records, figures)
     return Outcome(result, state.server.model, out)
@@ -141,10 +160,45 @@ def write_model(file: Path, settings: Settings, dataset: LesionDataset, assembly
         image_size=size,
         classes=len(dataset.classes),
         class_names=dataset.classes,
+        class_info=described(dataset.class_info),
         doconv=settings.doconv,
         options=model_options(settings),
         normalisation_mean=normalisation.mean,
         normalisation_std=normalisation.std,
+    )
+
+
+def hospitals_of(federated: FederatedData) -> np.ndarray:
+    """Return the hospital that holds each photograph of the test set, ``""`` where none does."""
+    holder = np.full(len(federated.dataset), "", dtype=object)
+    for name, held in federated.partition.items():
+        holder[held] = name
+    return holder[federated.split.test]
+
+
+def predictions_of(
+    settings: Settings, test: LesionDataset, assembly: Assembly, hospitals: Optional[np.ndarray] = None
+) -> Predictions:
+    """Return what the network says of the test set, as the last round left it.
+
+    ``hospitals``: who holds each photograph, as :func:`hospitals_of` returns it; None where nobody knows.
+    """
+    state = assembly.federation.state
+    assembly.layout.write(assembly.model, state.server.model)
+    local_batchnorm = settings.batchnorm == "local" and has_batchnorm(assembly.model)
+    probabilities, _ = predict(
+        assembly.model, test, state.begun.normalisation, batch_statistics=local_batchnorm
+    )
+    return Predictions(
+        tuple(ClassName(*each) for each in described(test.class_info)),
+        probabilities,
+        test.labels,
+        test.image_ids,
+        test.lesion_ids,
+        np.full(len(test), "", dtype=object) if hospitals is None else hospitals,
+        test.sites,
+        test.sexes,
+        test.ages,
     )
 
 
