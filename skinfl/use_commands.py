@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from skinfl.console import loading, report
-from skinfl.errors import DataError, SettingsError
+from skinfl.errors import DataError, SettingsError, nearest
 from skinfl.paths import path
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ _SHOWN = (
 )
 #: a file's name takes no more of a line than this, unless its last part needs it
 _WIDEST = 60
+#: photographs that an exported network is checked on
+_CHECKED = 32
 MODEL = typer.Option(..., "--model", parser=path, help="folder of a run, or the model.npz that it wrote")
 TTA = typer.Option(
     1, "--tta", min=1, max=8, help="views of each photograph, turned and mirrored, whose mean is taken"
@@ -43,6 +45,10 @@ def register(app: typer.Typer) -> None:
         epilog="Examples:\n\nskinfl evaluate --model runs/RUN --data ~/ISIC2019\n\n"
         "skinfl evaluate --model runs/RUN --data ~/PAD-UFES-20 --json figures.json --csv answers.csv"
     )(evaluate)
+    app.command(
+        epilog="Examples:\n\nskinfl export --model runs/RUN --format onnx --out lesions.onnx\n\n"
+        "skinfl export --model runs/RUN --out lesions.pt --photographs ~/photographs"
+    )(export)
 
 
 def _say(text: str) -> None:
@@ -108,7 +114,7 @@ class _Lines:
     """
 
     def __init__(self, files: Sequence[Path], classes: Sequence[Any]):
-        from skinfl.use.predicting import in_full
+        from skinfl.predictions import in_full
 
         self._names = [in_full(each) for each in classes]
         self._malignant = [k for k, each in enumerate(classes) if each.malignant]
@@ -177,9 +183,54 @@ def evaluate(
         _say(f"table: {table}")
 
 
+def export(
+    model: Path = MODEL,
+    out: Path = typer.Option(..., "--out", parser=path, help="file to write"),
+    format: str = typer.Option("torchscript", "--format", help="torchscript or onnx"),
+    photographs: Optional[Path] = typer.Option(
+        None,
+        "--photographs",
+        parser=path,
+        help="image file, or folder of them, to check the file on; the run's own are tried if it is left out",
+    ),
+    force: bool = FORCE,
+) -> None:
+    """Write a network as one file for other programs, checked against torch first.
+
+    Pixels of 0 to 1 go in, shape (n, channels, size, size), probabilities come out: normalisation,
+    temperature and softmax are inside.
+    """
+    _check_free([("--out", out)], force)
+    from skinfl.predictions import in_full
+    from skinfl.use.exporting import FORMATS, about
+    from skinfl.use.exporting import export as write
+    from skinfl.use.models import classifier_of, photographs_of, run_of
+    from skinfl.use.predicting import image_files
+
+    if format not in FORMATS:
+        raise SettingsError(f"--format {format}: {nearest(format, FORMATS)}")
+    classifier = classifier_of(model)
+    run = run_of(model)
+    if photographs is not None:
+        pictures = [classifier.pixels(file) for file in image_files(photographs)[:_CHECKED]]
+    else:
+        pictures = [] if run is None else photographs_of(run, classifier)
+    found = write(classifier, out, format, pictures)
+    told = about(classifier)
+    _say(f"input: {told['input']}")
+    _say(f"output: {told['output']}: {', '.join(in_full(each) for each in classifier.class_info)}")
+    if found.difference is None:
+        _say(f"note: {found.note}")
+    else:
+        _say(
+            f"checked on {found.checked}: probabilities differ from torch's by {found.difference:.1e} at most"
+        )
+    _say(f"{format}: {out}")
+
+
 def evaluation_lines(result: Mapping[str, Any]) -> List[str]:
     """Return what a terminal shows of an evaluation: what was compared with what, then the figures."""
-    from skinfl.use.predicting import in_full
+    from skinfl.predictions import in_full
 
     names = {
         each["name"]: in_full((each["name"], each["full_name"], each["malignant"]))

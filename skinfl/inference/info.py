@@ -11,7 +11,8 @@ from skinfl.inference.parameters import VERSION, BatchSpec, LatencySpec, from_ma
 class ModelInfo(NamedTuple):
     """A model as a client sees it; ``mean`` and ``std`` normalise pixels in 0..1, by channel.
 
-    ``batch`` is None where the server takes no batches.
+    ``batch`` is None where the server takes no batches. The client divides decrypted logits by
+    ``temperature``; ``titles`` are the classes' names in full, malignant ones marked, empty where not known.
     """
 
     name: str
@@ -20,6 +21,8 @@ class ModelInfo(NamedTuple):
     std: Tuple[float, ...]
     latency: LatencySpec
     batch: Optional[BatchSpec]
+    temperature: float = 1.0
+    titles: Tuple[str, ...] = ()
 
 
 def to_json(info: ModelInfo) -> Dict[str, Any]:
@@ -28,6 +31,8 @@ def to_json(info: ModelInfo) -> Dict[str, Any]:
         "version": VERSION,
         "name": info.name,
         "class_names": list(info.class_names),
+        "titles": list(info.titles),
+        "temperature": info.temperature,
         "mean": list(info.mean),
         "std": list(info.std),
         "latency": to_mapping(info.latency),
@@ -59,6 +64,8 @@ def from_json(answer: Any) -> ModelInfo:
             tuple(float(v) for v in answer["std"]),
             latency,
             batch,
+            float(answer.get("temperature", 1.0)),  # neither is there in a server of before
+            tuple(str(title) for title in answer.get("titles", ())),
         )
         fingerprints = (answer["latency_fingerprint"], answer["batch_fingerprint"])
     except (KeyError, TypeError, ValueError, ProtectionError) as error:
@@ -67,6 +74,8 @@ def from_json(answer: Any) -> ModelInfo:
         raise MessageError("server", "its parameters and their fingerprint differ")
     if len(info.class_names) != latency.classes or not len(info.mean) == len(info.std) == latency.channels:
         raise MessageError("server", "its description of the model contradicts itself")
+    if len(info.titles) not in (0, latency.classes) or not 0 < info.temperature < float("inf"):
+        raise MessageError("server", "its description of the classes or its temperature is unsound")
     if not all(s > 0 for s in info.std):
         raise MessageError("server", "its normalisation has a standard deviation that is not positive")
     return info

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Optional, Union
+from typing import List, Optional, Union
+
+import numpy as np
 
 from skinfl.classifier import LesionClassifier
 from skinfl.data import LesionDataset, Progress, load
+from skinfl.data.detect import detect
+from skinfl.data.index import refuse
+from skinfl.errors import SkinflError
 from skinfl.paths import PathLike
 from skinfl.paths import path as user_path
-from skinfl.run_folder import model_in
+from skinfl.run_folder import ABOUT, model_in, read_about
 
 #: a run's folder, a model file, or the network itself
 Model = Union[PathLike, LesionClassifier]
@@ -40,3 +45,20 @@ def load_for(
 ) -> LesionDataset:
     """Read a data set as the network takes its images; see :func:`skinfl.data.load`."""
     return load(source, image_size=classifier.image_size, metadata=metadata, progress=progress)
+
+
+def photographs_of(run: Path, classifier: LesionClassifier, most: int = 8) -> List[np.ndarray]:
+    """Return a few photographs of the data that a run learnt from, as the network takes them.
+
+    None where the data are not image files that are still where they were.
+    """
+    try:
+        data = read_about(run)["data"] if (run / ABOUT).is_file() else None
+        if data is None:
+            return []
+        found = detect(data)
+        index = found.reader.index(found, refuse)
+        rows = [] if index is None else index.photographs
+        return [classifier.pixels(row.path) for row in rows[:: max(1, len(rows) // most)][:most]]
+    except SkinflError:
+        return []

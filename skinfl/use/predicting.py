@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Callable, Dict, Iterable, Iterator, List, NamedTuple, Sequence, Tuple, Union
+from typing import Callable, Dict, Iterable, Iterator, List, NamedTuple, Sequence, Union
 
 import numpy as np
 
@@ -115,9 +115,3 @@ def table_of(classifier: LesionClassifier, answers: Sequence[Answer]) -> Predict
         sexes=empty,
         ages=np.full(n, np.nan),
     )
-
-
-def in_full(each: Tuple[str, str, object]) -> str:
-    """Return a class's name in full, marked where it is malignant."""
-    _, full_name, malignant = each
-    return f"{full_name} (malignant)" if malignant else full_name

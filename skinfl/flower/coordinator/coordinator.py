@@ -35,9 +35,21 @@ from skinfl.flower.coordinator.options import Options
 from skinfl.flower.coordinator.summing import BEGUN
 from skinfl.flower.coordinator.traffic import CountedMessaging
 from skinfl.flower.coordinator.transport import RemoteTransport
+from skinfl.predictions import write_predictions
 from skinfl.protection.build import protection_of
 from skinfl.protection.keys import private_bytes, read_key_file, write_key_file
-from skinfl.run import CHECKPOINT, CONFIG, MODEL, RESULT, ROUNDS, load_matching, summarise, write_model
+from skinfl.run import (
+    CHECKPOINT,
+    CONFIG,
+    MODEL,
+    RESULT,
+    ROUNDS,
+    load_matching,
+    predictions_of,
+    summarise,
+    write_model,
+)
+from skinfl.run_folder import PREDICTIONS
 from skinfl.settings import Settings, to_toml
 
 KEY = "coordinator.key"
@@ -62,6 +74,7 @@ class Coordinator:
         self._messaging = CountedMessaging(messaging)
         self._say = lambda line: say(printable(line))
         self._describe = describe
+        self._test: Optional[LesionDataset] = None
 
     def run(self, hospitals: Sequence[str], listeners: Sequence[Listener] = ()) -> Dict[str, Any]:
         """Train with those of ``hospitals`` that are there; return the content of ``result.json``.
@@ -118,6 +131,7 @@ class Coordinator:
         self, joined: Joined, transport: RemoteTransport, checkpoint: Optional[Checkpoint]
     ) -> Assembly:
         settings = self._settings
+        self._test = self._load_test(joined.blank())
         torch.set_num_threads(settings.threads)
         blank = joined.blank()
         network = network_of(settings, blank, self._options.unit)
@@ -144,13 +158,13 @@ class Coordinator:
             model,
             schedule_of(settings),
             state=state,
-            test=self._test(blank),
+            test=self._test,
             unsynchronised_batchnorm=local_batchnorm,
         )
         protection = protection_of(settings)
         return Assembly(federation, transport, model, layout, protection, self._describe)
 
-    def _test(self, blank: LesionDataset) -> Optional[LesionDataset]:
+    def _load_test(self, blank: LesionDataset) -> Optional[LesionDataset]:
         if not self._options.test_data:
             return None
         test = load(self._options.test_data, image_size=self._settings.image_size)
@@ -174,6 +188,9 @@ class Coordinator:
         result["traffic"] = self._messaging.kinds
         write_json(self._out / RESULT, result)
         write_model(self._out / MODEL, self._settings, joined.blank(), assembly)
+        if self._test is not None:
+            found = predictions_of(self._settings, self._test, assembly)
+            write_predictions(self._out / PREDICTIONS, found)
         return result
 
 
