@@ -7,6 +7,7 @@
     result = skinfl.train(data="synthetic", protection="smpc", rounds=3)
     result.metrics["balanced_accuracy"], result.history, result.per_class
     result.model.predict("lesion.jpg")
+    skinfl.evaluate(result.folder, "PATH/TO/ANOTHER/DATA/SET")["auc"]
 
 What is public here is loaded when it is first asked for, so that ``import skinfl`` takes no time.
 """
@@ -19,7 +20,7 @@ from skinfl.lazy import exports
 from skinfl.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from skinfl.api import compare, load_data, load_result, train
+    from skinfl.api import compare, evaluate, export, load_data, load_result, predict, train
     from skinfl.classifier import LesionClassifier
     from skinfl.data.dataset import LesionDataset
     from skinfl.errors import SkinflError
@@ -35,8 +36,11 @@ __all__ = [
     "SkinflError",
     "TrainingResult",
     "compare",
+    "evaluate",
+    "export",
     "load_data",
     "load_result",
+    "predict",
     "train",
 ]
 
@@ -50,8 +54,11 @@ __getattr__, __dir__ = exports(
         "SkinflError": "skinfl.errors",
         "TrainingResult": "skinfl.results",
         "compare": "skinfl.api",
+        "evaluate": "skinfl.api",
+        "export": "skinfl.api",
         "load_data": "skinfl.api",
         "load_result": "skinfl.api",
+        "predict": "skinfl.api",
         "train": "skinfl.api",
     },
 )

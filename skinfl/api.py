@@ -7,10 +7,14 @@ a str. Errors are :class:`skinfl.SkinflError` with one line that says what to me
 from __future__ import annotations
 
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any, Dict, Optional, Sequence, Tuple, Union
 
-from skinfl import plugins
+import pandas as pd
+
+from skinfl import plugins, tracking
 from skinfl.assembly import FederatedData, check, load_federated_data, share_out
+from skinfl.classifier import Picture
 from skinfl.data import load
 from skinfl.data.dataset import LesionDataset
 from skinfl.display import display_for, loading_display
@@ -25,6 +29,10 @@ from skinfl.settings import Settings, read_toml
 from skinfl.studies.compare import KIND as COMPARING
 from skinfl.studies.compare import chosen
 from skinfl.studies.compare import compare as run_comparison
+from skinfl.use.evaluating import evaluate_on
+from skinfl.use.exporting import export as write_export
+from skinfl.use.frames import predict_pictures
+from skinfl.use.models import Model, classifier_of, load_for, photographs_of, run_of
 
 
 def load_data(
@@ -53,6 +61,7 @@ def train(
     resume: bool = False,
     progress: bool = True,
     listeners: Sequence[Listener] = (),
+    track: str = "",
     **options: Any,
 ) -> TrainingResult:
     """Train one network across hospitals in this process.
@@ -65,6 +74,7 @@ def train(
     resume: go on with the run in ``out`` where it was interrupted, bit for bit.
     progress: whether to show a bar and a line for each round.
     listeners: called with each event of the run, see :mod:`skinfl.federation.events`.
+    track: where each round's figures go as well, by comma: tensorboard, mlflow, wandb.
     options: changes to ``settings``, e.g. ``protection="smpc", rounds=3``.
 
     Returns a :class:`~skinfl.results.TrainingResult`. Raises a :class:`~skinfl.errors.SkinflError`
@@ -74,10 +84,14 @@ def train(
         raise SettingsError("listeners: give a list of what is called with each event")
     wanted = _settings(settings, data, options, out if resume else None)
     check(wanted)
+    names = tracking.check(track)
     with _claim(out, TRAINING, resume) as folder:
         federated = _federated(wanted, data, folder, progress)
-        with display_for(wanted.protection, progress) as display:
-            run(wanted, federated, folder, listeners=[*display, *listeners])
+        trackers = tracking.listeners(names, folder.path, wanted.asdict(), print)
+        with display_for(wanted.protection, progress) as display, ExitStack() as ending:
+            for tracker in trackers:
+                ending.callback(tracker.close)
+            run(wanted, federated, folder, listeners=[*display, *listeners, *trackers])
         return TrainingResult(folder.path)
 
 
@@ -117,6 +131,74 @@ def load_result(folder: PathLike) -> Union[TrainingResult, ComparisonResult]:
     """
     place = path(folder)
     return ComparisonResult(place) if (place / COMPARISON).exists() else TrainingResult(place)
+
+
+def predict(pictures: Union[Picture, Sequence[Picture]], model: Model, *, tta: int = 1) -> pd.DataFrame:
+    """Say what a network sees in photographs: one row each, one column a class, probabilities.
+
+    Parameters
+    ----------
+    pictures: a file, a folder with all that lies below it, a PIL image, uint8 pixels, or a list of these.
+    model: a run's folder, a model file, or a network such as :attr:`TrainingResult.model`.
+    tta: views of each photograph, turned and mirrored, whose mean is taken; 1 to 8.
+
+    Raises :class:`~skinfl.errors.DataError` at the first that is no photograph.
+    """
+    return predict_pictures(classifier_of(model), pictures, tta=tta)
+
+
+def evaluate(
+    model: Model,
+    data: Union[PathLike, LesionDataset],
+    *,
+    metadata: Optional[PathLike] = None,
+    everything: bool = False,
+    tta: int = 1,
+    seed: int = 0,
+    progress: bool = True,
+) -> Dict[str, Any]:
+    """Evaluate a network on another data set, whose classes are matched by name.
+
+    Parameters
+    ----------
+    model: a run's folder, a model file, or a network.
+    data: a data set's source, or one whose images have the network's size.
+    metadata: the publisher's table, where it lies elsewhere.
+    everything: also use what the network learnt from, which is left out otherwise; it can be told only of a
+        run's folder.
+    tta: as for :func:`predict`.
+    seed: decides what the intervals draw.
+    progress: whether to show a bar.
+
+    Returns what ``skinfl evaluate --json`` writes, see :func:`skinfl.use.evaluating.evaluate_on`. Raises
+    :class:`~skinfl.errors.DataError` where there is no class in common.
+    """
+    classifier = classifier_of(model)
+    with loading_display(progress) as show:
+        dataset = (
+            data
+            if isinstance(data, LesionDataset)
+            else load_for(classifier, data, metadata=metadata, progress=show)
+        )
+        if dataset.image_shape[1:] != (classifier.image_size, classifier.image_size):
+            raise SettingsError(
+                f"the images of the data set have {dataset.image_shape[1]} pixels a side, the network takes "
+                f"{classifier.image_size}: load it with image_size={classifier.image_size}"
+            )
+        return evaluate_on(
+            classifier, dataset, run=run_of(model), everything=everything, tta=tta, seed=seed, progress=show
+        ).result
+
+
+def export(model: Model, out: PathLike, *, format: str = "torchscript") -> Path:
+    """Write a network as one file for other programs, checked against torch first; return the file's path.
+
+    ``format`` is ``"torchscript"`` or ``"onnx"``; see :mod:`skinfl.use.exporting` for what goes in and out.
+    """
+    place, run = path(out), run_of(model)
+    classifier = classifier_of(model)
+    write_export(classifier, place, format, [] if run is None else photographs_of(run, classifier))
+    return place
 
 
 def _settings(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, 
 import typer
 from rich.console import Console
 
-from skinfl import data_commands, plugins
+from skinfl import data_commands, plugins, use_commands
 from skinfl.console import RunDisplay, fail, loading, prepare_streams, settle_streams
 from skinfl.errors import SkinflError, broken_package
 from skinfl.flags import Invocation, settings_command
@@ -67,19 +67,23 @@ def _use_threads(settings: Settings) -> None:
     torch.set_num_threads(settings.threads)
 
 
-def train_and_report(invocation: Invocation) -> None:
-    """Run one training and say what came of it."""
+def train_and_report(invocation: Invocation, track: str = "") -> None:
+    """Run one training and say what came of it; ``track`` names where its figures go as well."""
+    from skinfl import tracking
     from skinfl.run import load_matching, run
 
     settings, folder = invocation.settings, invocation.folder
+    trackers = tracking.listeners(tracking.check(track), folder.path, settings.asdict(), _say)
     if folder.resumed:
         load_matching(folder.path / CHECKPOINT, settings)  # before the data are read, which takes longer
     federated = _load_federated(settings)
     display = RunDisplay(_console, settings.protection)
     try:
-        outcome = run(settings, federated, folder, listeners=[display])
+        outcome = run(settings, federated, folder, listeners=[display, *trackers])
     finally:
         display.close()
+        for tracker in trackers:
+            tracker.close()
     final = outcome.result["final"]
     _say(
         f"final: accuracy {final['accuracy']:.3f}, balanced accuracy {final['balanced_accuracy']:.3f}, "
@@ -209,9 +213,14 @@ def examples(*lines: str) -> str:
     )
 )
 @settings_command("train")
-def train(invocation: Invocation) -> None:
+def train(
+    invocation: Invocation,
+    track: str = typer.Option(
+        "", "--track", help="where each round's figures go as well, by comma: tensorboard, mlflow, wandb"
+    ),
+) -> None:
     """Train under one protection and write a report."""
-    train_and_report(invocation)
+    train_and_report(invocation, track)
 
 
 PROTECTIONS = typer.Option(
@@ -250,6 +259,7 @@ def split(
 
 
 app.add_typer(data_commands.app, name="data")
+use_commands.register(app)
 inference_commands.register(app)
 if sys.version_info >= (3, 11):  # Flower's own lower limit
     from skinfl.flower.provisioning import commands as flower_commands

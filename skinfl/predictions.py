@@ -27,6 +27,12 @@ class ClassName(NamedTuple):
     malignant: Optional[bool] = None
 
 
+def in_full(each: Tuple[str, str, Optional[bool]]) -> str:
+    """Return a class's name in full, marked where it is malignant."""
+    _, full_name, malignant = each
+    return f"{full_name} (malignant)" if malignant else full_name
+
+
 class Predictions(NamedTuple):
     """Answers for n photographs.
 

@@ -10,17 +10,19 @@ import html
 import json
 import os
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Dict, List, Optional, Sequence, Union
 
 import pandas as pd
 
-from skinfl.classifier import LesionClassifier
+from skinfl.classifier import LesionClassifier, Picture
 from skinfl.errors import SkinflError
 from skinfl.federation.records import RoundRecord, read_records
 from skinfl.metrics import SCALARS
+from skinfl.predictions import ClassName, read_predictions
 from skinfl.report import wording
-from skinfl.run_folder import COMPARISON, CONFIG, FIGURES, MODEL, RESULT, ROUNDS
+from skinfl.run_folder import COMPARISON, CONFIG, FIGURES, MODEL, PREDICTIONS, RESULT, ROUNDS
 from skinfl.settings import Settings, read_toml
+from skinfl.use.frames import as_frame, predict_pictures
 
 
 class TrainingResult:
@@ -61,6 +63,19 @@ class TrainingResult:
         if self._model is None:
             self._model = LesionClassifier.load(self.folder / MODEL)
         return self._model
+
+    def predictions(self) -> pd.DataFrame:
+        """Return one row a photograph of the test set: what is known of it, and the network's answer.
+
+        Columns: image_id, lesion_id, hospital, site, sex, age, diagnosis, predicted, and ``p_<class>``, the
+        probabilities. Raises a :class:`~skinfl.errors.SkinflError` where the run holds none.
+        """
+        found = read_predictions(self.folder / PREDICTIONS, [ClassName(*c) for c in self.model.class_info])
+        return as_frame(found)
+
+    def predict(self, pictures: Union[Picture, Sequence[Picture]], *, tta: int = 1) -> pd.DataFrame:
+        """Return the probability of each class for photographs; see :func:`skinfl.predict`."""
+        return predict_pictures(self.model, pictures, tta=tta)
 
     @property
     def settings(self) -> Settings:

@@ -16,6 +16,7 @@ from skinfl.assembly import (
     personal_plan,
     training_parts,
 )
+from skinfl.data.classes import described
 from skinfl.data.dataset import LesionDataset
 from skinfl.data.normalisation import Normalisation
 from skinfl.errors import CheckpointError
@@ -35,9 +36,23 @@ from skinfl.models.pretrained import describe
 from skinfl.models.store import save_model
 from skinfl.networks import Learner, whole
 from skinfl.paths import PathLike
+from skinfl.predictions import ClassName, Predictions, write_predictions
 from skinfl.report import html, plots
-from skinfl.run_folder import CHECKPOINT, CONFIG, FIGURES, MODEL, PERSONAL, RESULT, ROUNDS, RunFolder, claimed
+from skinfl.run_folder import (
+    CHECKPOINT,
+    CONFIG,
+    FIGURES,
+    MODEL,
+    PERSONAL,
+    PREDICTIONS,
+    RESULT,
+    ROUNDS,
+    TRAINED_ON,
+    RunFolder,
+    claimed,
+)
 from skinfl.settings import OF_THE_MACHINE, Settings, chosen
+from skinfl.use.evaluating import write_learnt
 from skinfl.version import __version__
 
 __all__ = ["CHECKPOINT", "CONFIG", "FIGURES", "MODEL", "RESULT", "ROUNDS", "Outcome", "run"]
@@ -167,6 +182,10 @@ def _finish(settings: Settings, federated: FederatedData, assembly: Assembly, ou
     result = summarise(settings, federated, assembly, out.name)
     write_json(out / RESULT, result)
     write_models(out, settings, federated.dataset, assembly)
+    write_learnt(out / TRAINED_ON, federated.dataset, federated.split.train)
+    if not assembly.layout.personal:
+        found = predictions_of(federated.test, assembly, hospitals_of(federated))
+        write_predictions(out / PREDICTIONS, found)
     figures = plots.draw_run(out / FIGURES, result, state.records)
     html.write_report(out, result, state.records, figures)
     return Outcome(result, state.kept.model, out)
@@ -215,12 +234,43 @@ def write_model(
         colour_constancy=settings.colour_constancy,
         classes=len(dataset.classes),
         class_names=dataset.classes,
+        class_info=described(dataset.class_info),
         doconv=settings.doconv,
         options=model_options(settings),
         normalisation_mean=made.normalisation.mean,
         normalisation_std=made.normalisation.std,
         head=made.head,
         temperature=temperature,
+    )
+
+
+def hospitals_of(federated: FederatedData) -> np.ndarray:
+    """Return the hospital that holds each photograph of the test set, ``""`` where none does."""
+    holder = np.full(len(federated.dataset), "", dtype=object)
+    for name, held in federated.partition.items():
+        holder[held] = name
+    return holder[federated.split.test]
+
+
+def predictions_of(
+    test: LesionDataset, assembly: Assembly, hospitals: Optional[np.ndarray] = None
+) -> Predictions:
+    """Return what the kept network says of the test set, with the temperature that its model file has.
+
+    ``hospitals``: who holds each photograph, as :func:`hospitals_of` returns it; None where nobody knows.
+    """
+    tested = assembly.federation.predict()
+    assert tested is not None, "there is a test set, and one network for it"
+    return Predictions(
+        tuple(ClassName(*each) for each in described(test.class_info)),
+        tempered(tested[0], temperature_of(assembly.federation.state)),
+        test.labels,
+        test.image_ids,
+        test.lesion_ids,
+        np.full(len(test), "", dtype=object) if hospitals is None else hospitals,
+        test.sites,
+        test.sexes,
+        test.ages,
     )
 
 

@@ -175,14 +175,18 @@ class Federation:
     def predict(self) -> Optional[Tuple[np.ndarray, np.ndarray]]:
         """Return what the kept model says of the common test set: probabilities (n, classes) and labels (n,).
 
-        None where there is none.
+        None where there is none, or no common model.
         """
-        if self._test is None:
+        if self._test is None or self._rules.layout.personal:
             return None
         self._rules.layout.write(self._model, self.state.kept.model)
-        probabilities, _ = predict(
-            self._model, self._test, self.state.begun.normalisation, batch_statistics=self._local_batchnorm
-        )
+        with self._compute.place(self._model):
+            probabilities, _ = predict(
+                self._model,
+                self._test,
+                self.state.begun.normalisation,
+                batch_statistics=self._local_batchnorm,
+            )
         return probabilities, self._test.labels
 
     @property

@@ -10,7 +10,7 @@ from pathlib import Path
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from skinfl import plugins
+from skinfl import plugins, tracking
 from skinfl.errors import SkinflError, printable
 from skinfl.flower.coordinator.coordinator import Coordinator, run_folder
 from skinfl.flower.coordinator.grid_messaging import GridMessaging
@@ -59,7 +59,12 @@ def _train(grid: Grid, context: Context) -> None:
         describe=f"flower {version('flwr')}, {kind}",
     )
     _say(f"run {context.run_id}: writes to {out}")
-    run.run(folder.hospitals, [RunLog(str(context.run_id), _say)])
+    trackers = tracking.listeners(tracking.check(options.track), out, settings.asdict(), _say)
+    try:
+        run.run(folder.hospitals, [RunLog(str(context.run_id), _say), *trackers])
+    finally:
+        for tracker in trackers:
+            tracker.close()
 
 
 def _say(line: str) -> None:

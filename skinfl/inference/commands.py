@@ -139,7 +139,8 @@ def diagnose(
         )
 
     def show(file: Path, logits: np.ndarray) -> None:
-        ranked = sorted(zip(probabilities(logits[None])[0], info.class_names), reverse=True)
+        shares = probabilities(logits[None] / info.temperature)[0]
+        ranked = sorted(zip(shares, info.titles or info.class_names), reverse=True)
         typer.echo(f"{file}: " + ", ".join(f"{name} {share:.1%}" for share, name in ranked))
 
     pixels = {}

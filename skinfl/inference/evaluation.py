@@ -178,7 +178,7 @@ def compare_with_plain(
     measure = measure_batch if batch else measure_latency
     measured = measure(served.network, served.bounds, images, progress)
     metrics = {
-        way: evaluate_predictions(probabilities(logits), test.labels, stored.class_names)
+        way: evaluate_predictions(probabilities(logits / stored.temperature), test.labels, stored.class_names)
         for way, logits in (("plain", served.network.logits(images)), ("encrypted", measured.logits))
     }
     names = ("accuracy", "balanced_accuracy", "macro_f1", "auc")

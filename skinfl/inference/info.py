@@ -13,7 +13,8 @@ class ModelInfo(NamedTuple):
     """A model as a client sees it; ``mean`` and ``std`` normalise pixels in 0..1, by channel.
 
     ``preparation``: how a photograph becomes the network's square of pixels, as in training. ``batch`` is
-    None where the server takes no batches.
+    None where the server takes no batches. The client divides decrypted logits by ``temperature``; ``titles``
+    are the classes' names in full, malignant ones marked, empty where not known.
     """
 
     name: str
@@ -23,6 +24,8 @@ class ModelInfo(NamedTuple):
     preparation: Preparation
     latency: LatencySpec
     batch: Optional[BatchSpec]
+    temperature: float = 1.0
+    titles: Tuple[str, ...] = ()
 
 
 def to_json(info: ModelInfo) -> Dict[str, Any]:
@@ -31,6 +34,8 @@ def to_json(info: ModelInfo) -> Dict[str, Any]:
         "version": VERSION,
         "name": info.name,
         "class_names": list(info.class_names),
+        "titles": list(info.titles),
+        "temperature": info.temperature,
         "mean": list(info.mean),
         "std": list(info.std),
         "preparation": info.preparation._asdict(),
@@ -64,6 +69,8 @@ def from_json(answer: Any) -> ModelInfo:
             Preparation(**answer["preparation"]).check(),
             latency,
             batch,
+            float(answer.get("temperature", 1.0)),  # neither is there in a server of before
+            tuple(str(title) for title in answer.get("titles", ())),
         )
         fingerprints = (answer["latency_fingerprint"], answer["batch_fingerprint"])
     except (KeyError, TypeError, ValueError, DataError, ProtectionError) as error:
@@ -76,6 +83,8 @@ def from_json(answer: Any) -> ModelInfo:
         or info.preparation.image_size != latency.image_size
     ):
         raise MessageError("server", "its description of the model contradicts itself")
+    if len(info.titles) not in (0, latency.classes) or not 0 < info.temperature < float("inf"):
+        raise MessageError("server", "its description of the classes or its temperature is unsound")
     if not all(s > 0 for s in info.std):
         raise MessageError("server", "its normalisation has a standard deviation that is not positive")
     return info

@@ -20,6 +20,7 @@ from skinfl.errors import DataError, ModelError, SettingsError, WriteError, prin
 from skinfl.files import whole_file
 from skinfl.models.registry import MODELS, build_model
 from skinfl.models.trunk import with_head
+from skinfl.predictions import ClassName
 
 FORMAT = "skinfl-model"
 VERSION = 1
@@ -31,7 +32,9 @@ class StoredModel(NamedTuple):
     """A loaded model. ``mean`` and ``std`` normalise pixels in 0..1, one number for each channel.
 
     ``preparation``: how a photograph becomes the network's square of pixels. Logits are divided by
-    ``temperature`` before probabilities are made of them.
+    ``temperature`` before they become probabilities (Guo et al., *On Calibration of Modern Neural Networks*,
+    ICML 2017, section 4.2). ``class_info`` describes the classes; of a file that does not, the short names
+    are all that is known.
     """
 
     model: nn.Module
@@ -43,6 +46,7 @@ class StoredModel(NamedTuple):
     in_channels: int
     preparation: Preparation
     temperature: float = 1.0
+    class_info: Tuple[ClassName, ...] = ()
 
 
 def save_model(
@@ -62,14 +66,16 @@ def save_model(
     colour_constancy: str = "none",
     head: Optional[Mapping[str, Any]] = None,
     temperature: float = 1.0,
+    class_info: Sequence[Tuple[str, str, Optional[bool]]] = (),
 ) -> None:
     """Write ``model``, built by ``build_model`` with the same arguments, to ``path``.
 
     ``normalisation_mean`` and ``normalisation_std`` have one number for each channel, for pixels in 0..1.
     ``options`` are those that the network registers, where it has others than ``doconv``. ``fit`` and
     ``colour_constancy`` say how photographs were prepared (:mod:`skinfl.data.preparation`). ``head`` says
-    that ``model`` is a :class:`~skinfl.models.trunk.WithHead` of that network, and which. ``temperature``: by
-    which logits are divided. The file appears whole or not at all.
+    that ``model`` is a :class:`~skinfl.models.trunk.WithHead` of that network, and which. ``class_info`` has
+    for each class its short name, its name in full and whether it is malignant; ``temperature`` is as in
+    :class:`StoredModel`. The file appears whole or not at all.
 
     Raises :class:`~skinfl.errors.ModelError` where the description contradicts itself or the place cannot be
     written.
@@ -92,6 +98,8 @@ def save_model(
     }
     if head is not None:
         header["head"] = dict(head)
+    if class_info:
+        header["class_info"] = [ClassName(*each)._asdict() for each in class_info]
     _check_header(Path(path), header)
     arrays = {_STATE + key: value.detach().cpu().numpy() for key, value in model.state_dict().items()}
     arrays[_HEADER] = np.array(json.dumps(header))
@@ -150,6 +158,9 @@ def load_model(path: Union[str, Path]) -> StoredModel:
         header["in_channels"],
         _preparation(header),
         float(header.get("temperature", 1.0)),
+        tuple(ClassName(**each) for each in header["class_info"])
+        if "class_info" in header
+        else tuple(ClassName(name, name) for name in header["class_names"]),
     )
 
 
@@ -235,6 +246,9 @@ def _check_header(path: Path, header: Dict) -> None:
             raise ModelError(f"{path}: {field} needs one number for each of {header['in_channels']} channels")
     if not all(np.isfinite(header["mean"])) or not all(np.isfinite(header["std"])) or min(header["std"]) <= 0:
         raise ModelError(f"{path}: the normalisation needs finite means and positive standard deviations")
+    described = header.get("class_info")
+    if described is not None and not _describes(described, header["class_names"]):
+        raise ModelError(f"{path}: the model's header has no proper 'class_info'")
 
 
 def _check_head(path: Path, head: Any) -> None:
@@ -250,3 +264,14 @@ def _check_head(path: Path, head: Any) -> None:
         or not (0 <= head["hidden"] <= 65536 and 0 <= head["dropout"] < 1)
     ):
         raise ModelError(f"{path}: the model's header has no proper 'head'")
+
+
+def _describes(described: Any, names: Sequence[str]) -> bool:
+    """Whether a header's ``class_info`` is of just these classes."""
+    return (
+        isinstance(described, list)
+        and all(isinstance(each, dict) and sorted(each) == sorted(ClassName._fields) for each in described)
+        and [each["name"] for each in described] == list(names)
+        and all(isinstance(each["full_name"], str) for each in described)
+        and all(each["malignant"] in (True, False, None) for each in described)
+    )

@@ -38,9 +38,20 @@ from skinfl.flower.coordinator.summing import BEGUN
 from skinfl.flower.coordinator.traffic import CountedMessaging
 from skinfl.flower.coordinator.transport import RemoteTransport
 from skinfl.networks import learnt_from
+from skinfl.predictions import write_predictions
 from skinfl.protection.build import protection_of
 from skinfl.protection.keys import private_bytes, read_key_file, write_key_file
-from skinfl.run import CHECKPOINT, CONFIG, RESULT, ROUNDS, load_matching, summarise, write_models
+from skinfl.run import (
+    CHECKPOINT,
+    CONFIG,
+    RESULT,
+    ROUNDS,
+    load_matching,
+    predictions_of,
+    summarise,
+    write_models,
+)
+from skinfl.run_folder import PREDICTIONS
 from skinfl.settings import Settings, to_toml
 
 KEY = "coordinator.key"
@@ -65,6 +76,7 @@ class Coordinator:
         self._messaging = CountedMessaging(messaging)
         self._say = lambda line: say(printable(line))
         self._describe = describe
+        self._test: Optional[LesionDataset] = None
 
     def run(self, hospitals: Sequence[str], listeners: Sequence[Listener] = ()) -> Dict[str, Any]:
         """Train with those of ``hospitals`` that are there; return the content of ``result.json``.
@@ -125,6 +137,7 @@ class Coordinator:
         blank = joined.blank()
         network = network_of(settings, blank, self._options.unit)
         model, layout, strategy, local_batchnorm, learner = network
+        self._test = self._load_test(blank, layout)
         hospitals = joined.members.hospitals
         rules = rules_of(settings, network, hospitals, blank, self._options.unit, joined.terms)
         theirs = joined.first.get("weights", "")
@@ -153,13 +166,13 @@ class Coordinator:
             model,
             schedule_of(settings),
             state=state,
-            test=self._test(blank, layout),
+            test=self._test,
             unsynchronised_batchnorm=local_batchnorm,
         )
         protection = protection_of(settings)
         return Assembly(federation, transport, model, layout, protection, self._describe, learner)
 
-    def _test(self, blank: LesionDataset, layout: StateLayout) -> Optional[LesionDataset]:
+    def _load_test(self, blank: LesionDataset, layout: StateLayout) -> Optional[LesionDataset]:
         if not self._options.test_data:
             return None
         if layout.personal:
@@ -188,6 +201,8 @@ class Coordinator:
         result["traffic"] = self._messaging.kinds
         write_json(self._out / RESULT, result)
         write_models(self._out, self._settings, joined.blank(), assembly)
+        if self._test is not None:
+            write_predictions(self._out / PREDICTIONS, predictions_of(self._test, assembly))
         return result
 
 

@@ -28,7 +28,8 @@ class Options:
     round, ``round_timeout`` for one that trains, ``sum_timeout`` for one that adds up shares or opens a
     sum, ``return_timeout`` for one that lost its connection, to come back within the round.
     ``party_hospitals``: who plays the parties of secret sharing, where not all do. ``test_data``: the
-    coordinator's own test set, if it has one.
+    coordinator's own test set, if it has one. ``track``: where figures of all hospitals together go as well,
+    see :mod:`skinfl.tracking`.
     """
 
     out: str = ""
@@ -41,6 +42,7 @@ class Options:
     return_timeout: float = 15.0
     party_hospitals: Tuple[str, ...] = ()
     test_data: str = ""
+    track: str = ""
 
     def __post_init__(self) -> None:
         for name, low in (("unit", 1), ("minimum_hospitals", 2)):

@@ -13,6 +13,7 @@ from skinfl.inference.circuit.latency import LatencyCircuit
 from skinfl.inference.circuit.network import Bounds, Collapsed
 from skinfl.inference.info import ModelInfo
 from skinfl.models import StoredModel
+from skinfl.predictions import in_full
 from skinfl.seeds import numpy_rng
 
 
@@ -39,6 +40,8 @@ def prepare(stored: StoredModel, *, batches: bool = False) -> Served:
         preparation=stored.preparation,
         latency=LatencyCircuit(network, bounds).spec,
         batch=BatchCircuit(network, bounds).spec if batches else None,
+        temperature=stored.temperature,
+        titles=tuple(map(in_full, stored.class_info)),
     )
     return Served(info, network, bounds)
 
