@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from pathlib import Path
-from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Union
+from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -12,14 +12,17 @@ from skinfl.assembly import Assembly, FederatedData, assemble, model_options
 from skinfl.data.dataset import LesionDataset
 from skinfl.errors import CheckpointError
 from skinfl.federation.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from skinfl.federation.evaluation import predict
 from skinfl.federation.events import Event, Listener, RoundFinished
 from skinfl.federation.records import RoundRecord, Seconds, write_records
 from skinfl.federation.rounds import RunState
+from skinfl.federation.update import has_batchnorm
 from skinfl.files import write_json
 from skinfl.metrics import spread
 from skinfl.models.store import save_model
 from skinfl.paths import PathLike
-from skinfl.report import html, plots
+from skinfl.predictions import ClassName, Predictions
+from skinfl.report import examples, findings, html, page, plots
 from skinfl.run_folder import CHECKPOINT, CONFIG, FIGURES, MODEL, RESULT, ROUNDS, RunFolder, claimed
 from skinfl.settings import Settings
 from skinfl.version import __version__
@@ -29,11 +32,16 @@ KIND = "train"
 
 
 class Outcome(NamedTuple):
-    """What a run gave: ``result`` is the content of ``result.json``, ``model`` the final state vector."""
+    """What a run gave: ``result`` is the content of ``result.json``, ``model`` the final state vector.
+
+    ``records`` say how each round went, ``predictions`` what the final model says of the common test set.
+    """
 
     result: Dict[str, Any]
     model: np.ndarray
     out: Path
+    records: Tuple[RoundRecord, ...]
+    predictions: Predictions
 
 
 def run(
@@ -119,12 +127,63 @@ def _save(out: Path, settings: Settings, assembly: Assembly, digest: str) -> Non
 
 def _finish(settings: Settings, federated: FederatedData, assembly: Assembly, out: Path) -> Outcome:
     state = assembly.federation.state
+    test = federated.test
+    found = test_predictions(settings, test, assembly, hospitals_of(federated))
     result = summarise(settings, federated, assembly, out.name)
+    result.update(findings.summary(found, settings.seed, result.get("thresholds")))
     write_json(out / RESULT, result)
     write_model(out / MODEL, settings, federated.dataset, assembly)
-    figures = plots.draw_run(out / FIGURES, result, state.records)
-    html.write_report(out, result, state.records, figures)
-    return Outcome(result, state.server.model, out)
+    write_pages(out, result, state.records, found, test)
+    return Outcome(result, state.server.model, out, state.records, found)
+
+
+def hospitals_of(federated: FederatedData) -> np.ndarray:
+    """Return the hospital that holds each photograph of the test set, ``""`` where none does."""
+    holder = np.full(len(federated.dataset), "", dtype=object)
+    for name, held in federated.partition.items():
+        holder[held] = name
+    return holder[federated.split.test]
+
+
+def test_predictions(
+    settings: Settings, test: LesionDataset, assembly: Assembly, hospitals: Optional[np.ndarray] = None
+) -> Predictions:
+    """Return what the network says of the test set, as the last round left it.
+
+    ``hospitals``: who holds each photograph, as :func:`hospitals_of` returns it; None where nobody knows.
+    """
+    state = assembly.federation.state
+    assembly.layout.write(assembly.model, state.server.model)
+    local_batchnorm = settings.batchnorm == "local" and has_batchnorm(assembly.model)
+    probabilities, _ = predict(
+        assembly.model, test, state.begun.normalisation, batch_statistics=local_batchnorm
+    )
+    return Predictions(
+        tuple(ClassName(*each) for each in test.class_info),
+        probabilities,
+        test.labels,
+        test.image_ids,
+        test.lesion_ids,
+        np.full(len(test), "", dtype=object) if hospitals is None else hospitals,
+        test.sites,
+        test.sexes,
+        test.ages,
+    )
+
+
+def write_pages(
+    out: Path,
+    result: Mapping[str, Any],
+    records: Sequence[RoundRecord],
+    found: Optional[Predictions],
+    test: Optional[LesionDataset],
+) -> None:
+    """Draw a run's figures and write its report, with examples of ``test``, which ``found`` answers for."""
+    figures = plots.draw_run(out / FIGURES, result, records, found)
+    shown = page.Html()
+    if found is not None and test is not None and test.images.dtype == np.uint8:
+        shown = examples.section(found, test.images, result["config"]["seed"], test.synthetic)
+    html.write_report(out, result, records, figures, shown)
 
 
 def write_model(file: Path, settings: Settings, dataset: LesionDataset, assembly: Assembly) -> None:
@@ -197,6 +256,7 @@ def describe_data(federated: FederatedData) -> Dict[str, Any]:
         "train_images": len(split.train),
         "test_images": len(split.test),
         "classes": list(dataset.classes),
+        "class_info": [each._asdict() for each in dataset.class_info],
     }
 
 

@@ -10,8 +10,9 @@ import pytest
 
 from skinfl.federation.records import RoundRecord
 from skinfl.report import html, page
+from skinfl.report.plots import Drawn
 
-VOID = {"meta", "img"}
+VOID = {"meta", "img", "br"}
 EVIL = '<evil onload="x">&amp;\''
 
 
@@ -43,7 +44,7 @@ class Reader(HTMLParser):
         assert self.open.pop()[0] == tag
 
     def handle_data(self, data):
-        if self.open and self.open[-1][0] in ("td", "th"):
+        if any(tag in ("td", "th") for tag, _ in self.open):
             self.rows[-1][-1] += data
         if self.open and self.open[-1] == ("p", "note"):
             self.notes[-1] += data
@@ -56,11 +57,11 @@ class Reader(HTMLParser):
 def figure(tmp_path):
     path = tmp_path / "f.png"
     path.write_bytes(b"\x89PNG picture")
-    return {"A picture": path}
+    return [Drawn("A picture", path, "What it shows")]
 
 
 def written(run_files, folder, figures=None):
-    path = html.write_report(folder, *run_files, figures or {})
+    path = html.write_report(folder, *run_files, figures or [])
     assert path == folder / "report.html"
     return Reader(path.read_text(encoding="utf-8"))
 
@@ -69,11 +70,13 @@ def test_tables_hold_the_results(run_files, tmp_path):
     result, _ = run_files
     result["final"]["per_class"]["df"]["auc"] = None
     report = written(run_files, tmp_path)
-    assert report.row("Balanced accuracy") == [f"{result['final']['balanced_accuracy']:.3f}"]
-    assert report.row("Expected calibration error") == [f"{result['final']['ece']:.3f}"]
+    low, high = result["intervals"]["balanced_accuracy"]
+    shown = [f"{result['final']['balanced_accuracy']:.3f}", f"{low:.3f} to {high:.3f}"]
+    assert report.row("Balanced accuracy") == shown
+    assert report.row("Expected calibration error") == [f"{result['final']['ece']:.3f}", "–"]
     per_class = result["final"]["per_class"]
-    assert report.row("df")[0] == str(per_class["df"]["support"])
-    assert report.row("df")[3] == "–"
+    assert report.row("dermatofibroma df")[0] == str(per_class["df"]["support"])
+    assert report.row("dermatofibroma df")[3] == "–"
     assert report.row("hospital-2")[:2] == ["900", "176"]
     assert report.row("protect") == ["0.040", "0.160"]
     assert report.row("Up") == ["1.60 MB", "4.00×"]
@@ -96,7 +99,7 @@ def test_rounds_are_listed(run_files, tmp_path):
 
 def test_hospitals_left_out_are_named_with_the_reason(run_files, tmp_path):
     result, _ = run_files
-    assert "Left out</h2>" not in html.write_report(tmp_path, *run_files, {}).read_text()
+    assert "Left out</h2>" not in html.write_report(tmp_path, *run_files, []).read_text()
     result["left_out"] = [{"round": 3, "hospital": "hospital-4", "reason": "loss is not a number"}]
     assert ["3", "hospital-4", "loss is not a number"] in written(run_files, tmp_path).rows
 
@@ -120,7 +123,7 @@ def test_report_opens_offline(run_files, figure, tmp_path):
 
 
 def test_light_and_dark(run_files, tmp_path):
-    text = html.write_report(tmp_path, *run_files, {}).read_text(encoding="utf-8")
+    text = html.write_report(tmp_path, *run_files, []).read_text(encoding="utf-8")
     assert "color-scheme: light dark" in text and "prefers-color-scheme: dark" in text
 
 
@@ -141,15 +144,19 @@ def test_nothing_in_the_data_becomes_html(run_files, comparison, figure, tmp_pat
     keys = {*result["data"]["classes"], *result["partition"], *result["protection_details"]}
     keys |= {"seed", "python"}
     plain = written((result, rounds), tmp_path, figure)
-    report = written((poisoned(result, keys), poisoned(rounds, keys)), tmp_path, {EVIL: figure["A picture"]})
+    report = written(
+        (poisoned(result, keys), poisoned(rounds, keys)), tmp_path, [Drawn(EVIL, figure[0].path, EVIL)]
+    )
     assert report.tags == plain.tags
     assert [name for name, _ in report.attributes] == [name for name, _ in plain.attributes]
     assert EVIL + "hospital-1" in [row[0] for row in report.rows]
     assert report.notes[0].endswith(EVIL + "Drawn with seed 0.")
 
-    path = html.write_comparison_report(tmp_path, poisoned(comparison, keys), {EVIL: figure["A picture"]})
+    path = html.write_comparison_report(
+        tmp_path, poisoned(comparison, keys), [Drawn(EVIL, figure[0].path, EVIL)]
+    )
     both = Reader(path.read_text(encoding="utf-8"))
-    assert both.tags == plain.tags
+    assert both.tags == plain.tags | {"a"}
     assert EVIL + "he" in [cell for row in both.rows for cell in row]
 
 

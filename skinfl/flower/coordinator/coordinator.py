@@ -37,7 +37,20 @@ from skinfl.flower.coordinator.traffic import CountedMessaging
 from skinfl.flower.coordinator.transport import RemoteTransport
 from skinfl.protection.build import protection_of
 from skinfl.protection.keys import private_bytes, read_key_file, write_key_file
-from skinfl.run import CHECKPOINT, CONFIG, MODEL, RESULT, ROUNDS, load_matching, summarise, write_model
+from skinfl.report import findings
+from skinfl.report.wording import classes_of
+from skinfl.run import (
+    CHECKPOINT,
+    CONFIG,
+    MODEL,
+    RESULT,
+    ROUNDS,
+    load_matching,
+    summarise,
+    test_predictions,
+    write_model,
+    write_pages,
+)
 from skinfl.settings import Settings, to_toml
 
 KEY = "coordinator.key"
@@ -62,6 +75,7 @@ class Coordinator:
         self._messaging = CountedMessaging(messaging)
         self._say = lambda line: say(printable(line))
         self._describe = describe
+        self._test_set: Optional[LesionDataset] = None
 
     def run(self, hospitals: Sequence[str], listeners: Sequence[Listener] = ()) -> Dict[str, Any]:
         """Train with those of ``hospitals`` that are there; return the content of ``result.json``.
@@ -138,13 +152,14 @@ class Coordinator:
                     f"{self._out / CHECKPOINT} holds another network's state: start a new run"
                 )
             state = checkpoint.state
+        self._test_set = self._test(blank)
         federation = Federation(
             transport,
             rules,
             model,
             schedule_of(settings),
             state=state,
-            test=self._test(blank),
+            test=self._test_set,
             unsynchronised_batchnorm=local_batchnorm,
         )
         protection = protection_of(settings)
@@ -172,8 +187,17 @@ class Coordinator:
         result["data"]["classes"] = joined.first["classes"]
         result["partition"] = None
         result["traffic"] = self._messaging.kinds
+        test, found = self._test_set, None
+        if test is not None:  # its own; of a hospital's photographs it has none to show
+            found = test_predictions(self._settings, test, assembly)
+            result["data"]["class_info"] = [each._asdict() for each in test.class_info]
+            result.update(findings.summary(found, self._settings.seed, result.get("thresholds")))
+        elif result["hospitals_together"] is not None:
+            confusion = result["hospitals_together"]["confusion"]
+            result["sentences"] = findings.sentences(confusion, classes_of(result["data"]))
         write_json(self._out / RESULT, result)
         write_model(self._out / MODEL, self._settings, joined.blank(), assembly)
+        write_pages(self._out, result, assembly.federation.state.records, found, test)
         return result
 
 
