@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Dict, Tuple, Union
+from typing import Dict, Iterator, Tuple, Union
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import nn
 
+from skinfl.data.classes import described
+from skinfl.data.dataset import LesionClass
 from skinfl.data.images import SMALLEST, open_image, photograph, to_square
-from skinfl.errors import DataError
+from skinfl.errors import DataError, ModelError, SettingsError
 from skinfl.models.store import StoredModel, load_model
 from skinfl.paths import path as user_path
 
 #: what :meth:`LesionClassifier.predict` takes
 Picture = Union[str, Path, Image.Image, np.ndarray]
+#: a lesion has no upper side: the eight ways to lay a square down, the photograph as it is first
+VIEWS = 8
+#: photographs that pass through the network at once
+BATCH = 64
 
 
 class LesionClassifier(nn.Module):
     """A network ready for photographs: pixels in, logits out, the normalisation inside.
 
-    ``classes`` are the class names in the order of the logits, ``image_size`` is the side in pixels and
-    ``channels`` the number of channels (1 grey, 3 red, green, blue) of what the network takes. It comes
-    in evaluation mode. Research software, not a medical device.
+    ``classes`` are the class names in the order of the logits, ``class_info`` says what they mean and which
+    are malignant, ``image_size`` is the side in pixels and ``channels`` the number of channels (1 grey, 3
+    red, green, blue) of what the network takes. Logits are divided by ``temperature`` before they become
+    probabilities. It comes in evaluation mode. Research software, not a medical device.
     """
 
     mean: torch.Tensor
@@ -34,6 +41,8 @@ class LesionClassifier(nn.Module):
         super().__init__()
         self.network = stored.model
         self.classes: Tuple[str, ...] = stored.class_names
+        self.class_info: Tuple[LesionClass, ...] = described(stored.class_info)
+        self.temperature = stored.temperature
         self.image_size = stored.image_size
         self.channels = stored.in_channels
         self.register_buffer("mean", torch.tensor(stored.mean).reshape(1, -1, 1, 1))
@@ -54,19 +63,56 @@ class LesionClassifier(nn.Module):
         scaled = pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels
         return self.network((scaled - self.mean) / self.std)
 
-    def predict(self, picture: Picture) -> Dict[str, float]:
+    def predict(self, picture: Picture, *, tta: int = 1) -> Dict[str, float]:
         """Return the probability of each class for one photograph.
 
         ``picture`` is a file, a PIL image, or uint8 pixels of shape (height, width) or (height, width, 3).
-        It is resized as in training, and made grey where the network takes grey. Raises
-        :class:`~skinfl.errors.DataError` for what is no image.
+        It is resized as in training, and made grey where the network takes grey. ``tta`` is as in
+        :meth:`probabilities`. Raises :class:`~skinfl.errors.DataError` for what is no image.
         """
-        pixels = torch.from_numpy(self._pixels(picture)).permute(2, 0, 1)[None]
-        with torch.no_grad():
-            shares = torch.softmax(self(pixels)[0].double(), dim=0)
+        shares = self.probabilities(self.pixels(picture)[None], tta=tta)[0]
         return {name: float(share) for name, share in zip(self.classes, shares)}
 
-    def _pixels(self, picture: Picture) -> np.ndarray:
+    def probabilities(self, pixels: np.ndarray, *, tta: int = 1) -> np.ndarray:
+        """Return the probabilities, float64 of shape (n, classes), of photographs that are prepared already.
+
+        ``pixels`` is uint8 of shape (n, image_size, image_size, 1 or 3), or what gives such an array when it
+        is sliced; it is made grey, or grey repeated, as the network takes it. With ``tta`` (1 to 8) they are
+        the mean over as many views of each photograph, turned and mirrored (test-time augmentation).
+
+        Raises :class:`~skinfl.errors.ModelError` where the network's answer is not a number.
+        """
+        if isinstance(tta, bool) or not isinstance(tta, (int, np.integer)) or not 1 <= tta <= VIEWS:
+            raise SettingsError(f"tta = {tta!r}: must be a number of views from 1 to {VIEWS}")
+        parts = [np.zeros((0, len(self.classes)))]
+        with torch.no_grad():
+            for first in range(0, len(pixels), BATCH):
+                part = self._in_its_colours(np.asarray(pixels[first : first + BATCH]))
+                batch = torch.from_numpy(part).permute(0, 3, 1, 2).to(self.mean.device)
+                shares = [
+                    torch.softmax(self(view).double().cpu() / self.temperature, dim=1)
+                    for view in _views(batch, tta)
+                ]
+                parts.append(torch.stack(shares).mean(dim=0).numpy())
+        found = np.concatenate(parts)
+        if not np.isfinite(found).all():
+            raise ModelError("the network's answers are not numbers: its training diverged, train it again")
+        return found
+
+    def _in_its_colours(self, pixels: np.ndarray) -> np.ndarray:
+        if pixels.shape[3] == self.channels:
+            return np.ascontiguousarray(pixels)
+        if self.channels == 3:
+            return np.repeat(pixels, 3, axis=3)
+        # Pillow's rounding of ITU-R 601, which training's grey comes from
+        grey = pixels.astype(np.int64) @ np.array([19595, 38470, 7471]) + 0x8000
+        return (grey >> 16).astype(np.uint8)[..., None]
+
+    def pixels(self, picture: Picture) -> np.ndarray:
+        """Return a picture as the network takes it, uint8 of shape (image_size, image_size, channels).
+
+        Raises :class:`~skinfl.errors.DataError` for what is no image.
+        """
         if isinstance(picture, (str, Path)):
             image = open_image(user_path(picture))
         elif isinstance(picture, Image.Image):
@@ -87,3 +133,16 @@ class LesionClassifier(nn.Module):
         resized = to_square(image, self.image_size)
         pixels = np.array(resized.convert("L") if self.channels == 1 else resized)
         return pixels.reshape(self.image_size, self.image_size, self.channels)
+
+
+def _views(batch: torch.Tensor, count: int) -> Iterator[torch.Tensor]:
+    """Yield ``count`` of the eight symmetries of squares of shape (n, channels, size, size).
+
+    Mirror images come before quarter turns: where there are few views they differ most.
+    """
+    for turned in (batch, batch.transpose(2, 3)):
+        for flips in ((), (3,), (2,), (2, 3)):
+            if count == 0:
+                return
+            yield turned.flip(flips) if flips else turned
+            count -= 1

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, 
 import typer
 from rich.console import Console
 
-from skinfl import data_commands, plugins
+from skinfl import data_commands, plugins, use_commands
 from skinfl.console import RunDisplay, fail, loading, prepare_streams, settle_streams
 from skinfl.errors import SkinflError, broken_package
 from skinfl.flags import Invocation, settings_command
@@ -254,6 +254,7 @@ def split(
 
 
 app.add_typer(data_commands.app, name="data")
+use_commands.register(app)
 inference_commands.register(app)
 if sys.version_info >= (3, 11):  # Flower's own lower limit
     from skinfl.flower.provisioning import commands as flower_commands

@@ -98,6 +98,21 @@ def read_checked(path: PathLike) -> bytes:
     return content
 
 
+def check_writable(path: PathLike) -> None:
+    """Refuse a place where no file can be made, before the work whose result is to lie there.
+
+    Nothing is left behind. Raises :class:`~skinfl.errors.WriteError` as :func:`whole_file` does.
+    """
+    path = Path(path)
+    folder = next(each for each in path.absolute().parents if os.path.lexists(str(each)))
+    try:
+        temporary = _beside(folder / path.name)
+        os.close(_create(temporary, 0o600))
+        temporary.unlink()
+    except OSError as error:
+        raise _write_error(path, error) from error
+
+
 def write_text(path: PathLike, text: str) -> Path:
     """Write ``text`` as UTF-8, line ends as they are; see :func:`whole_file`."""
     return write_bytes(path, text.encode("utf-8"))

@@ -5,7 +5,7 @@ Photographs of one lesion are no independent tests, so lesions are drawn, each w
 
 from __future__ import annotations
 
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import Dict, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -24,7 +24,7 @@ Interval = Optional[List[float]]
 def bootstrap_intervals(
     probabilities: np.ndarray,
     labels: np.ndarray,
-    groups: Sequence[str],
+    groups: Union[Sequence[str], np.ndarray],
     class_names: Sequence[str],
     *,
     resamples: int = RESAMPLES,

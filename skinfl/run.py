@@ -9,6 +9,7 @@ from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Seq
 import numpy as np
 
 from skinfl.assembly import Assembly, FederatedData, assemble, model_options
+from skinfl.data.classes import described
 from skinfl.data.dataset import LesionDataset
 from skinfl.errors import CheckpointError
 from skinfl.federation.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -21,10 +22,22 @@ from skinfl.files import write_json
 from skinfl.metrics import spread
 from skinfl.models.store import save_model
 from skinfl.paths import PathLike
-from skinfl.predictions import ClassName, Predictions
+from skinfl.predictions import ClassName, Predictions, write_predictions
 from skinfl.report import examples, findings, html, page, plots
-from skinfl.run_folder import CHECKPOINT, CONFIG, FIGURES, MODEL, RESULT, ROUNDS, RunFolder, claimed
+from skinfl.run_folder import (
+    CHECKPOINT,
+    CONFIG,
+    FIGURES,
+    MODEL,
+    PREDICTIONS,
+    RESULT,
+    ROUNDS,
+    TRAINED_ON,
+    RunFolder,
+    claimed,
+)
 from skinfl.settings import Settings
+from skinfl.use.evaluating import write_learnt
 from skinfl.version import __version__
 
 __all__ = ["CHECKPOINT", "CONFIG", "FIGURES", "MODEL", "RESULT", "ROUNDS", "Outcome", "run"]
@@ -128,47 +141,15 @@ def _save(out: Path, settings: Settings, assembly: Assembly, digest: str) -> Non
 def _finish(settings: Settings, federated: FederatedData, assembly: Assembly, out: Path) -> Outcome:
     state = assembly.federation.state
     test = federated.test
-    found = test_predictions(settings, test, assembly, hospitals_of(federated))
+    found = predictions_of(settings, test, assembly, hospitals_of(federated))
     result = summarise(settings, federated, assembly, out.name)
     result.update(findings.summary(found, settings.seed, result.get("thresholds")))
     write_json(out / RESULT, result)
     write_model(out / MODEL, settings, federated.dataset, assembly)
+    write_learnt(out / TRAINED_ON, federated.dataset, federated.split.train)
+    write_predictions(out / PREDICTIONS, found)
     write_pages(out, result, state.records, found, test)
     return Outcome(result, state.server.model, out, state.records, found)
-
-
-def hospitals_of(federated: FederatedData) -> np.ndarray:
-    """Return the hospital that holds each photograph of the test set, ``""`` where none does."""
-    holder = np.full(len(federated.dataset), "", dtype=object)
-    for name, held in federated.partition.items():
-        holder[held] = name
-    return holder[federated.split.test]
-
-
-def test_predictions(
-    settings: Settings, test: LesionDataset, assembly: Assembly, hospitals: Optional[np.ndarray] = None
-) -> Predictions:
-    """Return what the network says of the test set, as the last round left it.
-
-    ``hospitals``: who holds each photograph, as :func:`hospitals_of` returns it; None where nobody knows.
-    """
-    state = assembly.federation.state
-    assembly.layout.write(assembly.model, state.server.model)
-    local_batchnorm = settings.batchnorm == "local" and has_batchnorm(assembly.model)
-    probabilities, _ = predict(
-        assembly.model, test, state.begun.normalisation, batch_statistics=local_batchnorm
-    )
-    return Predictions(
-        tuple(ClassName(*each) for each in test.class_info),
-        probabilities,
-        test.labels,
-        test.image_ids,
-        test.lesion_ids,
-        np.full(len(test), "", dtype=object) if hospitals is None else hospitals,
-        test.sites,
-        test.sexes,
-        test.ages,
-    )
 
 
 def write_pages(
@@ -200,10 +181,45 @@ def write_model(file: Path, settings: Settings, dataset: LesionDataset, assembly
         image_size=size,
         classes=len(dataset.classes),
         class_names=dataset.classes,
+        class_info=described(dataset.class_info),
         doconv=settings.doconv,
         options=model_options(settings),
         normalisation_mean=normalisation.mean,
         normalisation_std=normalisation.std,
+    )
+
+
+def hospitals_of(federated: FederatedData) -> np.ndarray:
+    """Return the hospital that holds each photograph of the test set, ``""`` where none does."""
+    holder = np.full(len(federated.dataset), "", dtype=object)
+    for name, held in federated.partition.items():
+        holder[held] = name
+    return holder[federated.split.test]
+
+
+def predictions_of(
+    settings: Settings, test: LesionDataset, assembly: Assembly, hospitals: Optional[np.ndarray] = None
+) -> Predictions:
+    """Return what the network says of the test set, as the last round left it.
+
+    ``hospitals``: who holds each photograph, as :func:`hospitals_of` returns it; None where nobody knows.
+    """
+    state = assembly.federation.state
+    assembly.layout.write(assembly.model, state.server.model)
+    local_batchnorm = settings.batchnorm == "local" and has_batchnorm(assembly.model)
+    probabilities, _ = predict(
+        assembly.model, test, state.begun.normalisation, batch_statistics=local_batchnorm
+    )
+    return Predictions(
+        tuple(ClassName(*each) for each in described(test.class_info)),
+        probabilities,
+        test.labels,
+        test.image_ids,
+        test.lesion_ids,
+        np.full(len(test), "", dtype=object) if hospitals is None else hospitals,
+        test.sites,
+        test.sexes,
+        test.ages,
     )
 
 
@@ -256,7 +272,7 @@ def describe_data(federated: FederatedData) -> Dict[str, Any]:
         "train_images": len(split.train),
         "test_images": len(split.test),
         "classes": list(dataset.classes),
-        "class_info": [each._asdict() for each in dataset.class_info],
+        "class_info": [each._asdict() for each in described(dataset.class_info)],
     }
 
 

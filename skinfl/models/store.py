@@ -18,6 +18,7 @@ from torch import nn
 from skinfl.errors import ModelError, SettingsError, WriteError
 from skinfl.files import whole_file
 from skinfl.models.registry import MODELS, build_model
+from skinfl.predictions import ClassName
 
 FORMAT = "skinfl-model"
 VERSION = 1
@@ -26,7 +27,12 @@ _STATE = "state/"
 
 
 class StoredModel(NamedTuple):
-    """A loaded model. ``mean`` and ``std`` normalise pixels in 0..1, one number for each channel."""
+    """A loaded model. ``mean`` and ``std`` normalise pixels in 0..1, one number for each channel.
+
+    Logits are divided by ``temperature`` before they become probabilities (Guo et al., *On Calibration of
+    Modern Neural Networks*, ICML 2017, section 4.2). ``class_info`` describes the classes; of a file that
+    does not, the short names are all that is known.
+    """
 
     model: nn.Module
     name: str
@@ -35,6 +41,8 @@ class StoredModel(NamedTuple):
     std: Tuple[float, ...]
     image_size: int
     in_channels: int
+    temperature: float = 1.0
+    class_info: Tuple[ClassName, ...] = ()
 
 
 def save_model(
@@ -50,13 +58,17 @@ def save_model(
     normalisation_mean: Sequence[float],
     normalisation_std: Sequence[float],
     options: Optional[Mapping[str, Any]] = None,
+    temperature: float = 1.0,
+    class_info: Sequence[Tuple[str, str, Optional[bool]]] = (),
 ) -> None:
     """Write ``model``, built by ``build_model`` with the same arguments, to ``path``.
 
     ``normalisation_mean`` and ``normalisation_std`` have one number for each channel, for pixels in 0..1.
-    ``options`` are those that the network registers, where it has others than ``doconv``. The file appears
-    whole or not at all. Raises :class:`~skinfl.errors.ModelError` where the description contradicts itself or
-    the place cannot be written.
+    ``options`` are those that the network registers, where it has others than ``doconv``. ``class_info`` has
+    for each class its short name, its name in full and whether it is malignant; ``temperature`` is as in
+    :class:`StoredModel`. The file appears whole or not at all. Raises
+    :class:`~skinfl.errors.ModelError` where the description contradicts itself or the place cannot be
+    written.
     """
     header = {
         "format": FORMAT,
@@ -70,7 +82,10 @@ def save_model(
         "options": dict(options or {}),
         "mean": [float(v) for v in normalisation_mean],
         "std": [float(v) for v in normalisation_std],
+        "temperature": float(temperature),
     }
+    if class_info:
+        header["class_info"] = [ClassName(*each)._asdict() for each in class_info]
     _check_header(Path(path), header)
     arrays = {_STATE + key: value.detach().cpu().numpy() for key, value in model.state_dict().items()}
     arrays[_HEADER] = np.array(json.dumps(header))
@@ -113,6 +128,10 @@ def load_model(path: Union[str, Path]) -> StoredModel:
         tuple(header["std"]),
         header["image_size"],
         header["in_channels"],
+        float(header.get("temperature", 1.0)),
+        tuple(ClassName(**each) for each in header["class_info"])
+        if "class_info" in header
+        else tuple(ClassName(name, name) for name in header["class_names"]),
     )
 
 
@@ -182,3 +201,21 @@ def _check_header(path: Path, header: Dict) -> None:
             raise ModelError(f"{path}: {field} needs one number for each of {header['in_channels']} channels")
     if not all(np.isfinite(header["mean"])) or not all(np.isfinite(header["std"])) or min(header["std"]) <= 0:
         raise ModelError(f"{path}: the normalisation needs finite means and positive standard deviations")
+    # Files of before have neither of these.
+    temperature = header.get("temperature", 1.0)
+    if not isinstance(temperature, (int, float)) or not 0 < temperature < float("inf"):
+        raise ModelError(f"{path}: the temperature needs a positive number, not {temperature!r}")
+    described = header.get("class_info")
+    if described is not None and not _describes(described, header["class_names"]):
+        raise ModelError(f"{path}: the model's header has no proper 'class_info'")
+
+
+def _describes(described: Any, names: Sequence[str]) -> bool:
+    """Whether a header's ``class_info`` is of just these classes."""
+    return (
+        isinstance(described, list)
+        and all(isinstance(each, dict) and sorted(each) == sorted(ClassName._fields) for each in described)
+        and [each["name"] for each in described] == list(names)
+        and all(isinstance(each["full_name"], str) for each in described)
+        and all(each["malignant"] in (True, False, None) for each in described)
+    )

@@ -9,6 +9,7 @@ import torch
 
 from skinfl.errors import ModelError
 from skinfl.models import build_model, load_model, model_names, save_model
+from skinfl.predictions import ClassName
 
 CLASSES = ("akiec", "bcc", "bkl")
 
@@ -41,7 +42,8 @@ def test_what_was_saved_comes_back(tmp_path, name):
     with torch.no_grad():
         assert torch.equal(stored.model(images), model(images))
     assert not stored.model.training
-    assert stored[1:] == (name, CLASSES, (0.6,), (0.2,), size, 1)
+    bare = tuple(ClassName(each, each) for each in CLASSES)
+    assert stored[1:] == (name, CLASSES, (0.6,), (0.2,), size, 1, 1.0, bare)
     assert os.listdir(str(tmp_path)) == ["m.npz"]
 
 

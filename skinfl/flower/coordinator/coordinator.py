@@ -20,6 +20,7 @@ from skinfl.assembly import (
     schedule_of,
 )
 from skinfl.data import load
+from skinfl.data.classes import described
 from skinfl.data.dataset import LesionDataset
 from skinfl.errors import CheckpointError, SettingsError, TrainingError, printable
 from skinfl.federation.checkpoint import Checkpoint, save_checkpoint
@@ -35,6 +36,7 @@ from skinfl.flower.coordinator.options import Options
 from skinfl.flower.coordinator.summing import BEGUN
 from skinfl.flower.coordinator.traffic import CountedMessaging
 from skinfl.flower.coordinator.transport import RemoteTransport
+from skinfl.predictions import write_predictions
 from skinfl.protection.build import protection_of
 from skinfl.protection.keys import private_bytes, read_key_file, write_key_file
 from skinfl.report import findings
@@ -46,11 +48,12 @@ from skinfl.run import (
     RESULT,
     ROUNDS,
     load_matching,
+    predictions_of,
     summarise,
-    test_predictions,
     write_model,
     write_pages,
 )
+from skinfl.run_folder import PREDICTIONS
 from skinfl.settings import Settings, to_toml
 
 KEY = "coordinator.key"
@@ -185,18 +188,21 @@ class Coordinator:
         # the coordinator is not told what hospitals hold
         result["data"] = {"name": None, "images": None, "synthetic": None, "leaked_lesions": None}
         result["data"]["classes"] = joined.first["classes"]
+        named = described(joined.blank().class_info)
+        result["data"]["class_info"] = [each._asdict() for each in named]
         result["partition"] = None
         result["traffic"] = self._messaging.kinds
         test, found = self._test_set, None
         if test is not None:  # its own; of a hospital's photographs it has none to show
-            found = test_predictions(self._settings, test, assembly)
-            result["data"]["class_info"] = [each._asdict() for each in test.class_info]
+            found = predictions_of(self._settings, test, assembly)
             result.update(findings.summary(found, self._settings.seed, result.get("thresholds")))
         elif result["hospitals_together"] is not None:
             confusion = result["hospitals_together"]["confusion"]
             result["sentences"] = findings.sentences(confusion, classes_of(result["data"]))
         write_json(self._out / RESULT, result)
         write_model(self._out / MODEL, self._settings, joined.blank(), assembly)
+        if found is not None:
+            write_predictions(self._out / PREDICTIONS, found)
         write_pages(self._out, result, assembly.federation.state.records, found, test)
         return result
 

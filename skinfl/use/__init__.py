@@ -1,0 +1,1 @@
+"""What a trained network is for: photographs, other data sets, other programs."""
