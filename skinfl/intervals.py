@@ -56,7 +56,7 @@ def paired_intervals(
     probabilities: np.ndarray,
     reference: np.ndarray,
     labels: np.ndarray,
-    groups: Sequence[str],
+    groups: Union[Sequence[str], np.ndarray],
     class_names: Sequence[str],
     *,
     resamples: int = RESAMPLES,
@@ -84,7 +84,7 @@ def paired_intervals(
 def _checked(
     probabilities: np.ndarray,
     labels: np.ndarray,
-    groups: Sequence[str],
+    groups: Union[Sequence[str], np.ndarray],
     class_names: Sequence[str],
     level: float,
     resamples: int,
@@ -103,7 +103,7 @@ def _checked(
     return probabilities, labels
 
 
-def _groups(groups: Sequence[str]) -> Tuple[int, np.ndarray]:
+def _groups(groups: Union[Sequence[str], np.ndarray]) -> Tuple[int, np.ndarray]:
     """Return how many groups there are, and the number of each photograph's."""
     names, of = np.unique(np.asarray([str(group) for group in groups]), return_inverse=True)
     return len(names), of.reshape(-1)
