@@ -1,52 +1,43 @@
-"""Figures of one run and of a comparison, as PNG files.
-
-Everything goes through matplotlib's objects and its Agg canvas: importing this module neither picks a
-backend nor touches the settings of whoever plots beside it.
-"""
+"""Figures of one run and of a comparison, as PNG files."""
 
 from __future__ import annotations
 
-import io
-import textwrap
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import to_rgb
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from skinfl.files import PathLike, write_bytes
+from skinfl.files import PathLike
 from skinfl.predictions import ClassName, Predictions
-from skinfl.report import findings, wording
+from skinfl.report import alt, findings, wording
+from skinfl.report.canvas import (
+    BAND,
+    BELOW,
+    DASHES,
+    FAINT,
+    HEIGHT,
+    LETTERS,
+    LINE,
+    PALETTE,
+    WIDTH,
+    chance,
+    figure_at,
+    fill,
+    in_full,
+    label_bars,
+    line_of,
+    marked,
+    names_of,
+    nested,
+    readable_on,
+    slant,
+)
 
 if TYPE_CHECKING:
     from skinfl.federation.records import RoundRecord
 
-#: dark enough for white paper (contrast of 4.5 and more) and of hues that the colour-blind tell apart, after
-#: Okabe and Ito, *Color Universal Design*, 2008; lines differ in their dashes as well, fills in their hatches
-PALETTE = ("#0072B2", "#A84B00", "#00704F", "#A3397A", "#5B4FA0", "#7A6A00", "#B00020", "#000000")
-DASHES = ("-", "--", "-.", ":")
-LINE, BAND, FAINT, PAPER = PALETTE[0], "#B7D6EA", "#5D646C", "#FFFFFF"
-#: inches. A figure must be read on a phone, where it is 350 pixels wide: no wider, and no smaller letters
-WIDTH, HEIGHT = 4.8, 3.6
-LETTERS = 9.5
-SETTINGS: Dict[Any, Any] = {
-    "font.size": 10,
-    "axes.titlesize": 10.5,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "figure.facecolor": PAPER,
-    "legend.frameon": False,
-    "legend.fontsize": LETTERS,
-    "xtick.labelsize": LETTERS,
-    "ytick.labelsize": LETTERS,
-}
-BELOW: Dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.02), "handlelength": 2.2}
 #: more bars than this and only some of them get a name
 NAMED_BARS = 12
 #: more classes than this and a confusion matrix has room for their short names only
@@ -77,14 +68,14 @@ def draw_run(
     """
     folder = Path(folder)
     classes = wording.classes_of(result["data"])
-    figures = [Drawn("Training curves", training_curves(rounds, folder / "curves.png"), _curves_alt(rounds))]
+    figures = [Drawn("Training curves", training_curves(rounds, folder / "curves.png"), alt.curves(rounds))]
     if result["final"] is not None:
         figures.append(
             Drawn(
                 "Confusion matrix on the common test set: the number is photographs, the colour the share of "
                 f"the true class. {wording.SIGN} malignant.",
                 confusion_matrix(result["final"], classes, folder / "confusion.png"),
-                "Confusion matrix. " + _confusion_alt(result["final"]["confusion"], classes),
+                "Confusion matrix. " + alt.confusion(result["final"]["confusion"], classes),
             )
         )
     if found is not None and len(found.labels):
@@ -94,7 +85,7 @@ def draw_run(
             Drawn(
                 f"Who holds what. {wording.SIGN} malignant.",
                 who_holds_what(result["partition"], classes, folder / "partition.png"),
-                "Stacked bars: " + _partition_alt(result["partition"]),
+                "Stacked bars: " + alt.partition(result["partition"]),
             )
         )
     return figures
@@ -124,7 +115,7 @@ def _draw_answers(folder: Path, result: Mapping[str, Any], found: Predictions) -
             "Reliability on the common test set: of the photographs for which the model is so sure, how many "
             "it gets right. On the dashed line it is as sure as it should be, below it is too sure.",
             reliability(bins, folder / "reliability.png"),
-            "Reliability diagram. " + _reliability_alt(bins),
+            "Reliability diagram. " + alt.reliability(bins),
         )
     )
     rows = [row for row in result.get("subgroups", ()) if not row["too_small"]]
@@ -154,7 +145,7 @@ def draw_comparison(
             Drawn(
                 "The common test set over rounds. Where lines cover one another the protections are equal.",
                 metrics_over_rounds(rounds, folder / "rounds.png"),
-                "Lines of balanced accuracy and AUC over rounds, one a protection. " + _last_alt(rounds),
+                "Lines of balanced accuracy and AUC over rounds, one a protection. " + alt.last(rounds),
             )
         )
     if found:
@@ -205,14 +196,14 @@ def draw_variants(path: PathLike, metrics: Mapping[str, Mapping[str, np.ndarray]
 
     ``metrics`` are ``{metric: {variant: (seeds, rounds)}}``; rounds not evaluated are NaN.
     """
-    with _figure(path, 1, len(metrics), size=(WIDTH * 1.3, HEIGHT)) as (figure, axes):
+    with figure_at(path, 1, len(metrics), size=(WIDTH * 1.3, HEIGHT)) as (figure, axes):
         for axis, (key, variants) in zip(axes[0], metrics.items()):
             for k, (name, values) in enumerate(variants.items()):
                 shown = ~np.isnan(values).any(axis=0)
                 number, values = np.flatnonzero(shown) + 1, values[:, shown]
                 colour = PALETTE[k % len(PALETTE)]
                 dashes = DASHES[k % len(DASHES)]
-                label = _names([name])[0]
+                label = names_of([name])[0]
                 axis.plot(number, values.mean(axis=0), dashes, color=colour, label=label)
                 axis.fill_between(number, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.15)
             axis.set_title(wording.METRIC_LABELS[key])
@@ -239,7 +230,7 @@ def training_curves(rounds: Sequence[RoundRecord], path: PathLike) -> Path:
     number = [entry.round for entry in rounds]
     # One round makes a band without width: its ends get a mark.
     ends = "_" if len(rounds) == 1 else ""
-    with _figure(path, 2, 2, size=(WIDTH, 4.2)) as (figure, axes):
+    with figure_at(path, 2, 2, size=(WIDTH, 4.2)) as (figure, axes):
         for axis, (title, key, hospitals) in zip(axes.flat, panels):
             (line,) = axis.plot(
                 *_defined(number, [entry.metric(key) for entry in rounds]),
@@ -269,12 +260,12 @@ def confusion_matrix(metrics: Mapping[str, Any], classes: Sequence[ClassName], p
     counts = np.asarray(metrics["confusion"], dtype=float)
     totals = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, totals, out=np.zeros_like(counts), where=totals > 0)
-    short = [_marked(_names([each.name])[0], each) for each in classes]
+    short = [marked(names_of([each.name])[0], each) for each in classes]
     roomy = len(classes) <= NAMED_CLASSES
-    full = [_full(each, 20) for each in classes] if roomy else short
+    full = [in_full(each, 20) for each in classes] if roomy else short
     lines = max(2.2 if roomy else 1.0, *(1.0 + name.count("\n") for name in full))
     size = (WIDTH, 1.0 + len(classes) * min(0.68, 0.17 * lines))
-    with _figure(path, size=size) as (figure, axes):
+    with figure_at(path, size=size) as (figure, axes):
         axis = axes[0, 0]
         picture = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
         colours = picture.to_rgba(shares)
@@ -289,7 +280,7 @@ def confusion_matrix(metrics: Mapping[str, Any], classes: Sequence[ClassName], p
                 color=readable_on(colours[row, column]),
             )
         axis.set_xticks(range(len(short)))
-        axis.set_xticklabels(short, **_slant(short, 32))
+        axis.set_xticklabels(short, **slant(short, 32))
         axis.set_yticks(range(len(full)))
         axis.set_yticklabels(full)
         axis.set_xlabel("the model says")
@@ -309,20 +300,20 @@ def who_holds_what(
     hospitals = list(partition)
     places = np.arange(len(hospitals))
     ratios = {"height_ratios": [3, 1.3]}
-    with _figure(path, 2, 1, sharex=True, gridspec_kw=ratios, size=(WIDTH, 4.0)) as (figure, axes):
+    with figure_at(path, 2, 1, sharex=True, gridspec_kw=ratios, size=(WIDTH, 4.0)) as (figure, axes):
         for axis, fold in zip(axes[:, 0], ("train", "test")):
             bottom = np.zeros(len(hospitals))
             bars = []
             for k, each in enumerate(classes):
                 counts = np.array([partition[hospital][fold].get(each.name, 0) for hospital in hospitals])
-                bars.append(axis.bar(places, counts, 0.85, bottom, **_fill(k)))
+                bars.append(axis.bar(places, counts, 0.85, bottom, **fill(k)))
                 bottom += counts
             axis.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=5 if fold == "train" else 3))
         axes[0, 0].set_ylabel("training images")
         axes[1, 0].set_ylabel("test images")
         _name_bars(axes[1, 0], hospitals)
         # Top of the legend is the top of a bar.
-        figure.legend(bars[::-1], [_full(each, 52) for each in classes][::-1], **BELOW)
+        figure.legend(bars[::-1], [in_full(each, 52) for each in classes][::-1], **BELOW)
         figure.align_ylabels()
         figure.tight_layout()
     return Path(path)
@@ -332,16 +323,16 @@ def roc(curves: Sequence[findings.Curve], classes: Sequence[ClassName], path: Pa
     """Draw ROC curves, malignant against benign thick and black; the legend has the areas under them."""
     by_name = {each.name: each for each in classes}
     shown = sorted(curves, key=lambda curve: curve.name is not None and not by_name[curve.name].malignant)
-    with _figure(path, size=(WIDTH, 4.4)) as (figure, axes):
+    with figure_at(path, size=(WIDTH, 4.4)) as (figure, axes):
         axis = axes[0, 0]
-        _chance(axis)
+        chance(axis)
         handles = []
         for curve in shown[:CURVES]:
             if curve.name is None:
                 name, look = "malignant against benign", {"color": PALETTE[-1], "linewidth": 2.6}
             else:
-                name = _full(by_name[curve.name], 36)
-                look = _line([each.name for each in classes].index(curve.name))
+                name = in_full(by_name[curve.name], 36)
+                look = line_of([each.name for each in classes].index(curve.name))
             ends = "" if curve.interval is None else f" ({curve.interval[0]:.2f}–{curve.interval[1]:.2f})"
             (line,) = axis.plot(curve.false_positives, curve.sensitivity, **look)
             line.set_label(f"{name}: {curve.auc:.3f}{ends}")
@@ -353,12 +344,12 @@ def roc(curves: Sequence[findings.Curve], classes: Sequence[ClassName], path: Pa
 
 def roc_by_protection(curves: Mapping[str, findings.Curve], path: PathLike) -> Path:
     """Draw one ROC curve a protection; the later ones are thinner, so that equal ones are seen."""
-    with _figure(path, size=(WIDTH, 4.2)) as (figure, axes):
+    with figure_at(path, size=(WIDTH, 4.2)) as (figure, axes):
         axis = axes[0, 0]
-        _chance(axis)
+        chance(axis)
         for k, (name, curve) in enumerate(curves.items()):
-            label = f"{_names([name])[0]}: {curve.auc:.3f}"
-            axis.plot(curve.false_positives, curve.sensitivity, label=label, **_nested(k, len(curves)))
+            label = f"{names_of([name])[0]}: {curve.auc:.3f}"
+            axis.plot(curve.false_positives, curve.sensitivity, label=label, **nested(k, len(curves)))
         figure.legend(*axis.get_legend_handles_labels(), ncol=2, **BELOW)
         figure.tight_layout()
     return Path(path)
@@ -366,12 +357,12 @@ def roc_by_protection(curves: Mapping[str, findings.Curve], path: PathLike) -> P
 
 def metrics_over_rounds(rounds: Mapping[str, Sequence[RoundRecord]], path: PathLike) -> Path:
     """Draw balanced accuracy and AUC on the common test set over rounds, a line a protection."""
-    with _figure(path, 2, 1, sharex=True, size=(WIDTH, 4.6)) as (figure, axes):
+    with figure_at(path, 2, 1, sharex=True, size=(WIDTH, 4.6)) as (figure, axes):
         for axis, key in zip(axes[:, 0], ("balanced_accuracy", "auc")):
             for k, (name, records) in enumerate(rounds.items()):
                 points = _defined([r.round for r in records], [r.metric(key) for r in records])
                 mark = {"marker": "o", "markersize": 6 - min(k, 4)} if len(records) < 12 else {}
-                axis.plot(*points, label=_names([name])[0], **mark, **_nested(k, len(rounds)))
+                axis.plot(*points, label=names_of([name])[0], **mark, **nested(k, len(rounds)))
             axis.set_title(wording.METRIC_LABELS[key])
             axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
         axes[1, 0].set_xlabel("round")
@@ -386,7 +377,7 @@ def reliability(bins: findings.Bins, path: PathLike) -> Path:
     width = bins.edges[1] - bins.edges[0]
     middle = bins.edges[:-1] + width / 2
     ratios = {"height_ratios": [3, 1]}
-    with _figure(path, 2, 1, sharex=True, gridspec_kw=ratios, size=(WIDTH, 4.6)) as (figure, axes):
+    with figure_at(path, 2, 1, sharex=True, gridspec_kw=ratios, size=(WIDTH, 4.6)) as (figure, axes):
         above, below = axes[:, 0]
         above.plot([0, 1], [0, 1], "--", color=FAINT, linewidth=1, label="as sure as it should be")
         above.plot(bins.confidence[shown], bins.accuracy[shown], "o-", color=LINE, label="the model")
@@ -409,8 +400,8 @@ def subgroups(rows: Sequence[Mapping[str, Any]], path: PathLike) -> Path:
     keys = {"balanced_accuracy": "Balanced accuracy"}
     if any(row.get("malignant_found") is not None for row in rows):
         keys = {"malignant_found": "Malignant found", "benign_found": "Benign recognised"}
-    names = [f"{_names([row['group']])[0]} ({row['photographs']:,})" for row in rows]
-    with _figure(path, 1, len(keys), sharey=True, size=(WIDTH, 1.0 + 0.24 * len(rows))) as (figure, axes):
+    names = [f"{names_of([row['group']])[0]} ({row['photographs']:,})" for row in rows]
+    with figure_at(path, 1, len(keys), sharey=True, size=(WIDTH, 1.0 + 0.24 * len(rows))) as (figure, axes):
         for axis, (key, title) in zip(axes[0], keys.items()):
             for place, row in enumerate(rows):
                 value, ends = row.get(key), row.get(f"{key}_interval")
@@ -437,12 +428,12 @@ def cost_by_protection(comparison: Mapping[str, Any], path: PathLike) -> Path:
     """Draw bytes per hospital and round, and seconds per round by phase, one bar per protection."""
     runs = comparison["runs"]
     places = np.arange(len(runs))
-    with _figure(path, 2, 1, size=(WIDTH, 2.6 + 0.62 * len(runs))) as (figure, axes):
+    with figure_at(path, 2, 1, size=(WIDTH, 2.6 + 0.62 * len(runs))) as (figure, axes):
         traffic, time = axes[:, 0]
         for k, direction in enumerate(("up", "down")):
             counts = [run["bytes"][f"{direction}_per_hospital_per_round"] or 0 for run in runs]
             bars = traffic.barh(places + 0.4 * k - 0.2, counts, 0.36, color=PALETTE[k], label=direction)
-            _label(traffic, bars, [wording.size(count) for count in counts])
+            label_bars(traffic, bars, [wording.size(count) for count in counts])
         plain = runs[0]["bytes"]["float32"]
         traffic.axvline(plain, color=FAINT, linewidth=1.2, linestyle="--", label="plain float32")
         traffic.xaxis.set_major_formatter(FuncFormatter(lambda count, _: wording.size(count)))
@@ -451,13 +442,13 @@ def cost_by_protection(comparison: Mapping[str, Any], path: PathLike) -> Path:
         total = np.zeros(len(runs))
         for k, phase in enumerate(wording.PHASES):
             seconds = [wording.per_round(run["seconds"][phase], run["rounds"]) or 0 for run in runs]
-            bars = time.barh(places, seconds, 0.6, total, label=phase, **_fill(k))
+            bars = time.barh(places, seconds, 0.6, total, label=phase, **fill(k))
             total += seconds
-        _label(time, bars, [f"{wording.duration(seconds)} s" for seconds in total])
+        label_bars(time, bars, [f"{wording.duration(seconds)} s" for seconds in total])
         time.set_title("Seconds per round")
         for axis in (traffic, time):
             axis.set_yticks(places)
-            axis.set_yticklabels(_names([run["protection"] for run in runs]))
+            axis.set_yticklabels(names_of([run["protection"] for run in runs]))
             axis.invert_yaxis()
             axis.set_xlim(0, axis.get_xlim()[1] * 1.2)
             # the axis below has its numbers between
@@ -466,108 +457,11 @@ def cost_by_protection(comparison: Mapping[str, Any], path: PathLike) -> Path:
     return Path(path)
 
 
-@contextmanager
-def _figure(
-    path: PathLike,
-    rows: int = 1,
-    columns: int = 1,
-    *,
-    size: Tuple[float, float] = (WIDTH, HEIGHT),
-    **grid: Any,
-) -> Iterator[Tuple[Figure, np.ndarray]]:
-    """Give a figure and its axes, an array of shape (rows, columns); write it to ``path`` at the end."""
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(SETTINGS)
-        figure = Figure(figsize=size, dpi=170)
-        FigureCanvasAgg(figure)
-        yield figure, figure.subplots(rows, columns, squeeze=False, **grid)
-        buffer = io.BytesIO()
-        # "tight" takes in what reaches past the edge: long slanted names, a legend beside the axes.
-        figure.savefig(buffer, format="png", bbox_inches="tight", pad_inches=0.08)
-    write_bytes(path, buffer.getvalue())
-
-
-def _fill(k: int) -> Dict[str, Any]:
-    """Return the look of the ``k``-th class; hatched when the palette starts again."""
-    hatch = ("", "///", "...", "xxx")[k // len(PALETTE) % 4]
-    return {"color": PALETTE[k % len(PALETTE)], "hatch": hatch, "edgecolor": PAPER, "linewidth": 0.6}
-
-
-def _line(k: int) -> Dict[str, Any]:
-    """Return the look of the ``k``-th class's line; neighbours differ in colour and in dashes."""
-    return {"color": PALETTE[k % (len(PALETTE) - 1)], "linestyle": DASHES[k % len(DASHES)], "linewidth": 1.6}
-
-
-def _nested(k: int, lines: int) -> Dict[str, Any]:
-    """Return the look of the ``k``-th of lines that may lie on one another."""
-    width = 1.2 + 1.5 * (lines - 1 - k) if lines <= 5 else 1.4
-    return {"color": PALETTE[k % len(PALETTE)], "linestyle": DASHES[min(k, 1)], "linewidth": width}
-
-
-def _chance(axis: Axes) -> None:
-    """Prepare axes for ROC curves, with the line of who guesses."""
-    axis.plot([0, 1], [0, 1], ":", color=FAINT, linewidth=1)
-    axis.set_xlim(-0.01, 1.01)
-    axis.set_ylim(-0.01, 1.01)
-    axis.set_xlabel("others suspected wrongly (1 − specificity)")
-    axis.set_ylabel("found (sensitivity)")
-
-
-def contrast(one: Sequence[float], other: Sequence[float]) -> float:
-    """Return the contrast ratio, 1 to 21, of two colours given as red, green, blue from 0 to 1 (WCAG 2.1)."""
-    levels = [np.asarray(colour[:3], dtype=float) for colour in (one, other)]
-    linear = [np.where(v <= 0.03928, v / 12.92, ((v + 0.055) / 1.055) ** 2.4) for v in levels]
-    low, high = sorted(float(v @ (0.2126, 0.7152, 0.0722)) for v in linear)
-    return (high + 0.05) / (low + 0.05)
-
-
-def readable_on(background: Sequence[float]) -> str:
-    """Return black or white, whichever is read better on a colour: the contrast is 4.58 at least."""
-    return max("black", "white", key=lambda name: contrast(to_rgb(name), background))
-
-
-def _marked(text: str, each: ClassName) -> str:
-    return f"{text} {wording.SIGN}" if each.malignant else text
-
-
-def _full(each: ClassName, width: int) -> str:
-    """Return a class's name in full as lines of at most ``width`` letters, malignant ones marked."""
-    lines = textwrap.wrap(_marked(each.full_name, each), width, max_lines=4, placeholder=" …") or [each.name]
-    return "\n".join(line.replace("$", r"\$") for line in lines)
-
-
 def _name_bars(axis: Axes, names: Sequence[str]) -> None:
     step = -(-len(names) // NAMED_BARS)
     axis.set_xticks(range(0, len(names), step))
-    shown = _names(names[::step])
-    axis.set_xticklabels(shown, **_slant(shown))
-
-
-def _slant(names: Sequence[str], room: int = 48) -> Dict[str, Any]:
-    """Return how to set names below an axis: level while they fit side by side, in ``room`` letters."""
-    if max(map(len, names)) * len(names) <= room:
-        return {}
-    return {"rotation": 35, "ha": "right", "rotation_mode": "anchor"}
-
-
-def _label(axis: Axes, bars: Any, texts: Sequence[str]) -> None:
-    """Write one text behind the end of each horizontal bar."""
-    for bar, text in zip(bars, texts):
-        axis.annotate(
-            text,
-            (bar.get_x() + bar.get_width(), bar.get_y() + bar.get_height() / 2),
-            xytext=(3, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=LETTERS,
-        )
-
-
-def _names(names: Sequence[Any]) -> List[str]:
-    """Return names as labels: no formula is read into a dollar sign, the middle of long ones left out."""
-    short = [name if len(name) <= 20 else f"{name[:12]}…{name[-7:]}" for name in map(str, names)]
-    return [name.replace("$", r"\$") for name in short]
+    shown = names_of(names[::step])
+    axis.set_xticklabels(shown, **slant(shown))
 
 
 def _of_hospitals(entry: RoundRecord, key: str) -> Dict[str, Optional[float]]:
@@ -578,51 +472,3 @@ def _defined(x: Sequence[int], y: Sequence[Optional[float]]) -> Tuple[List[int],
     """Return the points whose ``y`` is not ``None``, so that a line goes on over rounds not evaluated."""
     points = [(a, b) for a, b in zip(x, y) if b is not None]
     return [a for a, _ in points], [b for _, b in points]
-
-
-def _curves_alt(rounds: Sequence[RoundRecord]) -> str:
-    last = rounds[-1] if rounds else None
-    if last is None or last.metrics is None:
-        return "Loss and metrics over rounds."
-    return (
-        f"Lines of loss, accuracy, balanced accuracy and macro F1 over {len(rounds)} rounds; at the end, "
-        f"accuracy {wording.score(last.metric('accuracy'))}, balanced accuracy "
-        f"{wording.score(last.metric('balanced_accuracy'))}."
-    )
-
-
-def _confusion_alt(confusion: Sequence[Sequence[int]], classes: Sequence[ClassName]) -> str:
-    rows = [
-        f"{wording.class_label(each)} {row[k]} of {sum(row)} right"
-        for k, (each, row) in enumerate(zip(classes, confusion))
-        if sum(row)
-    ]
-    return "; ".join(rows) + "."
-
-
-def _partition_alt(partition: Mapping[str, Mapping[str, Mapping[str, int]]]) -> str:
-    held = [
-        f"{name} {sum(folds['train'].values())} training and {sum(folds['test'].values())} test images"
-        for name, folds in list(partition.items())[:NAMED_BARS]
-    ]
-    more = f" and {len(partition) - NAMED_BARS} more" if len(partition) > NAMED_BARS else ""
-    return "; ".join(held) + more + "."
-
-
-def _reliability_alt(bins: findings.Bins) -> str:
-    shown = [
-        f"{n} photographs at probability {sure:.2f}, {right:.0%} right"
-        for n, sure, right in zip(bins.counts, bins.confidence, bins.accuracy)
-        if n
-    ]
-    return "; ".join(shown) + "."
-
-
-def _last_alt(rounds: Mapping[str, Sequence[RoundRecord]]) -> str:
-    ends = [
-        f"{name} {wording.score(records[-1].metric('balanced_accuracy'))} and "
-        f"{wording.score(records[-1].metric('auc'))}"
-        for name, records in rounds.items()
-        if records
-    ]
-    return f"At the end: {'; '.join(ends)}."

@@ -13,7 +13,8 @@ from matplotlib.colors import to_rgb
 
 from skinfl.federation.records import RoundRecord
 from skinfl.report import examples, html, page
-from skinfl.report.plots import FAINT, PALETTE, PAPER, Drawn, contrast, draw_run, readable_on
+from skinfl.report.canvas import FAINT, PALETTE, PAPER, contrast, readable_on
+from skinfl.report.plots import Drawn, draw_run
 
 VOID = {"meta", "img", "br"}
 EVIL = '<evil onload="x">&amp;\''

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from skinfl.errors import SkinflError
 from skinfl.predictions import ClassName
-from skinfl.report import findings, plots
+from skinfl.report import canvas, findings, plots, wording
 
 CLASSES = [ClassName("mel", "melanoma", True), ClassName("nv", "melanocytic nevus", False)]
 
@@ -31,7 +31,7 @@ def drawn(monkeypatch):
             super().__init__(*arguments, **settings)
             figures.append(self)
 
-    monkeypatch.setattr(plots, "Figure", Recorded)
+    monkeypatch.setattr(canvas, "Figure", Recorded)
     return figures
 
 
@@ -65,7 +65,7 @@ def test_run_gives_pictures_that_a_phone_shows_large_enough(run_files, answered,
         assert content[:8] == b"\x89PNG\r\n\x1a\n"
         width, height = (int.from_bytes(content[i : i + 4], "big") for i in (16, 20))
         # the smallest letters are at least 9 pixels high where the picture is 350 wide
-        assert plots.LETTERS / 72 * 170 * 350 / width >= 9 and height < 1.6 * width
+        assert canvas.LETTERS / 72 * 170 * 350 / width >= 9 and height < 1.6 * width
         assert len(content) < 160_000 and each.alt and each.alt != each.caption
     assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == sorted(names)
 
@@ -168,7 +168,7 @@ def test_folder_that_cannot_be_written(run_files, tmp_path):
 
 def test_names_are_in_full_and_malignant_ones_marked(run_files, drawn, tmp_path):
     result, _ = run_files
-    classes = plots.wording.classes_of(result["data"])
+    classes = wording.classes_of(result["data"])
     plots.confusion_matrix(result["final"], classes, tmp_path / "m.png")
     plots.who_holds_what(result["partition"], classes, tmp_path / "w.png")
     rows = [label.get_text().replace("\n", " ") for label in drawn[0].axes[0].get_yticklabels()]
