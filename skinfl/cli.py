@@ -70,6 +70,7 @@ def _use_threads(settings: Settings) -> None:
 def train_and_report(invocation: Invocation, track: str = "") -> None:
     """Run one training and say what came of it; ``track`` names where its figures go as well."""
     from skinfl import tracking
+    from skinfl.report.table import print_classes
     from skinfl.run import load_matching, run
 
     settings, folder = invocation.settings, invocation.folder
@@ -89,6 +90,9 @@ def train_and_report(invocation: Invocation, track: str = "") -> None:
         f"final: accuracy {final['accuracy']:.3f}, balanced accuracy {final['balanced_accuracy']:.3f}, "
         f"macro F1 {final['macro_f1']:.3f}"
     )
+    print_classes([outcome.result], _console)
+    for sentence in outcome.result["sentences"]:
+        _say(sentence)
     _warn_of_missing_updates([outcome.result])
     _say(f"report: {outcome.out / 'report.html'}")
     if outcome.result["rounds_with_update"]:

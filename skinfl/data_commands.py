@@ -101,9 +101,11 @@ def show_split(settings: Settings, figure: Optional[Path], force: bool = False) 
         _say(f"               {summary['leaked_patients']} patients in both")
     _say(f"               {summary['shared_lesions']} lesions at more than one hospital")
     if figure is not None:
+        from skinfl.predictions import ClassName
         from skinfl.report.plots import who_holds_what
 
-        _say(f"figure: {who_holds_what(_by_name(summary), summary['classes'], figure)}")
+        classes = [ClassName(*each) for each in found.dataset.class_info]
+        _say(f"figure: {who_holds_what(_by_name(summary), classes, figure)}")
 
 
 def _check_figure(figure: Path, force: bool) -> None:

@@ -43,6 +43,52 @@ def bootstrap_intervals(
 
     Raises ValueError for shapes or labels that do not fit, a level outside 0 to 1, and no resamples.
     """
+    probabilities, labels = _checked(probabilities, labels, groups, class_names, level, resamples)
+    names, of = _groups(groups)
+    if names < 2:
+        return dict.fromkeys(METRICS)
+    found = _resampled([probabilities], labels, of, class_names, resamples, seed)[0]
+    ends = 50 * (1 - level), 50 * (1 + level)
+    return {name: _ends(values[np.isfinite(values)], ends) for name, values in zip(METRICS, found)}
+
+
+def paired_intervals(
+    probabilities: np.ndarray,
+    reference: np.ndarray,
+    labels: np.ndarray,
+    groups: Union[Sequence[str], np.ndarray],
+    class_names: Sequence[str],
+    *,
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
+    seed: int = 0,
+) -> Dict[str, Interval]:
+    """Return ``{metric: [low, high]}`` of how much higher it is for ``probabilities`` than for ``reference``.
+
+    Both networks answer for the same photographs, so each resample draws the same lesions for both, and what
+    makes a photograph hard for either cancels. Otherwise as :func:`bootstrap_intervals`.
+    """
+    both = [
+        _checked(shares, labels, groups, class_names, level, resamples)
+        for shares in (probabilities, reference)
+    ]
+    names, of = _groups(groups)
+    if names < 2:
+        return dict.fromkeys(METRICS)
+    found = _resampled([shares for shares, _ in both], both[0][1], of, class_names, resamples, seed)
+    ends = 50 * (1 - level), 50 * (1 + level)
+    gaps = found[0] - found[1]
+    return {name: _ends(values[np.isfinite(values)], ends) for name, values in zip(METRICS, gaps)}
+
+
+def _checked(
+    probabilities: np.ndarray,
+    labels: np.ndarray,
+    groups: Union[Sequence[str], np.ndarray],
+    class_names: Sequence[str],
+    level: float,
+    resamples: int,
+) -> Tuple[np.ndarray, np.ndarray]:
     probabilities, labels = np.asarray(probabilities, dtype=np.float64), np.asarray(labels, dtype=np.int64)
     classes = len(class_names)
     if labels.ndim != 1 or probabilities.shape != (len(labels), classes) or len(groups) != len(labels):
@@ -54,29 +100,49 @@ def bootstrap_intervals(
         raise ValueError(f"labels must lie in 0..{classes - 1}, found {labels.min()}..{labels.max()}")
     if not 0 < level < 1 or resamples < 1:
         raise ValueError(f"no interval of level {level} is made of {resamples} resamples")
+    return probabilities, labels
+
+
+def _groups(groups: Union[Sequence[str], np.ndarray]) -> Tuple[int, np.ndarray]:
+    """Return how many groups there are, and the number of each photograph's."""
     names, of = np.unique(np.asarray([str(group) for group in groups]), return_inverse=True)
-    if len(names) < 2:
-        return dict.fromkeys(METRICS)
-    of = of.reshape(-1)
+    return len(names), of.reshape(-1)
+
+
+def _resampled(
+    answers: Sequence[np.ndarray],
+    labels: np.ndarray,
+    of: np.ndarray,
+    class_names: Sequence[str],
+    resamples: int,
+    seed: int,
+) -> List[np.ndarray]:
+    """Return :data:`METRICS` of each resample for each network's answers, shape (metrics, resamples).
+
+    All networks' metrics are of the same resamples.
+    """
+    classes, groups = len(class_names), int(of.max()) + 1
     rng = np.random.Generator(np.random.PCG64(seed))
-    curves = [_Curve(probabilities[:, k], labels == k) for k in range(classes)]
     melanoma = next((k for k, name in enumerate(class_names) if str(name).lower() in MELANOMA_NAMES), None)
-    cells = labels * classes + probabilities.argmax(axis=1)
-    confusions = np.bincount(of * classes**2 + cells, minlength=len(names) * classes**2)
-    confusions = confusions.reshape(len(names), classes**2).astype(np.float64)
-    parts = []
+    prepared = []
+    for probabilities in answers:
+        curves = [_Curve(probabilities[:, k], labels == k) for k in range(classes)]
+        cells = labels * classes + probabilities.argmax(axis=1)
+        counts = np.bincount(of * classes**2 + cells, minlength=groups * classes**2)
+        prepared.append((curves, counts.reshape(groups, classes**2).astype(np.float64)))
+    parts: List[List[np.ndarray]] = [[] for _ in answers]
     step = max(1, _WEIGHTS // len(labels))
     for first in range(0, resamples, step):
         count = min(step, resamples - first)
         # By uniform numbers, whose stream is the same in every version of numpy.
-        drawn = np.minimum((rng.random((count, len(names))) * len(names)).astype(np.int64), len(names) - 1)
-        drawn += np.arange(count)[:, None] * len(names)
-        times = np.bincount(drawn.reshape(-1), minlength=count * len(names)).reshape(count, len(names))
-        confusion = (times @ confusions).reshape(count, classes, classes)
-        parts.append(_metrics(confusion, times[:, of].astype(np.float64), curves, melanoma))
-    found = np.concatenate(parts, axis=1)
-    ends = 50 * (1 - level), 50 * (1 + level)
-    return {name: _ends(values[np.isfinite(values)], ends) for name, values in zip(METRICS, found)}
+        drawn = np.minimum((rng.random((count, groups)) * groups).astype(np.int64), groups - 1)
+        drawn += np.arange(count)[:, None] * groups
+        times = np.bincount(drawn.reshape(-1), minlength=count * groups).reshape(count, groups)
+        weights = times[:, of].astype(np.float64)
+        for part, (curves, confusions) in zip(parts, prepared):
+            confusion = (times @ confusions).reshape(count, classes, classes)
+            part.append(_metrics(confusion, weights, curves, melanoma))
+    return [np.concatenate(part, axis=1) for part in parts]
 
 
 class _Curve:

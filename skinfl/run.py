@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from pathlib import Path
-from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -37,7 +37,8 @@ from skinfl.models.store import save_model
 from skinfl.networks import Learner, whole
 from skinfl.paths import PathLike
 from skinfl.predictions import ClassName, Predictions, write_predictions
-from skinfl.report import html, plots
+from skinfl.report import examples, findings, html, page, plots
+from skinfl.report.wording import classes_of
 from skinfl.run_folder import (
     CHECKPOINT,
     CONFIG,
@@ -62,11 +63,17 @@ _WEIGHTS = "pretrained_sha256"
 
 
 class Outcome(NamedTuple):
-    """What a run gave: ``result`` is the content of ``result.json``, ``model`` the kept state vector."""
+    """What a run gave: ``result`` is the content of ``result.json``, ``model`` the kept state vector.
+
+    ``records`` say how each round went, ``predictions`` what the kept model says of the common test set; None
+    where parts of it stay at hospitals.
+    """
 
     result: Dict[str, Any]
     model: np.ndarray
     out: Path
+    records: Tuple[RoundRecord, ...]
+    predictions: Optional[Predictions]
 
 
 def run(
@@ -179,16 +186,36 @@ def _save(out: Path, settings: Settings, assembly: Assembly, digest: str) -> Non
 
 def _finish(settings: Settings, federated: FederatedData, assembly: Assembly, out: Path) -> Outcome:
     state = assembly.federation.state
+    test, found = federated.test, None
     result = summarise(settings, federated, assembly, out.name)
+    if not assembly.layout.personal:
+        found = predictions_of(test, assembly, hospitals_of(federated))
+        result.update(findings.summary(found, settings.seed, result.get("thresholds")))
+    elif result["hospitals_together"] is not None:
+        confusion = result["hospitals_together"]["confusion"]
+        result["sentences"] = findings.sentences(confusion, classes_of(result["data"]))
     write_json(out / RESULT, result)
     write_models(out, settings, federated.dataset, assembly)
     write_learnt(out / TRAINED_ON, federated.dataset, federated.split.train)
-    if not assembly.layout.personal:
-        found = predictions_of(federated.test, assembly, hospitals_of(federated))
+    if found is not None:
         write_predictions(out / PREDICTIONS, found)
-    figures = plots.draw_run(out / FIGURES, result, state.records)
-    html.write_report(out, result, state.records, figures)
-    return Outcome(result, state.kept.model, out)
+    write_pages(out, result, state.records, found, test)
+    return Outcome(result, state.kept.model, out, state.records, found)
+
+
+def write_pages(
+    out: Path,
+    result: Mapping[str, Any],
+    records: Sequence[RoundRecord],
+    found: Optional[Predictions],
+    test: Optional[LesionDataset],
+) -> None:
+    """Draw a run's figures and write its report, with examples of ``test``, which ``found`` answers for."""
+    figures = plots.draw_run(out / FIGURES, result, records, found)
+    shown = page.Html()
+    if found is not None and test is not None:
+        shown = examples.section(found, test.photographs.images, result["config"]["seed"], test.synthetic)
+    html.write_report(out, result, records, figures, shown)
 
 
 def write_models(out: Path, settings: Settings, dataset: LesionDataset, assembly: Assembly) -> None:
@@ -352,6 +379,7 @@ def describe_data(settings: Settings, federated: FederatedData) -> Dict[str, Any
         "validation_fraction": settings.validation_fraction,
         "test_images": len(split.test),
         "classes": list(dataset.classes),
+        "class_info": [each._asdict() for each in described(dataset.class_info)],
     }
 
 

@@ -31,7 +31,8 @@ def print_comparison(comparison: Mapping[str, Any], console: Console) -> None:
 
     Five runs fit into 100 columns, three into 80.
     """
-    first = comparison["runs"][0]
+    runs = comparison["runs"]
+    first = runs[0]
     console.print(Text(wording.headline(first), style="bold"))
     for note in wording.data_notes(first):
         console.print(Text(note, style="yellow"))
@@ -44,9 +45,38 @@ def print_comparison(comparison: Mapping[str, Any], console: Console) -> None:
         for row in group:
             table.add_row(*map(Text, row), end_section=row is group[-1])
     console.print(table)
+    for k, sentence in enumerate(comparison.get("verdict", ())):
+        console.print(Text(sentence, style="" if k else "bold"))
+    print_classes(runs, console)
     console.print(Text(f"{SEES}:"))
     for line in _sees(comparison):
         console.print(Text(f"  {line}"))
+
+
+def print_classes(runs: Sequence[Run], console: Console) -> None:
+    """Print the sensitivity for each class, a column a run, with names in full and the malignant ones marked.
+
+    A single run has its number of test images and its AUC beside it.
+    """
+    if any(run["final"] is None for run in runs):
+        return
+    table = Table()
+    table.add_column(Text("Class"), overflow="fold")
+    one = len(runs) == 1
+    headers = ["Test images", "Sensitivity", "AUC"] if one else _protections(runs)
+    for header in headers:
+        table.add_column(Text(header), justify="right", no_wrap=True)
+    for each in wording.classes_of(runs[0]["data"]):
+        found = [run["final"]["per_class"][each.name] for run in runs]
+        cells = [wording.score(row["sensitivity"]) for row in found]
+        if one:
+            cells = [str(found[0]["support"]), *cells, wording.score(found[0]["auc"])]
+        table.add_row(
+            Text(wording.class_label(each), style="bold" if each.malignant else ""), *map(Text, cells)
+        )
+    if not one:
+        console.print(Text("Sensitivity by class:"))
+    console.print(table)
 
 
 def as_markdown(comparison: Mapping[str, Any]) -> str:
@@ -58,6 +88,7 @@ def as_markdown(comparison: Mapping[str, Any]) -> str:
     blocks = [
         *(_escaped(line) for line in [wording.headline(first), *wording.data_notes(first)]),
         "\n".join([_markdown_row(headers), rule, *map(_markdown_row, rows)]),
+        *map(_escaped, comparison.get("verdict", ())),
         f"{SEES}:",
         "\n".join(f"- {_escaped(line)}" for line in _sees(comparison)),
     ]
@@ -65,7 +96,11 @@ def as_markdown(comparison: Mapping[str, Any]) -> str:
 
 
 def _headers(comparison: Mapping[str, Any]) -> List[str]:
-    return ["", *(str(run["protection"]) for run in comparison["runs"])]
+    return ["", *_protections(comparison["runs"])]
+
+
+def _protections(runs: Sequence[Run]) -> List[str]:
+    return [str(run["protection"]) for run in runs]
 
 
 def _sees(comparison: Mapping[str, Any]) -> List[str]:

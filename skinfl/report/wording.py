@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, List, Mapping, Optional
+from typing import Any, List, Mapping, Optional, Sequence, Tuple
+
+from skinfl.predictions import ClassName
 
 UNDEFINED = "–"
 #: key in a metrics dict -> what a reader sees; in the order of all tables
@@ -13,12 +15,47 @@ METRIC_LABELS = {
     "auc": "AUC, one-vs-rest",
     "melanoma_sensitivity_at_90_specificity": "Melanoma sensitivity at 90% spec.",
 }
+#: what marks a class that is cancer: the word, and a sign where there is no room for it
+MALIGNANT = "malignant"
+SIGN = "▲"
 PHASES = ("train", "protect", "combine", "open", "evaluate")
 
 
 def score(value: Optional[float]) -> str:
     """Return a metric to three decimals."""
     return UNDEFINED if value is None else f"{value:.3f}"
+
+
+def interval(ends: Optional[Sequence[float]]) -> str:
+    """Return the ends of an interval: ``0.512 to 0.587``."""
+    return UNDEFINED if ends is None else f"{ends[0]:.3f} to {ends[1]:.3f}"
+
+
+def change(value: Optional[float]) -> str:
+    """Return a difference of two metrics with its sign; what rounds to nothing has none."""
+    if value is None:
+        return UNDEFINED
+    text = f"{value:+.3f}".replace("-", "−")
+    return "0.000" if text[1:] == "0.000" else text
+
+
+def classes_of(data: Mapping[str, Any]) -> Tuple[ClassName, ...]:
+    """Return the classes that a result's ``data`` tell of, in their order.
+
+    A result without ``class_info`` has their short names only.
+    """
+    info = {each["name"]: each for each in data.get("class_info") or ()}
+    return tuple(
+        ClassName(name, info[name]["full_name"], info[name]["malignant"])
+        if name in info
+        else ClassName(name, name)
+        for name in data["classes"]
+    )
+
+
+def class_label(each: ClassName) -> str:
+    """Return a class on one line: ``melanoma (malignant)``."""
+    return f"{each.full_name} ({MALIGNANT})" if each.malignant else each.full_name
 
 
 def difference(value: Optional[float]) -> str:
@@ -60,10 +97,10 @@ def per_round(seconds: Optional[float], rounds: int) -> Optional[float]:
 def headline(result: Mapping[str, Any]) -> str:
     """Return one line on what was trained where: data, hospitals, strategy, rounds."""
     data = result["data"]
-    return (
-        f"{data['name']}, {data['images']} images, {result['hospitals']} hospitals, "
-        f"{result['strategy']}, {result['rounds']} rounds"
-    )
+    # a coordinator is not told what the hospitals hold
+    held = [] if data["name"] is None else [str(data["name"]), f"{data['images']} images"]
+    parts = [*held, f"{result['hospitals']} hospitals", str(result["strategy"]), f"{result['rounds']} rounds"]
+    return ", ".join(parts)
 
 
 def data_notes(result: Mapping[str, Any]) -> List[str]:
@@ -81,7 +118,7 @@ def data_notes(result: Mapping[str, Any]) -> List[str]:
             "The figures compare methods; they say nothing about diagnosis."
             + (f" {note}" if isinstance(note, str) and note else "")
         )
-    if data["protocol"] == "published":
+    if data.get("protocol") == "published":
         notes.append(
             "Published protocol: training and test images are split as in the published code. "
             "Compare with the paper's table only."

@@ -11,7 +11,7 @@ from skinfl.errors import CheckpointError, SettingsError
 from skinfl.federation.events import Listener
 from skinfl.files import write_json
 from skinfl.paths import PathLike
-from skinfl.report import html, plots
+from skinfl.report import findings, html, plots
 from skinfl.run import Outcome, run
 from skinfl.run_folder import CHECKPOINT, COMPARISON, FIGURES, RunFolder, claimed
 from skinfl.settings import Settings
@@ -82,13 +82,28 @@ def _compare(
                 resume=folder.resumed and (run_folder / CHECKPOINT).exists(),
             )
         )
+    names = [o.result["protection"] for o in outcomes]
+    # of parts that stay at hospitals there is no one network to answer for the test set
+    answers = {name: o.predictions for name, o in zip(names, outcomes) if o.predictions is not None}
+    changes = {
+        name: findings.differences(answers[name], answers[names[0]], settings.seed)
+        for name in names[1:]
+        if name in answers
+    }
     comparison = {
         "runs": [o.result for o in outcomes],
         "differences": {
-            o.result["protection"]: float(np.abs(o.model - outcomes[0].model).max()) for o in outcomes
+            name: float(np.abs(o.model - outcomes[0].model).max()) for name, o in zip(names, outcomes)
         },
+        "metric_differences": changes,
+        "verdict": findings.verdicts(names[0], changes) if changes else [],
     }
     write_json(out / COMPARISON, comparison)
-    figures = plots.draw_comparison(out / FIGURES, comparison)
+    figures = plots.draw_comparison(
+        out / FIGURES,
+        comparison,
+        {name: o.records for name, o in zip(names, outcomes)},
+        answers,
+    )
     html.write_comparison_report(out, comparison, figures)
     return comparison

@@ -1,6 +1,8 @@
 """Whole runs by messages, against runs on virtual workers."""
 
 import json
+import re
+from html import escape
 
 import numpy as np
 import pytest
@@ -77,6 +79,24 @@ def test_the_model_equals_the_virtual_workers_bit_for_bit(federation, tmp_path, 
     expected = exchanges.get(settings.protection, {"train", "release", "open", "verify"})
     assert by_round[1] == expected
     assert by_round[2] == {*expected, "evaluate"}
+
+
+@pytest.mark.parametrize("tested", [True, False])
+def test_a_report_shows_photographs_of_the_coordinators_own_test_data_only(federation, tmp_path, tested):
+    folder, federated = federation
+    options = {} if tested else {"test_data": ""}
+    settings = settings_of(protection="plaintext", rounds=1)
+    out = tmp_path / "out"
+    result = coordinator_of(folder, federated, settings, LocalMessaging(folder), out, **options).run(
+        HOSPITALS
+    )
+    text = (out / "report.html").read_text("utf-8")
+    shown = set(re.findall(r'alt="[^"]*(?:photograph|picture) (\S+) of ', text))
+    own = (folder / "coordinator" / "test" / "HAM10000_metadata.csv").read_text()
+    assert all(image in own for image in shown) and bool(shown) == tested
+    assert bool(result.get("intervals")) == (out / "predictions.csv").exists() == tested
+    assert result["sentences"] and escape(result["sentences"][0]) in text
+    assert "None" not in re.sub("<table.*?</table>", "", text, flags=re.S)
 
 
 def test_the_keys_are_forgotten_after_the_last_round(federation, tmp_path):

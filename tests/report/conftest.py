@@ -11,8 +11,19 @@ import pytest
 
 from skinfl.federation.records import RoundRecord, Seconds
 from skinfl.metrics import evaluate_predictions, spread
+from skinfl.predictions import ClassName, Predictions
+from skinfl.report import findings
 
-CLASSES = ["akiec", "bcc", "bkl", "df", "mel", "nv", "vasc"]
+NAMED = (
+    ClassName("akiec", "actinic keratosis or intraepithelial carcinoma (Bowen's disease)", True),
+    ClassName("bcc", "basal cell carcinoma", True),
+    ClassName("bkl", "benign keratosis-like lesion", False),
+    ClassName("df", "dermatofibroma", False),
+    ClassName("mel", "melanoma", True),
+    ClassName("nv", "melanocytic nevus", False),
+    ClassName("vasc", "vascular lesion", False),
+)
+CLASSES = [each.name for each in NAMED]
 SHARE = [0.03, 0.05, 0.11, 0.01, 0.11, 0.67, 0.02]
 COSTS = {  # bytes up, seconds to protect, difference from plaintext, what the aggregator sees
     "plaintext": (400_000, 0.001, 0.0, "every hospital's update and example count"),
@@ -21,14 +32,31 @@ COSTS = {  # bytes up, seconds to protect, difference from plaintext, what the a
 }
 
 
-def measured(skill, images, seed):
+def answers(skill, images, seed):
+    """What a network of some skill says: two photographs a lesion, and captions of which some are missing."""
     rng = np.random.RandomState(seed)
     labels = np.concatenate([np.arange(7), rng.choice(7, size=images - 7, p=SHARE)])
     logits = rng.normal(size=(images, 7)) + np.log(SHARE)
     logits[np.arange(images), labels] += skill
     probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    loss = float(-np.log(probabilities[np.arange(images), labels]).mean())
-    return dict(evaluate_predictions(probabilities, labels, CLASSES), loss=loss)
+    number = np.arange(images)
+    return Predictions(
+        NAMED,
+        probabilities,
+        labels,
+        np.array([f"photo-{i}" for i in number], dtype=object),
+        np.array([f"lesion-{labels[i]}-{i // 2}" for i in number], dtype=object),
+        np.array([f"hospital-{i % 5 + 1}" for i in number], dtype=object),
+        np.array([("vienna", "queensland", "")[i % 3] for i in number], dtype=object),
+        np.array([("female", "male", "female", "")[i % 4] for i in number], dtype=object),
+        np.where(number % 7 == 0, np.nan, number % 90 * 1.0),
+    )
+
+
+def measured(skill, images, seed):
+    found = answers(skill, images, seed)
+    loss = float(-np.log(found.probabilities[np.arange(images), found.labels]).mean())
+    return dict(evaluate_predictions(found.probabilities, found.labels, CLASSES), loss=loss)
 
 
 @lru_cache(maxsize=None)
@@ -81,6 +109,7 @@ def make_result(protection="smpc", hospitals=5, rounds=4):
             "train_images": 1600,
             "test_images": 400,
             "classes": CLASSES,
+            "class_info": [each._asdict() for each in NAMED],
         },
         "partition": {name: {"train": train[name], "test": test[name]} for name in train},
         "workers": "virtual",
@@ -109,7 +138,19 @@ def make_result(protection="smpc", hospitals=5, rounds=4):
         "versions": {"python": "3.11.2", "torch": "2.1.0"},
         "left_out": [],
     }
+    result.update(json.loads(summary_once(0.4 * rounds, 400, rounds)))
     return result, log
+
+
+@lru_cache(maxsize=None)
+def summary_once(skill, images, seed):
+    return json.dumps(findings.summary(answers(skill, images, seed), 0))
+
+
+@pytest.fixture(scope="session")
+def answered():
+    """What the recorded run's network says of the common test set."""
+    return answers(1.6, 400, 4)
 
 
 @pytest.fixture(scope="session")
@@ -127,9 +168,13 @@ def run_files(recorded_run):
 
 @pytest.fixture(scope="session")
 def recorded_comparison():
+    first = answers(1.6, 400, 4)
+    changes = {name: findings.differences(first, first, 0) for name in list(COSTS)[1:]}
     return {
         "runs": [make_result(protection)[0] for protection in COSTS],
         "differences": {protection: cost[2] for protection, cost in COSTS.items()},
+        "metric_differences": changes,
+        "verdict": findings.verdicts("plaintext", changes),
     }
 
 

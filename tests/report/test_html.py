@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import base64
 import re
+from html import escape
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 
 from skinfl.federation.records import RoundRecord
-from skinfl.report import html, page
+from skinfl.report import examples, html, page
+from skinfl.report.canvas import FAINT, PALETTE, PAPER, contrast, readable_on
+from skinfl.report.plots import Drawn, draw_run
 
-VOID = {"meta", "img"}
+VOID = {"meta", "img", "br"}
 EVIL = '<evil onload="x">&amp;\''
 
 
@@ -43,7 +48,7 @@ class Reader(HTMLParser):
         assert self.open.pop()[0] == tag
 
     def handle_data(self, data):
-        if self.open and self.open[-1][0] in ("td", "th"):
+        if any(tag in ("td", "th") for tag, _ in self.open):
             self.rows[-1][-1] += data
         if self.open and self.open[-1] == ("p", "note"):
             self.notes[-1] += data
@@ -56,11 +61,11 @@ class Reader(HTMLParser):
 def figure(tmp_path):
     path = tmp_path / "f.png"
     path.write_bytes(b"\x89PNG picture")
-    return {"A picture": path}
+    return [Drawn("A picture", path, "What it shows")]
 
 
 def written(run_files, folder, figures=None):
-    path = html.write_report(folder, *run_files, figures or {})
+    path = html.write_report(folder, *run_files, figures or [])
     assert path == folder / "report.html"
     return Reader(path.read_text(encoding="utf-8"))
 
@@ -69,11 +74,13 @@ def test_tables_hold_the_results(run_files, tmp_path):
     result, _ = run_files
     result["final"]["per_class"]["df"]["auc"] = None
     report = written(run_files, tmp_path)
-    assert report.row("Balanced accuracy") == [f"{result['final']['balanced_accuracy']:.3f}"]
-    assert report.row("Expected calibration error") == [f"{result['final']['ece']:.3f}"]
+    low, high = result["intervals"]["balanced_accuracy"]
+    shown = [f"{result['final']['balanced_accuracy']:.3f}", f"{low:.3f} to {high:.3f}"]
+    assert report.row("Balanced accuracy") == shown
+    assert report.row("Expected calibration error") == [f"{result['final']['ece']:.3f}", "–"]
     per_class = result["final"]["per_class"]
-    assert report.row("df")[0] == str(per_class["df"]["support"])
-    assert report.row("df")[3] == "–"
+    assert report.row("dermatofibroma df")[0] == str(per_class["df"]["support"])
+    assert report.row("dermatofibroma df")[3] == "–"
     assert report.row("hospital-2")[:2] == ["900", "176"]
     assert report.row("protect") == ["0.040", "0.160"]
     assert report.row("Up") == ["1.60 MB", "4.00×"]
@@ -96,7 +103,7 @@ def test_rounds_are_listed(run_files, tmp_path):
 
 def test_hospitals_left_out_are_named_with_the_reason(run_files, tmp_path):
     result, _ = run_files
-    assert "Left out</h2>" not in html.write_report(tmp_path, *run_files, {}).read_text()
+    assert "Left out</h2>" not in html.write_report(tmp_path, *run_files, []).read_text()
     result["left_out"] = [{"round": 3, "hospital": "hospital-4", "reason": "loss is not a number"}]
     assert ["3", "hospital-4", "loss is not a number"] in written(run_files, tmp_path).rows
 
@@ -120,7 +127,7 @@ def test_report_opens_offline(run_files, figure, tmp_path):
 
 
 def test_light_and_dark(run_files, tmp_path):
-    text = html.write_report(tmp_path, *run_files, {}).read_text(encoding="utf-8")
+    text = html.write_report(tmp_path, *run_files, []).read_text(encoding="utf-8")
     assert "color-scheme: light dark" in text and "prefers-color-scheme: dark" in text
 
 
@@ -141,15 +148,19 @@ def test_nothing_in_the_data_becomes_html(run_files, comparison, figure, tmp_pat
     keys = {*result["data"]["classes"], *result["partition"], *result["protection_details"]}
     keys |= {"seed", "python"}
     plain = written((result, rounds), tmp_path, figure)
-    report = written((poisoned(result, keys), poisoned(rounds, keys)), tmp_path, {EVIL: figure["A picture"]})
+    report = written(
+        (poisoned(result, keys), poisoned(rounds, keys)), tmp_path, [Drawn(EVIL, figure[0].path, EVIL)]
+    )
     assert report.tags == plain.tags
     assert [name for name, _ in report.attributes] == [name for name, _ in plain.attributes]
     assert EVIL + "hospital-1" in [row[0] for row in report.rows]
     assert report.notes[0].endswith(EVIL + "Drawn with seed 0.")
 
-    path = html.write_comparison_report(tmp_path, poisoned(comparison, keys), {EVIL: figure["A picture"]})
+    path = html.write_comparison_report(
+        tmp_path, poisoned(comparison, keys), [Drawn(EVIL, figure[0].path, EVIL)]
+    )
     both = Reader(path.read_text(encoding="utf-8"))
-    assert both.tags == plain.tags
+    assert both.tags == (plain.tags | {"a"}) - {"h3"}
     assert EVIL + "he" in [cell for row in both.rows for cell in row]
 
 
@@ -173,3 +184,111 @@ def test_settings_read_as_text(run_files, tmp_path):
 
 def test_only_built_html_passes_unescaped():
     assert page.joined(["<b>", page.Html("<i>x</i>")]) == "&lt;b&gt;<i>x</i>"
+
+
+def test_every_table_has_heads_and_every_picture_words(run_files, figure, answered, tmp_path):
+    pixels = np.random.RandomState(0).randint(0, 256, (len(answered.labels), 90, 120, 3)).astype(np.uint8)
+    shown = examples.section(answered, pixels, 0)
+    text = html.write_report(tmp_path, *run_files, figure, shown).read_text(encoding="utf-8")
+    for found in re.findall(r"<table.*?</table>", text, re.S):
+        for row in re.findall(r"<tr>.*?</tr>", found, re.S):
+            assert re.match(r'<tr>(<td></td>)?<th scope="(col|row)">', row), row
+        body = found[found.index("<tbody>") :]
+        assert body.count('<th scope="row">') == body.count("<tr>")
+    images = re.findall(r"<img[^>]*>", text)
+    assert len(images) > 20 and all(re.search(r'alt="[^"]+"', image) for image in images)
+    assert len(text) < 1_500_000
+
+
+def test_sentences_lead_and_malignant_classes_are_marked_everywhere(run_files, tmp_path):
+    result, _ = run_files
+    text = html.write_report(tmp_path, *run_files, []).read_text(encoding="utf-8")
+    first = result["sentences"][0]
+    assert first.startswith("The model misses") and f'<p class="finding">{escape(first)}</p>' in text
+    # by class, who holds what, the confusion matrix in numbers, the data
+    marked = 'melanoma <span class="faint">mel</span> <span class="mark">malignant</span>'
+    assert text.count(marked) == 4
+    assert 'nevus <span class="faint">nv</span> <span class="mark">' not in text
+    assert text.count("actinic keratosis or intraepithelial carcinoma (Bowen&#x27;s disease)") >= 4
+
+
+def test_small_subgroups_are_said_to_be_too_small(run_files, tmp_path):
+    result, _ = run_files
+    row = result["subgroups"][0]
+    row.update(group="few", too_small=True, lesions=3, photographs=5)
+    for key in list(row):
+        if key.startswith(("accuracy", "balanced", "malignant_found", "benign_found")):
+            row[key] = None
+    assert written(run_files, tmp_path).row("few") == ["3 (5)", "too small to judge", "–", "–", "–"]
+
+
+def test_what_was_chosen_on_validation_is_shown_if_anything_was(run_files, tmp_path):
+    result, _ = run_files
+    text = html.write_report(tmp_path, *run_files, []).read_text(encoding="utf-8")
+    assert "Threshold</h2>" not in text and "chosen on the validation" not in text
+    result.update(
+        best_round=3, selected_by="auc", temperature=1.4, calibration={"ece": 0.2, "ece_scaled": 0.1}
+    )
+    point = {"sensitivity": 0.9, "specificity": 0.7}
+    chosen = {"threshold": 0.21, "target_sensitivity": 0.9, "validation": point, "test": point}
+    result["thresholds"] = {
+        "malignant": {**chosen, "test_by_class": {"sensitivity": 0.5, "specificity": None}}
+    }
+    report = written(run_files, tmp_path)
+    assert report.row("Test set, the most likely class is the answer") == ["0.500", "–"]
+    assert report.row("Test set, malignant from 0.210 on") == ["0.900", "0.700"]
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "that of round 3, chosen on the validation images by AUC" in text and "temperature of 1.4" in text
+
+
+def test_a_coordinator_without_test_data_reports_sums(run_files, tmp_path):
+    result, rounds = run_files
+    together = dict(result["final"], auc=None)
+    for key in ("intervals", "auc_intervals", "subgroups", "synthetic"):
+        del result[key]
+    data = {"name": None, "images": None, "synthetic": None, "leaked_lesions": None}
+    data["classes"] = result["data"]["classes"]
+    result.update(data=data, partition=None, final=None, hospital_final={}, hospitals_together=together)
+    rounds = [entry._replace(metrics=None, hospital_metrics={}, train_loss={}) for entry in rounds]
+    drawn = draw_run(tmp_path / "figures", result, rounds)
+    html.write_report(tmp_path, result, rounds, drawn)
+    report = Reader((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert report.row("Accuracy") == [f"{together['accuracy']:.3f}"]
+    assert report.row("mel")[0] == str(together["per_class"]["mel"]["support"])
+    assert len(report.images) == 1 and "None" not in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_comparison_says_its_verdict_and_links_its_runs(comparison, tmp_path):
+    text = html.write_comparison_report(tmp_path, comparison, []).read_text(encoding="utf-8")
+    assert '<p class="finding">No figure of smpc or he differs from plaintext by more than noise.</p>' in text
+    assert re.findall(r'<a href="([^"]*)"', text) == [f"{p}/report.html" for p in ("plaintext", "smpc", "he")]
+    report = Reader(text)
+    scores = [f"{run['final']['per_class']['mel']['sensitivity']:.3f}" for run in comparison["runs"]]
+    assert report.row("melanoma mel malignant") == scores
+
+
+def _colours():
+    """The style sheet's colours by name, of the light and of the dark page."""
+    light, dark = page.STYLE.split("@media", 1)
+    both = []
+    for text in (light, dark.split("}", 1)[0]):
+        found = dict(re.findall(r"--([\w-]+): #([0-9a-f]+)", text))
+        long = {name: v if len(v) == 6 else "".join(c + c for c in v) for name, v in found.items()}
+        both.append({n: [int(v[i : i + 2], 16) / 255 for i in (0, 2, 4)] for n, v in long.items()})
+    return both
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_text_has_contrast_in_light_and_dark(number):
+    colours = _colours()[number]
+    pairs = [(ink, paper) for ink in ("ink", "faint", "link", "good", "bad") for paper in ("paper", "shade")]
+    pairs += [("warn", "warn-paper"), ("bad", "bad-paper")]
+    for ink, paper in pairs:
+        assert contrast(colours[ink], colours[paper]) >= 4.5, (ink, paper)
+
+
+def test_figures_have_contrast():
+    for colour in (*PALETTE, FAINT):
+        assert contrast(to_rgb(colour), to_rgb(PAPER)) >= 4.5, colour
+    for grey in np.linspace(0, 1, 101):
+        assert contrast(to_rgb(readable_on([grey] * 3)), [grey] * 3) >= 4.5

@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from skinfl.report import wording
-from skinfl.report.table import as_markdown, comparison_rows, print_comparison
+from skinfl.report.table import as_markdown, comparison_rows, print_classes, print_comparison
 
 
 def printed(comparison, width):
@@ -110,3 +110,31 @@ def test_durations(seconds, text):
 def test_undefined_ratios():
     assert wording.multiple(10, 0) == wording.multiple(None, 10) == "–"
     assert wording.per_round(1.0, 0) is None
+
+
+def test_the_verdict_stands_below_the_table(comparison):
+    verdict = "No figure of smpc or he differs from plaintext by more than noise."
+    for text in (printed(comparison, 100), as_markdown(comparison)):
+        assert text.index("Bytes down") < text.index(verdict) < text.index("The aggregator sees:")
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_classes_are_named_in_full_and_malignant_ones_marked(comparison, width):
+    text = printed(comparison, width)
+    assert "melanoma (malignant)" in text and "dermatofibroma  " in text
+    assert "actinic keratosis or intraepithelial carcinoma" in text
+    file = io.StringIO()
+    print_classes(comparison["runs"][:1], Console(file=file, width=width))
+    row = next(line for line in file.getvalue().splitlines() if "melanoma" in line)
+    found = comparison["runs"][0]["final"]["per_class"]["mel"]
+    cells = [cell.strip() for cell in row.strip("│").split("│")]
+    assert cells == [
+        "melanoma (malignant)",
+        *(str(found["support"]), f"{found['sensitivity']:.3f}", f"{found['auc']:.3f}"),
+    ]
+
+
+def test_a_result_of_an_older_release_has_short_names_only(comparison):
+    for run in comparison["runs"]:
+        del run["data"]["class_info"]
+    assert "│ mel " in printed(comparison, 100)

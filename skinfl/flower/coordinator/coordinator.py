@@ -21,6 +21,7 @@ from skinfl.assembly import (
     schedule_of,
 )
 from skinfl.data import load
+from skinfl.data.classes import described
 from skinfl.data.dataset import LesionDataset
 from skinfl.errors import CheckpointError, SettingsError, TrainingError, printable
 from skinfl.federation.checkpoint import Checkpoint, save_checkpoint
@@ -41,6 +42,8 @@ from skinfl.networks import learnt_from
 from skinfl.predictions import write_predictions
 from skinfl.protection.build import protection_of
 from skinfl.protection.keys import private_bytes, read_key_file, write_key_file
+from skinfl.report import findings
+from skinfl.report.wording import classes_of
 from skinfl.run import (
     CHECKPOINT,
     CONFIG,
@@ -50,6 +53,7 @@ from skinfl.run import (
     predictions_of,
     summarise,
     write_models,
+    write_pages,
 )
 from skinfl.run_folder import PREDICTIONS
 from skinfl.settings import Settings, to_toml
@@ -76,7 +80,7 @@ class Coordinator:
         self._messaging = CountedMessaging(messaging)
         self._say = lambda line: say(printable(line))
         self._describe = describe
-        self._test: Optional[LesionDataset] = None
+        self._test_set: Optional[LesionDataset] = None
 
     def run(self, hospitals: Sequence[str], listeners: Sequence[Listener] = ()) -> Dict[str, Any]:
         """Train with those of ``hospitals`` that are there; return the content of ``result.json``.
@@ -137,7 +141,7 @@ class Coordinator:
         blank = joined.blank()
         network = network_of(settings, blank, self._options.unit)
         model, layout, strategy, local_batchnorm, learner = network
-        self._test = self._load_test(blank, layout)
+        self._test_set = self._load_test(blank, layout)
         hospitals = joined.members.hospitals
         rules = rules_of(settings, network, hospitals, blank, self._options.unit, joined.terms)
         theirs = joined.first.get("weights", "")
@@ -166,7 +170,7 @@ class Coordinator:
             model,
             schedule_of(settings),
             state=state,
-            test=self._test,
+            test=self._test_set,
             unsynchronised_batchnorm=local_batchnorm,
         )
         protection = protection_of(settings)
@@ -197,12 +201,22 @@ class Coordinator:
         # the coordinator is not told what hospitals hold
         result["data"] = {"name": None, "images": None, "synthetic": None, "leaked_lesions": None}
         result["data"]["classes"] = joined.first["classes"]
+        named = described(joined.blank().class_info)
+        result["data"]["class_info"] = [each._asdict() for each in named]
         result["partition"] = None
         result["traffic"] = self._messaging.kinds
+        test, found = self._test_set, None
+        if test is not None:  # its own; of a hospital's photographs it has none to show
+            found = predictions_of(test, assembly)
+            result.update(findings.summary(found, self._settings.seed, result.get("thresholds")))
+        elif result["hospitals_together"] is not None:
+            confusion = result["hospitals_together"]["confusion"]
+            result["sentences"] = findings.sentences(confusion, classes_of(result["data"]))
         write_json(self._out / RESULT, result)
         write_models(self._out, self._settings, joined.blank(), assembly)
-        if self._test is not None:
-            write_predictions(self._out / PREDICTIONS, predictions_of(self._test, assembly))
+        if found is not None:
+            write_predictions(self._out / PREDICTIONS, found)
+        write_pages(self._out, result, assembly.federation.state.records, found, test)
         return result
 
 
