@@ -16,7 +16,7 @@ HEAVY = {"torch", "torchvision", "sklearn", "scipy", "matplotlib", "pandas", "sy
 READERS = {
     "skinfl.data." + name
     for name in (
-        *("dataset", "detect", "ham10000", "hmnist", "index", "inspect", "isic2019", "medmnist"),
+        *("dataset", "detect", "ham10000", "hmnist", "index", "inspect", "isic2018", "isic2019", "medmnist"),
         *("pad_ufes", "readers", "synthetic"),
     )
 }

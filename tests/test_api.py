@@ -13,6 +13,9 @@ from PIL import Image
 from samples import toy_dataset
 
 import skinfl
+from skinfl.data.dataset import LesionDataset
+from skinfl.data.preparation import Preparation
+from skinfl.errors import SettingsError
 
 SMALL = {
     "hospitals": 3,
@@ -140,6 +143,19 @@ def test_a_loaded_data_set_says_its_size(tmp_path):
     options = {name: value for name, value in SMALL.items() if name != "image_size"}
     result = skinfl.train(data=toy_dataset(), out=tmp_path / "r", **options)
     assert result.settings.image_size == 12
+
+
+def test_a_loaded_data_set_says_how_it_was_prepared(tmp_path):
+    toy = toy_dataset()
+    captions = {**toy.captions(), "preparation": Preparation(12, "crop", "shades-of-grey")}
+    data = LesionDataset(images=toy.images, labels=toy.labels, **captions)
+    options = {name: value for name, value in SMALL.items() if name != "image_size"}
+    for asked in ({"fit": "pad"}, {"settings": skinfl.Settings(fit="squash")}):
+        with pytest.raises(SettingsError, match="of the data set were made with 'crop': load it with fit="):
+            skinfl.train(data=data, out=tmp_path / "r", **{**options, **asked})
+    result = skinfl.train(data=data, out=tmp_path / "r", **{**options, "rounds": 1})
+    assert (result.settings.fit, result.settings.colour_constancy) == ("crop", "shades-of-grey")
+    assert result.model.preparation == data.preparation
 
 
 def test_protections_are_compared(tmp_path):

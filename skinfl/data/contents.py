@@ -13,10 +13,6 @@ from skinfl.data.images import EXTENSIONS
 _NOT_READ: Tuple[Tuple[str, str], ...] = (
     ("isic_2020_", "ISIC 2020, which is not read (yet)"),
     ("isic_2024_", "ISIC 2024, which is not read (yet)"),
-    (
-        "isic2018_task3_",
-        "the ISIC 2018 challenge's Task 3, which is not read (yet); its photographs are HAM10000's",
-    ),
     ("isic2018_task1", "ISIC 2018's segmentation tasks, which have no diagnoses"),
     ("isic-2017_", "ISIC 2017, which is not read (yet)"),
     ("isbi2016_", "ISIC 2016, which is not read (yet)"),

@@ -12,7 +12,7 @@ import logging
 import os
 import time
 from pathlib import Path
-from typing import Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Dict, List, Sequence, Tuple
 
 from skinfl.data import folders
 from skinfl.data.parallel import in_threads
@@ -30,15 +30,11 @@ _BLOCK = 1 << 20
 _Mark = Tuple[int, ...]
 
 
-def digest_of(path: Path, tell: Optional[Callable[[int], None]] = None) -> str:
-    """Return the SHA-256, in hexadecimal, of a file's content; ``tell`` gets the bytes read so far."""
+def digest_of(path: Path) -> str:
+    """Return the SHA-256, in hexadecimal, of a file's content."""
     sha = hashlib.sha256()
-    done = 0
     for block in folders.read_blocks(path, _BLOCK):
         sha.update(block)
-        done += len(block)
-        if tell is not None:
-            tell(done)
     return sha.hexdigest()
 
 
@@ -63,7 +59,7 @@ class Memory:
         marks = [_mark(folders.stat(path)) for path in self._paths]
         new = [i for i, path in enumerate(self._paths) if not self._knows(path, marks[i])]
         show = progress if sum(marks[i][0] for i in new) > _WORTH_A_BAR else None
-        found = in_threads(lambda i: digest_of(self._paths[new[i]]), len(new), show, what)
+        found = list(in_threads(lambda i: digest_of(self._paths[new[i]]), len(new), show, what))
         fresh = dict(zip(new, found))
         settled = {
             str(self._paths[i]): (*marks[i], digest)

@@ -39,6 +39,7 @@ class Index(NamedTuple):
 
     ``missing`` are image ids of the table without a file, ``extra`` files without a row, ``unknown`` how
     many rows have each class that is not among ``classes``. ``name`` is what reports call the data set.
+    ``lesions_known``: whether each photograph's lesion id is the publisher's.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Index(NamedTuple):
     extra: Sequence[str] = ()
     unknown: Mapping[str, int] = {}
     synthetic: bool = False
+    lesions_known: bool = True
 
     def load(
         self, preparation: Preparation, cache_dir: Optional[PathLike] = None, progress: Progress = None
@@ -65,6 +67,7 @@ class Index(NamedTuple):
             [row.sex for row in rows],
             [row.age for row in rows],
             synthetic=self.synthetic,
+            lesions_known=self.lesions_known,
             patient_ids=[row.patient_id for row in rows],
             preparation=preparation,
         )

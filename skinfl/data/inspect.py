@@ -104,6 +104,7 @@ def _of_folder(blank: Findings, index: Index, progress: Progress) -> Findings:
         source=index.name,
         images=len(rows),
         lesions=len({row.lesion_id for row in rows}),
+        lesions_known=index.lesions_known,
         synthetic=index.synthetic,
         classes={each.name: labels[i] for i, each in enumerate(index.classes)},
         sites=_counted([row.site for row in rows]),

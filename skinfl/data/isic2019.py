@@ -83,7 +83,8 @@ def index(
     missing, extra = match(
         truth.path, [ids[row] for row in kept], files, INPUT, SOURCE.page, complain, left_out
     )
-    labels = [_label(truth, row) for row in range(len(truth))]
+    marks = [name.upper() for name in CLASSES]
+    labels = [tables.one_marked(truth, row, marks) for row in range(len(truth))]
     unclear = [ids[row] for row in kept if labels[row] < 0]
     if unclear:
         complain(
@@ -109,19 +110,6 @@ def index(
 def _inputs(folder: Path) -> List[Path]:
     """Return the folders of images: the published one, in any case, and one of its name in it."""
     return [path for path in folders.named_folders(folder, INPUT) if path.name.lower() == INPUT.lower()]
-
-
-def _label(truth: tables.Table, row: int) -> int:
-    """Return the one class that is marked 1, or -1 where there is not just one."""
-    marked = [i for i, name in enumerate(CLASSES) if _is_one(truth.columns[name.upper()][row])]
-    return marked[0] if len(marked) == 1 else -1
-
-
-def _is_one(value: str) -> bool:
-    try:
-        return float(value.replace(",", ".")) == 1.0  # Excel writes the comma where the country does
-    except ValueError:
-        return False
 
 
 def _centres(

@@ -19,7 +19,7 @@ from skinfl.errors import DataError
 from skinfl.paths import PathLike
 
 #: imported when the registry is first asked, in this order; a reader elsewhere registers when it is imported
-_BUILT_IN = ("isic2019", "ham10000", "pad_ufes", "synthetic", "hmnist", "medmnist")
+_BUILT_IN = ("isic2019", "ham10000", "isic2018", "pad_ufes", "synthetic", "hmnist", "medmnist")
 
 #: first numbers of a rank, see :class:`Found`
 PHOTOGRAPHS, PIXEL_TABLE, PIXELS_WITHOUT_LESIONS, TRACES = 3, 2, 1, 0

@@ -236,6 +236,19 @@ def age(table: Table, column: str, row: int) -> float:
     return years
 
 
+def one_marked(table: Table, row: int, columns: Sequence[str]) -> int:
+    """Return which one of the columns is marked 1 in a row, or -1 where there is not just one."""
+    marked = [i for i, name in enumerate(columns) if _is_one(table.columns[name][row])]
+    return marked[0] if len(marked) == 1 else -1
+
+
+def _is_one(value: str) -> bool:
+    try:
+        return float(value.replace(",", ".")) == 1.0  # Excel writes the comma where the country does
+    except ValueError:
+        return False
+
+
 def listing(names: Sequence[str], most: int = 3) -> str:
     """Return the first few names and how many more there are."""
     rest = len(names) - most

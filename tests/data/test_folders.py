@@ -140,10 +140,6 @@ def isic2024(folder):
     write_csv(folder / "train-metadata.csv", ["isic_id", "target"], [["ISIC_1", 0]])
 
 
-def task3(folder):
-    write_image(folder / "ISIC2018_Task3_Training_Input" / "ISIC_1.jpg", (1, 2, 3))
-
-
 def by_class(folder):
     for name in ("mel", "nv"):
         write_image(folder / "train" / name / "a.jpg", (1, 2, 3))
@@ -159,7 +155,6 @@ def above(folder):
     [
         (isic2020, r"it has ISIC 2020, which is not read \(yet\), 1 \.jpg in train/"),
         (isic2024, r"it has ISIC 2024, which is not read \(yet\)"),
-        (task3, r"it has the ISIC 2018 challenge's Task 3, which is not read \(yet\)"),
         (by_class, r"it has 1 \.jpg in train/mel/, 1 \.jpg in train/nv/; looked for"),
         (
             lambda f: write_image(f / "a.tif", (1, 2, 3)),

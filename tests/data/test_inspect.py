@@ -14,7 +14,7 @@ from skinfl.data.splits import Split, train_test_split
 def test_known_sources_name_page_and_layout():
     sources = {source.name: source for source in inspect.known_sources()}
     assert set(sources) == {
-        "ham10000", "hmnist", "isic2019", "dermamnist", "synthetic", "pad_ufes_20",
+        "ham10000", "hmnist", "isic2018", "isic2019", "dermamnist", "synthetic", "pad_ufes_20",
     }  # fmt: skip
     assert "10.7910/DVN/DBW86T" in sources["ham10000"].page
     assert all(source.what and source.layout for source in sources.values())

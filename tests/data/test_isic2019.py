@@ -9,7 +9,7 @@ import pytest
 from golden import ISIC_CLASSES, ISIC_ROWS, write_csv, write_image
 
 from skinfl.data import isic2019, load
-from skinfl.data.tables import read_table
+from skinfl.data.tables import one_marked, read_table
 from skinfl.errors import DataError
 
 PAGE = "challenge.isic-archive.com"
@@ -149,7 +149,8 @@ def test_flambys_one_hot_columns_are_read_as_its_targets(real_data):
     with open(real_data / "fed_isic2019_train_test_split.csv", newline="") as file:
         targets = [int(row["target"]) for row in csv.DictReader(file)]
     table = read_table(real_data / "fed_isic2019_train_test_split.csv", ["MEL"], "FLamby")
-    assert [isic2019._label(table, row) for row in range(len(table))] == targets
+    marks = [name.upper() for name in isic2019.CLASSES]
+    assert [one_marked(table, row, marks) for row in range(len(table))] == targets
 
 
 def test_other_image_folders_are_not_looked_at(isic):

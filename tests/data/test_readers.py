@@ -85,10 +85,10 @@ def test_two_readers_of_one_name_are_refused(registry):
 
 def test_the_packages_own_come_in_a_fixed_order_and_describe_themselves():
     found = all_readers()
-    assert [reader.source.name for reader in found[:6]] == [
-        "isic2019", "ham10000", "pad_ufes_20", "synthetic", "hmnist", "dermamnist",
+    assert [reader.source.name for reader in found[:7]] == [
+        "isic2019", "ham10000", "isic2018", "pad_ufes_20", "synthetic", "hmnist", "dermamnist",
     ]  # fmt: skip
-    assert all(reader.looks_for and reader.source.page and reader.source.what for reader in found[:6])
+    assert all(reader.looks_for and reader.source.page and reader.source.what for reader in found[:7])
 
 
 def test_the_registry_is_there_without_torch_or_pandas(tmp_path):

@@ -9,7 +9,9 @@ import msgpack
 import numpy as np
 import pytest
 from flower_helpers import ROOT, federation_of, settings_of, small_dataset, small_federated
+from PIL import Image
 
+from skinfl.assembly import preparation_of
 from skinfl.data import load
 from skinfl.errors import CheckpointError, DataError, MessageError, ProtectionError, SettingsError
 from skinfl.flower import keys, protocol
@@ -18,7 +20,7 @@ from skinfl.flower.environment import flower_environment, simulated_federation, 
 from skinfl.flower.hospital.store import Answer, RunStore
 from skinfl.flower.local.data_folders import hand_out, write_dataset
 from skinfl.flower.local.memory import MemoryWatch
-from skinfl.flower.local.simulation import prepare_simulation
+from skinfl.flower.local.simulation import load_to_hand_out, prepare_simulation
 from skinfl.protection import build_protection
 
 if sys.version_info >= (3, 11):
@@ -35,6 +37,27 @@ def test_a_written_part_is_read_back_without_loss(tmp_path, channels, synthetic)
     assert found.synthetic == synthetic
     for column in ("images", "labels", "lesion_ids", "image_ids", "sites", "sexes", "ages"):
         np.testing.assert_array_equal(getattr(found, column), getattr(dataset, column))
+
+
+def test_hospitals_that_correct_colours_get_the_pixels_of_virtual_workers(tmp_path):
+    rng = np.random.RandomState(0)
+    table = ["lesion_id,image_id,dx,dx_type,age,sex,localization,dataset"]
+    (tmp_path / "ham" / "HAM10000_images_part_1").mkdir(parents=True)
+    for i in range(16):
+        picture = Image.fromarray(rng.randint(0, 256, (12, 20, 3)).astype(np.uint8))
+        picture.save(str(tmp_path / "ham" / "HAM10000_images_part_1" / f"{i}.png"))
+        table.append(f"l{i},{i},{('nv', 'mel')[i % 2]},,,,,")
+    (tmp_path / "ham" / "HAM10000_metadata.csv").write_text("\n".join(table))
+    data = {"data": tmp_path / "ham", "image_size": 8, "fit": "pad", "colour_constancy": "shades-of-grey"}
+    settings = settings_of(**data)
+    handed_out = load_to_hand_out(settings.replace(hospitals=2, partition="iid"))
+    write_dataset(handed_out.dataset, tmp_path / "data")
+    prepared = preparation_of(settings)._asdict()
+    found = load(tmp_path / "data", **prepared, cache_dir=tmp_path / "cache")
+    virtual = load(tmp_path / "ham", **prepared, cache_dir=tmp_path / "cache")
+    np.testing.assert_array_equal(found.images, virtual.images)
+    with pytest.raises(DataError, match="hand out data that were loaded without"):
+        hand_out(handed_out._replace(dataset=virtual), tmp_path)
 
 
 def test_a_part_of_other_classes_is_refused(tmp_path):
