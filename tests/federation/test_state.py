@@ -255,7 +255,7 @@ def test_an_older_checkpoint_is_refused_in_one_line(tmp_path):
     first, _, body = (tmp_path / "c").read_bytes().partition(b"\n")
     line = {**json.loads(first.decode()), "version": 1}
     (tmp_path / "c").write_bytes(json.dumps(line).encode() + b"\n" + body)
-    with pytest.raises(CheckpointError, match="version 1, this package reads 3: resume with the version"):
+    with pytest.raises(CheckpointError, match="version 1, this package reads 4: resume with the version"):
         load_checkpoint(tmp_path / "c")
 
 
