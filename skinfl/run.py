@@ -11,6 +11,7 @@ import numpy as np
 from skinfl.assembly import (
     Assembly,
     FederatedData,
+    TrainingParts,
     assemble,
     model_options,
     personal_plan,
@@ -369,14 +370,20 @@ def _personal(settings: Settings, assembly: Assembly, last: RoundRecord) -> Opti
 def describe_data(settings: Settings, federated: FederatedData) -> Dict[str, Any]:
     """Return what reports say of the data."""
     dataset, split = federated.dataset, federated.split
+    parts = [training_parts(settings, federated.train_of(name), name) for name in federated.partition]
+    trained, validated = (
+        {lesion for part in parts for lesion in getattr(part, side).lesion_ids}
+        for side in TrainingParts._fields
+    )
     return {
         "name": dataset.name,
         "images": len(dataset),
         "synthetic": dataset.synthetic,
         "leaked_lesions": split.leaked_lesions,
+        "leaked_validation_lesions": len(trained & validated),
         "protocol": split.protocol,
-        "train_images": len(split.train),
-        "validation_fraction": settings.validation_fraction,
+        "train_images": sum(len(part.train) for part in parts),
+        "validation_images": sum(len(part.validation) for part in parts),
         "test_images": len(split.test),
         "classes": list(dataset.classes),
         "class_info": [each._asdict() for each in described(dataset.class_info)],

@@ -100,8 +100,12 @@ class RoundRecord(NamedTuple):
     def from_json(cls, data: Any) -> RoundRecord:
         """Return the record that :meth:`to_json` gave.
 
+        One that was written before there were validation images has none.
+
         Raises :class:`ValueError` for a missing or unknown field, or one that is of another kind.
         """
+        if isinstance(data, dict):
+            data = {"validation": None, **data}
         _check("a round's record", data, _KINDS)
         _check("its bytes", data["bytes"], dict.fromkeys(("up", "down"), dict))
         _check("its seconds", data["seconds"], dict.fromkeys(Seconds._fields, _NUMBER))

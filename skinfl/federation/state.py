@@ -88,9 +88,9 @@ class ServerState(Mapping[str, np.ndarray]):
 
     @property
     def evaluated(self) -> np.ndarray:
-        """Return what is evaluated and kept: the mean of models where there is one, else :attr:`model`."""
+        """Return what is evaluated and kept, a new vector: the mean of models where there is one."""
         means = [self[d.name] for d in self.declared if d.role == AVERAGE]
-        return means[0] if means else self.model
+        return means[0].copy() if means else self.model
 
     def replace(self, **arrays: np.ndarray) -> ServerState:
         """Return a state with some arrays exchanged."""

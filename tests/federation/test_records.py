@@ -28,6 +28,7 @@ RECORD = RoundRecord(
     bytes_down={"a": 7, "b": 7, "c": 7},
     seconds=Seconds(train=1.0, protect=0.5, combine=0.25, open=0.125, evaluate=0.0),
     max_abs_difference_from_plaintext_sum=None,
+    validation={"auc": 0.5},
     personal_together={"accuracy": 0.75},
     personal_metrics={"b": {"accuracy": 0.5}},
 )
@@ -44,6 +45,7 @@ LINE = {
     "metrics": {"accuracy": 0.75, "auc": None},
     "hospitals_together": {"accuracy": 0.5},
     "hospital_metrics": {"a": {"accuracy": 1.0}},
+    "validation": {"auc": 0.5},
     "personal_together": {"accuracy": 0.75},
     "personal_metrics": {"b": {"accuracy": 0.5}},
     "bytes": {"up": {"a": 10, "b": 11}, "down": {"a": 7, "b": 7, "c": 7}},
@@ -62,6 +64,12 @@ def test_reading_gives_what_was_written(tmp_path):
     assert read_records(write_records(tmp_path / "rounds.jsonl", records)) == records
 
 
+def test_a_run_of_before_there_were_validation_images_is_read(tmp_path):
+    line = {key: value for key, value in LINE.items() if key != "validation"}
+    (tmp_path / "rounds.jsonl").write_text(json.dumps(line) + "\n")
+    assert read_records(tmp_path / "rounds.jsonl") == [RECORD._replace(validation=None)]
+
+
 def test_questions_to_a_record():
     assert RECORD.seconds.total == 1.875
     assert RECORD.metric("accuracy") == 0.75
@@ -71,7 +79,8 @@ def test_questions_to_a_record():
 @pytest.mark.parametrize(
     "path, value, message",
     [
-        *((key, ..., f"lacks {key!r}") for key in LINE),
+        *((key, ..., f"lacks {key!r}") for key in LINE if key != "validation"),
+        ("validation", [], "'validation' of another kind"),
         ("seconds.open", ..., "its seconds lacks 'open'"),
         ("bytes.up", ..., "its bytes lacks 'up'"),
         ("extra", 1, "unknown field 'extra'"),

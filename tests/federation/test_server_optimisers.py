@@ -1,4 +1,4 @@
-"""FedAvgM, FedAdam and FedYogi against values worked out by hand.
+"""FedAvgM, FedAdam, FedYogi and FedAdagrad against values worked out by hand.
 
 Each is given three parameters and a variance. With ``beta1 = beta2 = 0.5`` and ``tau = 1`` the first mean
 change ``D`` makes ``m = D / 2`` and, since ``v`` starts at one, ``v = (1 + D^2) / 2`` in Adam's case.
@@ -12,6 +12,7 @@ from torch import nn
 
 from skinfl.federation.local import LocalResult
 from skinfl.federation.state import AUXILIARY
+from skinfl.federation.strategies.fedadagrad import FedAdagrad
 from skinfl.federation.strategies.fedadam import FedAdam
 from skinfl.federation.strategies.fedavg import FedAvg
 from skinfl.federation.strategies.fedavgm import FedAvgM
@@ -79,6 +80,24 @@ def test_fedyogi_by_hand():
     assert b["v"].tolist() == [5.5 - 0.5, 0.875 + 2, 1.0]
     second = [0.1 * 1.25 / (5**0.5 + 1), 0.1 * 1.125 / (2.875**0.5 + 1), 0.1 * 0.25 / 2]
     assert b.model == pytest.approx(a.model + second, rel=1e-6)
+
+
+def test_fedadagrad_by_hand():
+    a, b = play(FedAdagrad(beta1=0.5, tau=1.0, server_lr=0.1), [1, -7, 0], [3, 1, 0])
+    assert a["m"].tolist() == [0.5, -3.5, 0.0]
+    assert a["v"].tolist() == [2.0, 50.0, 1.0]  # 1 + 1, 1 + 49, 1 + 0
+    assert a.model == pytest.approx([0.1 * 0.5 / (2**0.5 + 1), 0.1 * -3.5 / (50**0.5 + 1), 0.0], rel=1e-6)
+    assert b["m"].tolist() == [1.75, -1.25, 0.0]
+    assert b["v"].tolist() == [11.0, 51.0, 1.0]
+    second = [0.1 * 1.75 / (11**0.5 + 1), 0.1 * -1.25 / (51**0.5 + 1), 0.0]
+    assert b.model == pytest.approx(a.model + second, rel=1e-6)
+
+
+def test_fedadagrad_of_one_change_moves_by_the_root_of_the_rounds():
+    # Without momentum, and v = n D^2 after n rounds, the steps are server_lr / sqrt(n).
+    states = play(FedAdagrad(server_lr=1.0, tau=1e-9), *[[2.0, -2.0, 4.0]] * 5)
+    expected = sum(n**-0.5 for n in range(1, 6))
+    assert states[-1].model == pytest.approx([expected, -expected, expected], rel=1e-5)
 
 
 def test_fedyogi_forgets_a_large_change_more_slowly_than_fedadam():
