@@ -23,7 +23,7 @@ from skinfl.models.store import save_model
 from skinfl.paths import PathLike
 from skinfl.report import html, plots
 from skinfl.run_folder import CHECKPOINT, CONFIG, FIGURES, MODEL, PERSONAL, RESULT, ROUNDS, RunFolder, claimed
-from skinfl.settings import Settings, chosen
+from skinfl.settings import Settings, bound_to_rounds
 from skinfl.version import __version__
 
 __all__ = ["CHECKPOINT", "CONFIG", "FIGURES", "MODEL", "RESULT", "ROUNDS", "Outcome", "run"]
@@ -88,13 +88,11 @@ def load_matching(path: Path, settings: Settings) -> Checkpoint:
     """
     checkpoint = load_checkpoint(path)
     free = {"rounds", "plugins", *(("data",) if checkpoint.data else ())}
-    bound = [
-        f"{registry.kind} = {entry.name}" for registry, entry in chosen(settings) if "rounds" in entry.uses
-    ]
+    bound = bound_to_rounds(settings)
     stored_rounds = checkpoint.settings.get("rounds")
     if bound and stored_rounds != settings.rounds:
         raise CheckpointError(
-            f"{path} was written with rounds = {stored_rounds}, which {bound[0]} runs over from the "
+            f"{path} was written with rounds = {stored_rounds}, which {bound} runs over from the "
             f"first on: resume with these, or start a new run of {settings.rounds} rounds in another --out"
         )
     for key, value in settings.asdict().items():

@@ -45,7 +45,8 @@ class RoundRecord(NamedTuple):
     hospital's own, of hospitals that let them out. ``personal_together`` and ``personal_metrics`` are
     the same of the hospitals' own models, which the last round has where there are any. ``bytes_up`` and
     ``bytes_down`` are what each hospital sent and received, in bytes.
-    ``max_abs_difference_from_plaintext_sum`` is the opened sum's, in the contribution's unit; only simulations know it.
+    ``max_abs_difference_from_plaintext_sum`` is the opened sum's, in the contribution's unit; only
+    simulations know it.
     """
 
     round: int

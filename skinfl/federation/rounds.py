@@ -202,7 +202,7 @@ class Federation:
         yield Aggregated(round, senders)
 
         started = time.perf_counter()
-        metrics, common, own = self._evaluate(round)
+        metrics, common, personal = self._evaluate(round)
         seconds["evaluate"] = time.perf_counter() - started
         own_figures = {name: u.figures for name, u in updates.items() if u.figures is not None}
         record = RoundRecord(
@@ -217,8 +217,8 @@ class Federation:
             metrics=metrics,
             hospitals_together=common.together,
             hospital_metrics=common.by_hospital,
-            personal_together=own.together,
-            personal_metrics=own.by_hospital,
+            personal_together=personal.together,
+            personal_metrics=personal.by_hospital,
             bytes_up={name: sum(map(len, u.messages.values())) for name, u in updates.items()},
             bytes_down=dict.fromkeys(asked, found.told),
             seconds=Seconds(**seconds),

@@ -113,7 +113,7 @@ def _tensors(model: nn.Module) -> Dict[str, torch.Tensor]:
 
 def whole_state(model: nn.Module) -> Dict[str, np.ndarray]:
     """Return all that training changes, by name: trainable parameters and buffers."""
-    found = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    found: Dict[str, torch.Tensor] = {n: p for n, p in model.named_parameters() if p.requires_grad}
     found.update(model.named_buffers())
     return {n: t.detach().cpu().numpy().copy() for n, t in found.items()}
 
