@@ -58,7 +58,7 @@ class TrainingResult:
         if self.result.get("personal") and not self.result["personal"]["common_model"]:
             raise SkinflError(
                 f"{self.folder} has no common model, but one of each hospital: "
-                f"LesionClassifier.load(folder / 'personal' / 'hospital-1.npz')"
+                "LesionClassifier.load(folder / 'personal' / 'hospital-1.npz')"
             )
         if self._model is None:
             self._model = LesionClassifier.load(self.folder / MODEL)

@@ -53,7 +53,7 @@ from skinfl.run_folder import (
     RunFolder,
     claimed,
 )
-from skinfl.settings import OF_THE_MACHINE, Settings, chosen
+from skinfl.settings import OF_THE_MACHINE, Settings, bound_to_rounds
 from skinfl.use.evaluating import write_learnt
 from skinfl.version import __version__
 
@@ -130,13 +130,11 @@ def load_matching(path: Path, settings: Settings) -> Checkpoint:
     """
     checkpoint = load_checkpoint(path)
     free = {"rounds", "plugins", *OF_THE_MACHINE, *(("data",) if checkpoint.data else ())}
-    bound = [
-        f"{registry.kind} = {entry.name}" for registry, entry in chosen(settings) if "rounds" in entry.uses
-    ]
+    bound = bound_to_rounds(settings)
     stored_rounds = checkpoint.settings.get("rounds")
     if bound and stored_rounds != settings.rounds:
         raise CheckpointError(
-            f"{path} was written with rounds = {stored_rounds}, which {bound[0]} runs over from the "
+            f"{path} was written with rounds = {stored_rounds}, which {bound} runs over from the "
             f"first on: resume with these, or start a new run of {settings.rounds} rounds in another --out"
         )
     for key, value in settings.asdict().items():

@@ -539,6 +539,12 @@ def _nearest_setting(name: str, known: Mapping[str, Option]) -> str:
     return hint if hint.startswith("did") else "skinfl train --help lists all"
 
 
+def bound_to_rounds(settings: Settings) -> str:
+    """Return what was chosen that goes by the number of rounds, e.g. a cosine; empty where nothing does."""
+    found = (f"{registry.kind} = {e.name}" for registry, e in chosen(settings) if "rounds" in e.uses)
+    return next(found, "")
+
+
 def chosen(settings: Settings) -> Iterator[Tuple[Registry, Entry]]:
     """Yield each registry with the entries that the settings choose of it."""
     for registry in REGISTRIES:

@@ -19,6 +19,7 @@ from skinfl.federation.losses import LOSSES
 from skinfl.federation.objective import mix, mixed, objective_of
 from skinfl.federation.rules import class_shares, class_weights
 from skinfl.federation.update import StateLayout
+from skinfl.registry import Option
 from skinfl.settings import Settings
 
 COUNTS = np.array([5, 1, 0, 30, 4])
@@ -174,6 +175,27 @@ def test_what_cannot_be_is_refused_in_one_line(given):
     with pytest.raises(SettingsError) as caught:
         Settings(**given)
     assert "\n" not in str(caught.value) and next(iter(given)) in str(caught.value)
+
+
+def test_a_loss_of_ones_own_is_trained_with_under_smoothing_and_weights(toy):
+    class Squared(nn.Module):
+        def __init__(self, squared_scale):
+            super().__init__()
+            self.scale = squared_scale
+
+        def forward(self, logits):
+            return self.scale * (1 - torch.softmax(logits, 1)) ** 2
+
+    option = Option("squared_scale", float, 2.0, "factor")
+    LOSSES.register("squared", "for tests", Squared, options=(option,))
+    try:
+        settings = Settings(**SMALL, loss="squared", label_smoothing=0.1, squared_scale=3.0)
+        assert local_plan(settings).loss_options == {"squared_scale": 3.0}
+        assembly = assemble(settings, load_federated_data(settings))
+        list(assembly.federation.run())
+        assert assembly.federation.state.records[-1].mean_loss < 3.0
+    finally:
+        LOSSES.unregister("squared")
 
 
 def trained(dataset, **changes):

@@ -39,8 +39,13 @@ def federation(tmp_path):
         {"protection": "he"},
         {"protection": "smpc", "transforms": "clipping", "clip_norm": 0.05},
         {"protection": "he", "transforms": "clipping", "clip_norm": 0.05},
+        {"protection": "smpc", "loss": "balanced_softmax", "lr_schedule": "cosine"},
+        {"protection": "he", "loss": "focal", "mixup": 0.2, "warmup_rounds": 1},
     ],
-    ids=["plaintext", "additive", "shamir", "two-parties", "he", "additive-clipping", "he-clipping"],
+    ids=[
+        *("plaintext", "additive", "shamir", "two-parties", "he", "additive-clipping", "he-clipping"),
+        *("additive-balanced-cosine", "he-focal-mixup"),
+    ],
 )
 def test_the_model_equals_the_virtual_workers_bit_for_bit(federation, tmp_path, changes):
     folder, federated = federation

@@ -20,7 +20,7 @@ from skinfl.flower.coordinator.messaging import Messaging, NoAnswer, Request
 from skinfl.flower.coordinator.options import Options
 from skinfl.models.registry import is_file
 from skinfl.protection.build import protection_of
-from skinfl.settings import Settings
+from skinfl.settings import Settings, bound_to_rounds
 
 
 class Joined(NamedTuple):
@@ -73,10 +73,16 @@ def gather(
                 f"{options.minimum_hospitals} are needed: start the others, or lower minimum-hospitals"
             )
         parties = keys.assign_parties(protection, names, options.party_hospitals)
-        # how many rounds there will be is nobody's business, and may change on resuming; what concerns
-        # virtual workers and the coordinator's own files is nobody's either
+        # how many rounds there will be is nobody's business, and may change on resuming, unless the learning
+        # rate goes by them; what concerns virtual workers and the coordinator's own files is nobody's either
+        scheduled = bound_to_rounds(settings) or settings.warmup_rounds
         told = settings.replace(
-            hospitals=len(names), rounds=1, data="", partition=None, metadata=None, plugins=()
+            hospitals=len(names),
+            rounds=settings.rounds if scheduled else 1,
+            data="",
+            partition=None,
+            metadata=None,
+            plugins=(),
         )
         if is_file(told.pretrained):  # where it lies is nobody's business: each hospital has its own copy
             told = told.replace(pretrained=f"./{Path(told.pretrained).name}")
