@@ -103,7 +103,8 @@ def predict(
     if answers:
         _say(NO_DEVICE)
     if bad:
-        report(f"{bad} of {len(files)} files could not be read, see above; the others are classified")
+        others = "the others are classified" if answers else "there are no others"
+        report(f"{bad} of {len(files)} files could not be read, see above; {others}")
         raise typer.Exit(2)
 
 

@@ -16,7 +16,16 @@ def unwanted(modules, *kinds):
     return sorted(modules & set().union(*kinds))
 
 
-@pytest.mark.parametrize("command", [(), ("train",), ("diagnose",), ("serve",), ("data", "check")])
+@pytest.mark.parametrize(
+    "command",
+    [
+        (),
+        *(
+            tuple(c.split())
+            for c in ("train", "diagnose", "serve", "data check", "predict", "evaluate", "export")
+        ),
+    ],
+)
 def test_help_loads_nothing_that_computes(command):
     ended = run_skinfl(*command, "--help")
     assert ended.status == 0 and "Usage" in ended.output

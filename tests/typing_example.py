@@ -68,6 +68,16 @@ def diagnosis(run: Union[str, Path], pixels: np.ndarray) -> Tensor:
     return logits
 
 
+def use(run: Path, photographs: Sequence[Path]) -> pd.DataFrame:
+    result = skinfl.train(data="synthetic", rounds=1, track="tensorboard")
+    table: pd.DataFrame = result.predictions()
+    answers: pd.DataFrame = skinfl.predict(list(photographs), run, tta=8)
+    figures: Dict[str, object] = skinfl.evaluate(result.model, "synthetic", everything=True)
+    file: Path = skinfl.export(run, "lesions.onnx", format="onnx")
+    print(answers, figures, file, result.model.class_info, result.model.temperature)
+    return table
+
+
 def seams(layout: StateLayout, opened: np.ndarray) -> np.ndarray:
     strategy: Strategy = build_strategy("fedavg", {}, 1)
     total: UpdateSum = strategy.unpack(opened, layout)

@@ -72,6 +72,10 @@ def test_the_model_equals_the_virtual_workers_bit_for_bit(federation, tmp_path, 
         ):
             assert getattr(mine, key) == getattr(theirs, key), key
     assert json.loads((tmp_path / "out" / RESULT).read_text())["workers"] == "in this process"
+    table = (tmp_path / "out" / "predictions.csv").read_text().splitlines()
+    assert len(table) == 1 + len(federated.split.test)
+    assert not any(name in line for name in HOSPITALS for line in table)
+    assert not (tmp_path / "out" / "trained_on.csv").exists()
     confusions = [metrics["confusion"] for metrics in result["hospital_final"].values()]
     assert result["hospitals_together"]["confusion"] == np.sum(confusions, axis=0).tolist()
     loss = result["hospitals_together"]["loss"]

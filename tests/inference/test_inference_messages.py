@@ -106,6 +106,10 @@ def test_the_same_for_batches(change):
 def test_model_description_comes_back():
     assert from_json(to_json(INFO)) == INFO
     assert from_json(to_json(INFO._replace(batch=None))).batch is None
+    warm = INFO._replace(temperature=1.5, titles=tuple(f"disease {c}" for c in "abcdefg"))
+    assert from_json(to_json(warm)) == warm
+    older = {key: value for key, value in to_json(warm).items() if key not in ("temperature", "titles")}
+    assert from_json(older) == INFO
 
 
 @pytest.mark.parametrize(
@@ -124,6 +128,9 @@ def test_model_description_comes_back():
         ({"preparation": {"image_size": 27}}, "contradicts"),
         ({"latency": {**to_mapping(SPEC), "degree": 4096}}, "128-bit"),
         ({"latency": None}, "unsound"),
+        ({"temperature": 0.0}, "unsound"),
+        ({"temperature": "hot"}, "unsound"),
+        ({"titles": ["one"]}, "unsound"),
     ],
 )
 def test_an_unsound_description_is_refused(change, word):

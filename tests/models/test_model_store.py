@@ -141,3 +141,42 @@ def test_failed_writing_leaves_the_old_file(tmp_path, monkeypatch):
     assert os.listdir(str(tmp_path)) == ["m.npz"]
     with pytest.raises(ModelError, match="cannot write"):
         save(tmp_path / "m.npz" / "m.npz")
+
+
+def test_names_in_full_and_temperature_come_back_and_old_files_do_without(tmp_path):
+    described = [(name, f"the disease {name}", k == 1 or None) for k, name in enumerate(CLASSES)]
+    save(tmp_path / "m.npz", class_info=described, temperature=1.5)
+    stored = load_model(tmp_path / "m.npz")
+    assert stored.temperature == 1.5 and list(map(tuple, stored.class_info)) == described
+
+    def older(header, arrays):
+        del header["temperature"], header["class_info"]
+
+    rewrite(tmp_path / "m.npz", older)
+    stored = load_model(tmp_path / "m.npz")
+    assert stored.temperature == 1 and stored.class_info == tuple(ClassName(c, c) for c in CLASSES)
+
+
+@pytest.mark.parametrize("temperature", [0, -1, float("nan"), float("inf"), "1", None])
+def test_an_impossible_temperature_is_refused(tmp_path, temperature):
+    save(tmp_path / "m.npz")
+    rewrite(tmp_path / "m.npz", lambda header, arrays: header.update(temperature=temperature))
+    with pytest.raises(ModelError, match="temperature needs a positive number"):
+        load_model(tmp_path / "m.npz")
+
+
+@pytest.mark.parametrize(
+    "described",
+    [
+        *([], {}, "x", [1, 2, 3], [{}] * 3),
+        [{"name": c, "full_name": c, "malignant": None} for c in CLASSES[::-1]],
+        [{"name": c, "full_name": 3, "malignant": None} for c in CLASSES],
+        [{"name": c, "full_name": c, "malignant": "no"} for c in CLASSES],
+        [{"name": c, "full_name": c, "malignant": None, "more": 1} for c in CLASSES],
+    ],
+)
+def test_an_unsound_description_of_classes_is_refused(tmp_path, described):
+    save(tmp_path / "m.npz")
+    rewrite(tmp_path / "m.npz", lambda header, arrays: header.update(class_info=described))
+    with pytest.raises(ModelError, match="no proper 'class_info'"):
+        load_model(tmp_path / "m.npz")
