@@ -253,8 +253,8 @@ def test_normalisation_and_class_weights_come_from_training_images_of_all_hospit
     _, assembly = play({"protection": "smpc"}, rounds=1)
     prepared = assembly.federation.state.prepared
     train = federated.dataset.subset(federated.split.train)
-    assert prepared.normalisation.mean[0] == pytest.approx(train.images.mean() / 255, abs=1e-5)
-    assert prepared.normalisation.std[0] == pytest.approx(train.images.std() / 255, abs=1e-4)
+    assert prepared.normalisation.mean[0] == pytest.approx(train.images[:].mean() / 255, abs=1e-5)
+    assert prepared.normalisation.std[0] == pytest.approx(train.images[:].std() / 255, abs=1e-4)
     expected = class_weights(train.class_counts(), "sqrt")
     assert prepared.class_weights == pytest.approx(expected, abs=1e-4)
 
