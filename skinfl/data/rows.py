@@ -10,8 +10,8 @@ import numpy as np
 
 #: pages that were read stay in memory until so many bytes may be there
 _RESIDENT = 256 << 20
-#: what a system brings into memory around the bytes that are asked for
-_AROUND = 128 << 10
+#: what a system may bring into memory around the bytes that are asked for
+_AROUND = 1 << 20
 
 
 class MappedFile:
@@ -59,7 +59,7 @@ class MappedFile:
 
     def _make_room(self, rows: int) -> None:
         self._read += rows
-        if self._read > self._at_once and hasattr(mmap, "MADV_DONTNEED"):
+        if self._read > self._at_once and len(self._map) > _RESIDENT and hasattr(mmap, "MADV_DONTNEED"):
             self._map.madvise(mmap.MADV_DONTNEED)
             self._read = rows
 

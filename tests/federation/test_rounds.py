@@ -253,7 +253,7 @@ def test_normalisation_and_class_weights_come_from_training_images_of_all_hospit
     _, assembly = play({"protection": "smpc"}, rounds=1)
     prepared = assembly.federation.state.prepared
     train = [training_parts(settings, federated.train_of(name), name).train for name in federated.partition]
-    images = np.concatenate([part.images for part in train])
+    images = np.concatenate([part.images[:] for part in train])
     assert prepared.normalisation.mean[0] == pytest.approx(images.mean() / 255, abs=1e-5)
     assert prepared.normalisation.std[0] == pytest.approx(images.std() / 255, abs=1e-4)
     expected = class_weights(sum(part.class_counts() for part in train), "sqrt")
