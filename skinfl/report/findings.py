@@ -404,7 +404,7 @@ def _verdict(name: str, reference: str, found: Mapping[str, Any]) -> str:
             f"{name} differs from {reference} by no more than noise: {answers}, and balanced accuracy "
             f"differs by {_change(widest)}."
         )
-    listed = " and ".join(
+    listed = ", ".join(
         f"{wording.METRIC_LABELS[key].lower() if key != 'auc' else 'AUC'} by {_change(found[key])}"
         for key in moved
     )
