@@ -86,6 +86,9 @@ def show_split(settings: Settings, figure: Optional[Path], force: bool = False) 
     """
     from skinfl.assembly import load_federated_data
     from skinfl.data import inspect
+    from skinfl.data.classes import described
+    from skinfl.predictions import ClassName
+    from skinfl.report.wording import class_label
 
     if figure is not None:
         _check_figure(figure, force)
@@ -95,16 +98,17 @@ def show_split(settings: Settings, figure: Optional[Path], force: bool = False) 
     summary = inspect.summarise_split(found.dataset, found.split, found.partition)
     _say(f"{found.dataset.name}: {len(found.dataset)} images, split by protocol {summary['protocol']!r}")
     _say(_split_table(summary))
+    classes = [ClassName(*each) for each in described(found.dataset.class_info)]
+    if any(each.full_name != each.name for each in classes):
+        _say("classes: " + "; ".join(f"{each.name} {class_label(each)}" for each in classes))
     known = "" if summary["lesions_known"] else " (this data set does not tell which photographs share one)"
     _say(f"leakage check: {summary['leaked_lesions']} lesions in both training and test set{known}")
     if summary["leaked_patients"] is not None:
         _say(f"               {summary['leaked_patients']} patients in both")
     _say(f"               {summary['shared_lesions']} lesions at more than one hospital")
     if figure is not None:
-        from skinfl.predictions import ClassName
         from skinfl.report.plots import who_holds_what
 
-        classes = [ClassName(*each) for each in found.dataset.class_info]
         _say(f"figure: {who_holds_what(_by_name(summary), classes, figure)}")
 
 

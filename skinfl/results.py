@@ -94,8 +94,10 @@ class TrainingResult:
 
     def _repr_html_(self) -> str:
         scores = pd.DataFrame({"value": self._scores()})
-        notes = wording.data_notes(self.result)
-        return _page(self.title, notes, [scores, self.per_class], list(self.figures.values()))
+        notes = [*wording.data_notes(self.result), *self.result.get("sentences", ())]
+        named = {each.name: wording.class_label(each) for each in wording.classes_of(self.result["data"])}
+        per_class = self.per_class.rename(index=named)
+        return _page(self.title, notes, [scores, per_class], list(self.figures.values()))
 
     def _scores(self) -> Dict[str, float]:
         return {name: value for name, value in self.metrics.items() if value is not None}
@@ -112,6 +114,7 @@ class ComparisonResult:
     history, per_class: those of the runs, with the protection as outer index.
     table: one column a protection: metrics, mean bytes up per hospital and round, seconds a round.
     differences: largest absolute difference of the final model from plaintext's, by protection.
+    verdict: sentences that say which metrics differ from plaintext's by more than noise.
     figures: PNG files by name.
     """
 
@@ -120,6 +123,7 @@ class ComparisonResult:
         comparison = _read_json(self.folder / COMPARISON, ("differences", "runs"))
         names = [run["protection"] for run in comparison["runs"]]
         self.differences: Dict[str, float] = comparison["differences"]
+        self.verdict: List[str] = comparison.get("verdict", [])
         self.runs: Dict[str, TrainingResult] = {name: TrainingResult(self.folder / name) for name in names}
         self.metrics = {name: run.metrics for name, run in self.runs.items()}
         self.history = _by_protection({name: run.history for name, run in self.runs.items()})
@@ -143,7 +147,9 @@ class ComparisonResult:
 
     def _repr_html_(self) -> str:
         notes = [note for run in self.runs.values() for note in wording.data_notes(run.result)]
-        return _page(self.title, list(dict.fromkeys(notes)), [self.table], list(self.figures.values()))
+        return _page(
+            self.title, [*dict.fromkeys(notes), *self.verdict], [self.table], list(self.figures.values())
+        )
 
 
 def _read_json(path: Path, parts: Sequence[str]) -> Dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -69,6 +70,11 @@ def test_a_run_leaves_everything_it_promises(toy, tmp_path):
     assert set(result["final"]) >= {"accuracy", "balanced_accuracy", "macro_f1", "auc", "ece", "confusion"}
     assert set(result["seconds"]) == {"train", "protect", "combine", "open", "evaluate", "total"}
     assert result["bytes"]["up_per_hospital_per_round"] > result["bytes"]["float32"]
+    assert set(result) >= {"intervals", "auc_intervals", "subgroups", "sentences"}
+    assert "melanoma" in result["sentences"][0] and result["intervals"]["accuracy"] is not None
+    assert [row["by"] for row in result["subgroups"]] == ["site", "site"]
+    page = (tmp_path / "run" / "report.html").read_text("utf-8")
+    assert "Example lesions</h2>" in page and len(page) < 1_500_000
     assert 0 <= result["max_abs_difference_from_plaintext_sum"] < 1e-6
     lines = (tmp_path / "run" / "rounds.jsonl").read_text().splitlines()
     assert [json.loads(line)["round"] for line in lines] == [1, 2]
@@ -213,7 +219,11 @@ def test_comparison_runs_all_and_measures_the_difference(toy, tmp_path):
     assert comparison["differences"]["plaintext"] == 0.0
     assert 0 < comparison["differences"]["smpc"] < 1e-4
     assert json.loads((tmp_path / "compare.json").read_text()) == json.loads(json.dumps(comparison))
-    assert (tmp_path / "report.html").exists()
+    page = (tmp_path / "report.html").read_text("utf-8")
+    links = re.findall('<a href="([^"]+)"', page)
+    assert len(links) == 2 and all((tmp_path / link).is_file() for link in links)
+    assert comparison["verdict"] and all(sentence in page for sentence in comparison["verdict"])
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == {"rounds.png", "roc.png", "cost.png"}
     assert (tmp_path / "smpc" / "result.json").exists()
 
 

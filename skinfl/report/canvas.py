@@ -79,7 +79,7 @@ def line_of(k: int) -> Dict[str, Any]:
 
 def nested(k: int, lines: int) -> Dict[str, Any]:
     """Return the look of the ``k``-th of lines that may lie on one another."""
-    width = 1.2 + 1.5 * (lines - 1 - k) if lines <= 5 else 1.4
+    width = 1.6 + 2.2 * (lines - 1 - k) if lines <= 4 else 1.6
     return {"color": PALETTE[k % len(PALETTE)], "linestyle": DASHES[min(k, 1)], "linewidth": width}
 
 

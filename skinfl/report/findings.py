@@ -9,7 +9,7 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tup
 
 import numpy as np
 
-from skinfl.intervals import bootstrap_intervals, paired_intervals
+from skinfl.intervals import LEVEL, bootstrap_intervals, paired_intervals
 from skinfl.metrics import ECE_BINS, MELANOMA_NAMES, evaluate_predictions
 from skinfl.predictions import ClassName, Predictions
 from skinfl.report import wording
@@ -277,9 +277,16 @@ def _group(found: Predictions, seed: int) -> Dict[str, Any]:
 def share_with_interval(
     hits: np.ndarray, groups: Sequence[str], seed: int
 ) -> Tuple[Optional[float], Optional[List[float]]]:
-    """Return the share of ``hits``, bool of shape (n,), and its interval over lesions."""
+    """Return the share of ``hits``, bool of shape (n,), and its interval over lesions.
+
+    Where all or none hit, drawing them again says nothing of those that might have been: the interval is then
+    the exact one of Clopper and Pearson (Biometrika 26, 1934) for so many lesions.
+    """
     if not len(hits):
         return None, None
+    if np.all(hits) or not np.any(hits):
+        far = ((1 - LEVEL) / 2) ** (1 / len(set(groups)))
+        return (1.0, [far, 1.0]) if np.all(hits) else (0.0, [0.0, 1 - far])
     answers = np.eye(2)[np.asarray(hits, dtype=np.int64)]
     ones = np.ones(len(hits), dtype=np.int64)
     interval = bootstrap_intervals(answers, ones, groups, ("wrong", "right"), seed=seed)["accuracy"]
@@ -397,7 +404,7 @@ def _verdict(name: str, reference: str, found: Mapping[str, Any]) -> str:
             f"{name} differs from {reference} by no more than noise: {answers}, and balanced accuracy "
             f"differs by {_change(widest)}."
         )
-    listed = " and ".join(
+    listed = ", ".join(
         f"{wording.METRIC_LABELS[key].lower() if key != 'auc' else 'AUC'} by {_change(found[key])}"
         for key in moved
     )

@@ -40,7 +40,7 @@ a { color: var(--link); }
 .right { color: var(--good); font-weight: 600; } .wrong { color: var(--bad); font-weight: 600; }
 .scroll { overflow-x: auto; margin: .5rem 0; }
 table { border-collapse: collapse; font-size: .92rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .8rem; border-bottom: 1px solid var(--line); text-align: right;
+th, td { padding: .3rem .6rem; border-bottom: 1px solid var(--line); text-align: right;
   vertical-align: top; }
 th { font-weight: 600; } tbody th { font-weight: 400; min-width: 8rem; position: sticky; left: 0;
   background: var(--paper); } td { white-space: nowrap; } thead th, thead td { background: var(--shade); }

@@ -6,7 +6,6 @@ import json
 
 import numpy as np
 import pytest
-from conftest import NAMED
 
 from skinfl.predictions import ClassName, Predictions
 from skinfl.report import findings
@@ -125,6 +124,8 @@ def test_subgroups_with_unknown_ages_and_small_ones():
     ]  # where no site is known there is nothing to tell apart
     female, male = rows[:2]
     assert (female["malignant"], female["malignant_found"], female["benign_found"]) == (50, 1.0, 0.0)
+    assert female["benign_found_interval"] == [0.0, pytest.approx(1 - 0.025 ** (1 / 50))]
+    assert female["malignant_found_interval"] == [pytest.approx(0.025 ** (1 / 50)), 1.0]
     low, high = female["accuracy_interval"]
     assert low < 0.5 < high and female["accuracy"] == 0.5
     assert male["accuracy"] is None and male["malignant_found"] is None and male["malignant"] == 5
@@ -158,7 +159,7 @@ def test_intervals_and_areas_are_those_of_the_metrics(answered, run_files):
         low, high = result["intervals"][key]
         assert low < result["final"][key] < high
     curves = {curve.name: curve for curve in findings.roc_curves(answered, 0, intervals=False)}
-    assert list(curves) == [None, *(each.name for each in NAMED)]
+    assert list(curves) == [None, *answered.names]
     for name, row in result["final"]["per_class"].items():
         assert curves[name].auc == pytest.approx(row["auc"])
         low, high = result["auc_intervals"][name]
