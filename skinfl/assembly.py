@@ -298,7 +298,7 @@ def assemble(
 
 def _host(worker: Worker, agent: HospitalAgent, train_set: LesionDataset, test_set: LesionDataset) -> None:
     """Load a hospital's data at its worker and allow what its agent offers, and nothing else."""
-    worker.install({"statistics": agent.statistics, "train": agent.train, "evaluate": agent.evaluate})
+    worker.install({"statistics": agent.statistics, "train": agent.compute, "evaluate": agent.evaluate})
     tag = "#" + train_set.name
     worker.load(train_set, tags=(tag, "#train"), description=f"training images of {agent.name}")
     if len(test_set):

@@ -58,6 +58,18 @@ class ClientUpdate(NamedTuple):
     figures: Optional[OwnFigures] = None
 
 
+class _Trained(NamedTuple):
+    """What training came to, not yet protected: a contribution before transforms, and what goes with it."""
+
+    task: Task
+    vector: np.ndarray
+    own: np.ndarray
+    context: HospitalContext
+    loss: float
+    metrics: Optional[Metrics]
+    seconds: float
+
+
 class HospitalAgent:
     """One hospital's part of the federation.
 
@@ -91,6 +103,7 @@ class HospitalAgent:
         self._pending: Optional[np.ndarray] = None
         self._pending_round = -1
         self._private = private_state(model, rules.layout)
+        self._trained: Optional[_Trained] = None
         self._last: Optional[Contribution] = None
         #: of the last that was protected, see :class:`~skinfl.protection.base.Protected`
         self.release = b""
@@ -107,6 +120,11 @@ class HospitalAgent:
         ``test``: the test images on which the model is evaluated first, where the task says so. Raises
         :class:`~skinfl.errors.TrainingError` where the loss is not a number.
         """
+        self.compute(dataset, task, test)
+        return self.protect_trained()
+
+    def compute(self, dataset: LesionDataset, task: Task, test: Optional[LesionDataset] = None) -> None:
+        """Do the first half of :meth:`train`, which needs the device; what comes of it stays here."""
         common, rules = task.common, self._rules
         accepted = common.accepted.get(self.name, -1)
         self._settle(accepted)
@@ -143,11 +161,26 @@ class HospitalAgent:
         context = HospitalContext(
             common.run, task.round, rules.contribution, rules.seed(task.round), self.name, accepted
         )
-        vector = rules.transforms.at_hospital(vector, context)
         own = [weight * result.loss, *pack_evaluation(metrics, len(rules.classes), rules.unit)]
-        protected = self._protect(np.concatenate([vector, own]).astype(np.float32), task)
-        seconds = {"train": trained - started, "protect": time.perf_counter() - trained}
-        figures = OwnFigures(float(result.loss), float(protected.clipped), seconds, metrics)
+        self._trained = _Trained(
+            task, vector, np.asarray(own), context, float(result.loss), metrics, trained - started
+        )
+
+    def protect_trained(self) -> ClientUpdate:
+        """Do the second half of :meth:`train`: return what :meth:`compute` came to, protected.
+
+        No network is in this half, so that another hospital's may train on the device meanwhile; of this
+        hospital nothing else may run. Raises :class:`~skinfl.errors.ProtectionError` where nothing was
+        computed.
+        """
+        trained, self._trained = self._trained, None
+        if trained is None:
+            raise ProtectionError(f"{self.name} has trained nothing that is not protected already")
+        started = time.perf_counter()
+        vector = self._rules.transforms.at_hospital(trained.vector, trained.context)
+        protected = self._protect(np.concatenate([vector, trained.own]).astype(np.float32), trained.task)
+        seconds = {"train": trained.seconds, "protect": time.perf_counter() - started}
+        figures = OwnFigures(trained.loss, float(protected.clipped), seconds, trained.metrics)
         return ClientUpdate(protected.messages, figures)
 
     def evaluate(self, dataset: LesionDataset, common: CommonState) -> Metrics:

@@ -19,7 +19,7 @@ from skinfl.flower.coordinator.asking import CoordinatorRoles
 from skinfl.flower.coordinator.messaging import Messaging, NoAnswer, Request
 from skinfl.flower.coordinator.options import Options
 from skinfl.protection.build import protection_of
-from skinfl.settings import Settings
+from skinfl.settings import OF_THE_MACHINE, Settings
 
 
 class Joined(NamedTuple):
@@ -76,6 +76,10 @@ def gather(
         # virtual workers and the coordinator's own files is nobody's either
         told = settings.replace(
             hospitals=len(names), rounds=1, data="", partition=None, metadata=None, plugins=()
+        )
+        # and a hospital's own folder says what it computes on
+        told = told.replace(
+            **{name: Settings().asdict()[name] for name in OF_THE_MACHINE if name != "threads"}
         )
         fields = {
             "run": run,

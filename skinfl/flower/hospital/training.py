@@ -15,6 +15,7 @@ from skinfl.assembly import local_plan, rules_of
 from skinfl.data import load
 from skinfl.data.dataset import LesionDataset
 from skinfl.data.splits import train_test_split
+from skinfl.devices import compute_on
 from skinfl.errors import DataError, ProtectionError
 from skinfl.federation.common import NO_ROUND, STATISTICS_ROUND, CommonState
 from skinfl.federation.hospital import ClientUpdate, HospitalAgent
@@ -117,7 +118,15 @@ class Trainer:
         """Return the images, the agent, its rules, and the common state, moved on by ``news``."""
         images = self._data(run.settings)
         dataset = images.train
-        torch.set_num_threads(run.settings.threads)
+        folder = self._folder
+        torch.set_num_threads(folder.threads or run.settings.threads)
+        compute = compute_on(
+            folder.device,
+            folder.amp,
+            image_size=run.settings.image_size,
+            deterministic=folder.deterministic,
+            smaller=folder.oom_smaller,
+        )
         found = network(self._folder, run.settings, dataset, run.unit)
         rules = rules_of(run.settings, found, run.members.hospitals, dataset, run.unit, run.terms)
         common = held(run, rules, found.layout.flatten(found.model))
@@ -130,6 +139,7 @@ class Trainer:
             run.keying().hospital(self.name, run.own, run.coordinator),
             local_plan(run.settings),
             seed=own,
+            compute=compute,
         )
         return images, agent, rules, follow(self._folder, run, rules, agent.side, common, news)
 
