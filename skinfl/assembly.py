@@ -384,7 +384,7 @@ def _host(worker: Worker, agent: HospitalAgent, parts: TrainingParts, test_set: 
     worker.install(
         {
             "statistics": agent.statistics,
-            "train": partial(agent.train, validation=parts.validation),
+            "train": partial(agent.compute, validation=parts.validation),
             "evaluate": agent.evaluate,
             "report": report,
             "personalise": agent.personalise,

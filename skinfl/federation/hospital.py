@@ -63,6 +63,18 @@ class ClientUpdate(NamedTuple):
     figures: Optional[OwnFigures] = None
 
 
+class _Trained(NamedTuple):
+    """What training came to, not yet protected: a contribution before transforms, and what goes with it."""
+
+    task: Task
+    vector: np.ndarray
+    own: np.ndarray
+    context: HospitalContext
+    loss: float
+    metrics: Optional[Metrics]
+    seconds: float
+
+
 class HospitalAgent:
     """One hospital's part of the federation.
 
@@ -100,6 +112,7 @@ class HospitalAgent:
         self._private = private_state(model, rules.layout)
         #: of a personal model beside the common one, or of the one that was fine-tuned; empty: there is none
         self._own: Dict[str, np.ndarray] = {}
+        self._trained: Optional[_Trained] = None
         self._last: Optional[Contribution] = None
         #: of the last that was protected, see :class:`~skinfl.protection.base.Protected`
         self.release = b""
@@ -122,6 +135,17 @@ class HospitalAgent:
         ``test`` and ``validation``: the images on which the model is evaluated first, where the task says so.
         Raises :class:`~skinfl.errors.TrainingError` where the loss is not a number.
         """
+        self.compute(dataset, task, test, validation)
+        return self.protect_trained()
+
+    def compute(
+        self,
+        dataset: LesionDataset,
+        task: Task,
+        test: Optional[LesionDataset] = None,
+        validation: Optional[LesionDataset] = None,
+    ) -> None:
+        """Do the first half of :meth:`train`, which needs the device; what comes of it stays here."""
         common, rules = task.common, self._rules
         accepted = common.accepted.get(self.name, -1)
         self._settle(accepted)
@@ -166,11 +190,25 @@ class HospitalAgent:
         context = HospitalContext(
             common.run, task.round, rules.contribution, rules.seed(task.round), self.name, accepted
         )
-        vector = rules.transforms.at_hospital(vector, context)
         own = np.concatenate([[weight * result.loss], evaluated])
-        protected = self._protect(np.concatenate([vector, own]).astype(np.float32), task)
-        seconds = {"train": trained - started, "protect": time.perf_counter() - trained}
-        figures = OwnFigures(float(result.loss), float(protected.clipped), seconds, metrics)
+        seconds = trained - started
+        self._trained = _Trained(task, vector, own, context, float(result.loss), metrics, seconds)
+
+    def protect_trained(self) -> ClientUpdate:
+        """Do the second half of :meth:`train`: return what :meth:`compute` came to, protected.
+
+        No network is in this half, so that another hospital's may train on the device meanwhile; of this
+        hospital nothing else may run. Raises :class:`~skinfl.errors.ProtectionError` where nothing was
+        computed.
+        """
+        trained, self._trained = self._trained, None
+        if trained is None:
+            raise ProtectionError(f"{self.name} has trained nothing that is not protected already")
+        started = time.perf_counter()
+        vector = self._rules.transforms.at_hospital(trained.vector, trained.context)
+        protected = self._protect(np.concatenate([vector, trained.own]).astype(np.float32), trained.task)
+        seconds = {"train": trained.seconds, "protect": time.perf_counter() - started}
+        figures = OwnFigures(trained.loss, float(protected.clipped), seconds, trained.metrics)
         return ClientUpdate(protected.messages, figures)
 
     def evaluate(self, dataset: LesionDataset, common: CommonState) -> Metrics:

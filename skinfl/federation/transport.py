@@ -7,7 +7,8 @@ in this process, and a deployment puts its own network behind the same calls.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, Callable, Dict, Iterator, Mapping, NamedTuple, Tuple, Union
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Callable, Dict, Iterator, Mapping, NamedTuple, Optional, Tuple, Union
 
 import numpy as np
 from torch import nn
@@ -114,8 +115,8 @@ class Transport(ABC):
 class LocalTransport(Transport):
     """Hospitals behind pointers to virtual workers, parties in this process.
 
-    ``train`` and ``test`` are pointers by hospital; ``agents`` are here for their checkpoints, and to protect
-    again where the cohort shrinks.
+    ``train`` and ``test`` are pointers by hospital; ``agents`` are here to protect what was trained, beside
+    the next one's training and again where the cohort shrinks, and for their checkpoints.
     """
 
     def __init__(
@@ -135,11 +136,28 @@ class LocalTransport(Transport):
         return {name: self._train[name].ask("statistics", task) for name in task.participants}
 
     def train(self, task: Task) -> Iterator[Tuple[str, Union[ClientUpdate, SkinflError]]]:
-        for name in task.participants:
-            try:
-                yield name, self._train[name].ask("train", task)
-            except SkinflError as error:
-                yield name, error
+        """Have the participants train in turn, each while the one before it protects what it has trained.
+
+        At most one is protected at a time, and no hospital's two halves run at once: the same comes of it as
+        one after the other. Protection waits for no device, and numpy and SEAL leave other threads alone.
+        """
+        with ThreadPoolExecutor(1, "protection") as thread:
+            before: Optional[Tuple[str, Future[ClientUpdate]]] = None
+            for name in task.participants:
+                failed: Optional[SkinflError] = None
+                try:
+                    self._train[name].ask("train", task)
+                except SkinflError as error:
+                    failed = error
+                if before is not None:
+                    yield before[0], _outcome(before[1])
+                    before = None
+                if failed is not None:
+                    yield name, failed
+                else:
+                    before = name, thread.submit(self._agents[name].protect_trained)
+            if before is not None:
+                yield before[0], _outcome(before[1])
 
     def evaluate(self, common: CommonState) -> Dict[str, Dict[str, Any]]:
         return {name: pointer.ask("evaluate", common) for name, pointer in self._test.items()}
@@ -200,6 +218,14 @@ class LocalTransport(Transport):
 
     def _release(self, exchange: Exchange) -> Dict[str, bytes]:
         return {name: self._agents[name].release for name in exchange.cohort}
+
+
+def _outcome(protected: Future[ClientUpdate]) -> Union[ClientUpdate, SkinflError]:
+    """Wait for a hospital's update; an error is that hospital's."""
+    try:
+        return protected.result()
+    except SkinflError as error:
+        return error
 
 
 def combine_at_parties(

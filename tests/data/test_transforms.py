@@ -17,6 +17,7 @@ from skinfl.data.transforms import (
     normalisation_from_sums,
     pixel_sums,
     to_batch,
+    transformed,
     turning,
 )
 from skinfl.errors import DataError
@@ -172,9 +173,17 @@ def test_a_quarter_turn_is_the_array_turned(images):
     for quarters in range(4):
         n = len(images)
         matrices = turning(np.full(n, quarters * np.pi / 2), np.ones(n), np.zeros((2, n)), (9, 9))
-        grid = functional.affine_grid(torch.from_numpy(matrices), pixels.shape, align_corners=False)
-        turned = functional.grid_sample(pixels, grid, align_corners=False).numpy()
+        turned = transformed(pixels, matrices).numpy()
         assert np.abs(turned - np.rot90(pixels.numpy(), quarters, axes=(2, 3))).max() < 1e-5
+
+
+def test_places_are_those_of_torch(images):
+    pixels = to_batch(images[:, :7], plain(3))
+    rng = np.random.RandomState(5)
+    matrices = turning(rng.randn(50), 1 + 0.1 * rng.randn(50), 0.2 * rng.randn(2, 50), (7, 9))
+    grid = functional.affine_grid(torch.from_numpy(matrices), pixels.shape, align_corners=False)
+    expected = functional.grid_sample(pixels, grid, padding_mode="reflection", align_corners=False)
+    assert (transformed(pixels, matrices) - expected).abs().max() < 1e-5
 
 
 def test_a_shift_of_whole_pixels_mirrors_what_lies_beyond_the_edge():
@@ -193,9 +202,7 @@ def test_a_turned_image_is_the_known_one():
     pixels = np.zeros((1, 11, 21, 1), np.uint8)
     pixels[0, 5, 10 + 3] = 255
     matrices = turning(np.array([np.pi / 2]), np.ones(1), np.zeros((2, 1)), (11, 21))
-    image = to_batch(pixels, plain(1))
-    grid = functional.affine_grid(torch.from_numpy(matrices), image.shape, align_corners=False)
-    turned = functional.grid_sample(image, grid, align_corners=False)[0, 0].numpy()
+    turned = transformed(to_batch(pixels, plain(1)), matrices)[0, 0].numpy()
     assert np.unravel_index(turned.argmax(), turned.shape) == (5 - 3, 10) and turned.max() > 0.999
 
 

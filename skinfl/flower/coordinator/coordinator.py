@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from skinfl.assembly import (
     Assembly,
+    compute_of,
     initial_state,
     network_of,
     preparation_of,
@@ -172,6 +173,7 @@ class Coordinator:
             state=state,
             test=self._test_set,
             unsynchronised_batchnorm=local_batchnorm,
+            compute=compute_of(settings),
         )
         protection = protection_of(settings)
         return Assembly(federation, transport, model, layout, protection, self._describe, learner)

@@ -20,7 +20,7 @@ from skinfl.flower.coordinator.messaging import Messaging, NoAnswer, Request
 from skinfl.flower.coordinator.options import Options
 from skinfl.models.registry import is_file
 from skinfl.protection.build import protection_of
-from skinfl.settings import Settings, bound_to_rounds
+from skinfl.settings import OF_THE_MACHINE, Settings, bound_to_rounds
 
 
 class Joined(NamedTuple):
@@ -86,6 +86,10 @@ def gather(
         )
         if is_file(told.pretrained):  # where it lies is nobody's business: each hospital has its own copy
             told = told.replace(pretrained=f"./{Path(told.pretrained).name}")
+        # and a hospital's own folder says what it computes on
+        told = told.replace(
+            **{name: Settings().asdict()[name] for name in OF_THE_MACHINE if name != "threads"}
+        )
         fields = {
             "run": run,
             "settings": told.asdict(),

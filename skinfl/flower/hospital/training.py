@@ -15,6 +15,7 @@ from skinfl.assembly import local_plan, personal_plan, preparation_of, rules_of,
 from skinfl.data import load
 from skinfl.data.dataset import LesionDataset
 from skinfl.data.splits import train_test_split
+from skinfl.devices import compute_on
 from skinfl.errors import DataError, ProtectionError
 from skinfl.federation.common import NO_ROUND, STATISTICS_ROUND, CommonState
 from skinfl.federation.hospital import ClientUpdate, HospitalAgent
@@ -129,9 +130,17 @@ class Trainer:
         """Return the images, the agent, its rules, and the common state, moved on by ``news``."""
         images = self._data(run.settings)
         dataset = images.train
-        torch.set_num_threads(run.settings.threads)
-        settings = self._folder.with_own_weights(run.settings)
-        found = network(self._folder, settings, dataset, run.unit)
+        folder = self._folder
+        settings = folder.with_own_weights(run.settings)
+        torch.set_num_threads(folder.threads or run.settings.threads)
+        compute = compute_on(
+            folder.device,
+            folder.amp,
+            image_size=run.settings.image_size,
+            deterministic=folder.deterministic,
+            smaller=folder.oom_smaller,
+        )
+        found = network(folder, settings, dataset, run.unit)
         rules = rules_of(settings, found, run.members.hospitals, dataset, run.unit, run.terms)
         common = held(run, rules, found.layout.flatten(found.model))
         # whoever foresees how a hospital trains can tell sums apart by what it would have contributed
@@ -144,6 +153,7 @@ class Trainer:
             local_plan(run.settings),
             seed=own,
             personal=personal_plan(run.settings),
+            compute=compute,
         )
         return images, agent, rules, follow(self._folder, run, rules, agent.side, common, news)
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, Mapping, Optional, Sequence, Tuple
 
+from skinfl.devices import AMP
+from skinfl.devices import parse as parse_device
 from skinfl.errors import ProtectionError, SettingsError, nearest
 from skinfl.federation.schedule import LR_SCHEDULES
 from skinfl.flower.provisioning.defaults import DEFAULT_LIMITS, Limits
@@ -44,7 +46,9 @@ class HospitalFolder:
     share and times may leave it in the clear. ``reproducible``: whether its training draws on the run's
     seed, which the coordinator knows, instead of on randomness of its own. ``limits``: in which ranges it
     lets the coordinator choose. ``pretrained``: its own file of pretrained weights, or ``imagenet``, for runs
-    that start from such; empty where it has the packaged ones or none.
+    that start from such; empty where it has the packaged ones or none. ``device``, ``amp``,
+    ``deterministic``, ``oom_smaller``, ``threads``: as the settings of those names; what the coordinator
+    computes on does not count here.
     """
 
     path: Path
@@ -61,6 +65,11 @@ class HospitalFolder:
     reproducible: bool = False
     limits: Limits = DEFAULT_LIMITS
     pretrained: str = ""
+    device: str = "auto"
+    amp: str = "auto"
+    deterministic: bool = True
+    oom_smaller: bool = False
+    threads: Optional[int] = None
 
     @property
     def authority(self) -> Path:
@@ -208,6 +217,18 @@ class CoordinatorFolder:
         return self.path / "hospitals" / f"{hospital}.pub"
 
 
+def _check_machine(values: Mapping[str, Any], path: Path) -> None:
+    """Refuse names of no device or precision, and no thread at all; whether it is there is seen in use."""
+    try:
+        parse_device(values.get("device", "auto"))
+    except SettingsError as error:
+        raise SettingsError(f"{path}: {error}") from None
+    if values.get("amp", "auto") not in AMP:
+        raise SettingsError(f"{path}: amp = {values['amp']!r}: {nearest(values['amp'], AMP)}")
+    if values.get("threads", 1) < 1:
+        raise SettingsError(f"{path}: threads = {values['threads']}: must be at least 1")
+
+
 def read_hospital(path: Path) -> HospitalFolder:
     """Read a hospital's folder; raises :class:`~skinfl.errors.SettingsError` for what is amiss."""
     path = Path(path).resolve()
@@ -216,7 +237,9 @@ def read_hospital(path: Path) -> HospitalFolder:
     kinds.update({"minimum_others": int, "maximum_parameters": int, "protections": list})
     kinds.update({"sealing_keys": dict})
     optional = {"own_figures": bool, "reproducible": bool, "limits": dict, "pretrained": str}
+    optional.update({"device": str, "amp": str, "deterministic": bool, "oom_smaller": bool, "threads": int})
     _check(values, kinds, path / HOSPITAL_FILE, optional)
+    _check_machine(values, path / HOSPITAL_FILE)
     values["limits"] = _limits(values.get("limits", {}), path / HOSPITAL_FILE)
     if values["minimum_others"] < 1:
         raise SettingsError(
