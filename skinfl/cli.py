@@ -85,6 +85,10 @@ def train_and_report(invocation: Invocation) -> None:
         f"final: accuracy {final['accuracy']:.3f}, balanced accuracy {final['balanced_accuracy']:.3f}, "
         f"macro F1 {final['macro_f1']:.3f}"
     )
+    if outcome.result["selected_by"] != "last":
+        early = ", where nothing got better any more" if outcome.result["stopped_early"] else ""
+        best, rounds = outcome.result["best_round"], outcome.result["rounds"]
+        _say(f"the model is that after round {best} of {rounds}{early}, as the validation images say")
     _warn_of_missing_updates([outcome.result])
     _say(f"report: {outcome.out / 'report.html'}")
     if outcome.result["rounds_with_update"]:
