@@ -90,6 +90,10 @@ def train_and_report(invocation: Invocation, track: str = "") -> None:
         f"final: accuracy {final['accuracy']:.3f}, balanced accuracy {final['balanced_accuracy']:.3f}, "
         f"macro F1 {final['macro_f1']:.3f}"
     )
+    if outcome.result["selected_by"] != "last":
+        early = ", where nothing got better any more" if outcome.result["stopped_early"] else ""
+        best, rounds = outcome.result["best_round"], outcome.result["rounds"]
+        _say(f"the model is that after round {best} of {rounds}{early}, as the validation images say")
     print_classes([outcome.result], _console)
     for sentence in outcome.result["sentences"]:
         _say(sentence)

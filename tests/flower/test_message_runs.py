@@ -108,6 +108,23 @@ def test_a_report_shows_photographs_of_the_coordinators_own_test_data_only(feder
     assert "None" not in re.sub("<table.*?</table>", "", text, flags=re.S)
 
 
+@pytest.mark.parametrize("ema", [0.0, 0.5])
+def test_a_run_ends_and_keeps_the_round_that_virtual_workers_keep(federation, tmp_path, ema):
+    folder, federated = federation
+    restless = {"strategy": "fedavg", "lr": 0.05, "server_lr": 20.0, "select": "loss", "patience": 1}
+    settings = settings_of(protection="smpc", rounds=8, validation_fraction=0.3, ema=ema, **restless)
+    virtual = virtual_progress(settings, federated)
+    post = LocalMessaging(folder)
+    result = coordinator_of(folder, federated, settings, post, tmp_path / "out").run(HOSPITALS)
+    state = load_checkpoint(tmp_path / "out" / CHECKPOINT).state
+    assert virtual.ended and virtual.round < 8 and result["stopped_early"]
+    assert (state.round, state.kept.round) == (virtual.round, virtual.kept.round)
+    np.testing.assert_array_equal(state.kept.model, virtual.kept.model)
+    assert [r.validation for r in state.records] == [r.validation for r in virtual.records]
+    assert max(round for kind, round, *_ in post.log if kind == "train") == virtual.round
+    assert result["thresholds"]["malignant"]["validation"]["sensitivity"] >= 0.95
+
+
 def test_the_keys_are_forgotten_after_the_last_round(federation, tmp_path):
     folder, federated = federation
     coordinator_of(

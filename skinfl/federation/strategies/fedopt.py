@@ -1,4 +1,4 @@
-"""What FedAdam and FedYogi share: an adaptive optimiser at the server, fed with the mean change.
+"""What FedAdam, FedYogi and FedAdagrad share: an adaptive optimiser at the server, fed with the mean change.
 
 Reddi et al., *Adaptive Federated Optimization*, ICLR 2021, Algorithm 2.
 """
@@ -20,7 +20,7 @@ from skinfl.registry import Option
 if TYPE_CHECKING:
     from skinfl.federation.update import StateLayout
 
-#: the options of both
+#: the options of FedAdam and FedYogi
 OPTIONS = (
     SERVER_LR,
     Option("beta1", float, 0.9, "decay of the server's first moment", low=0.0, high=0.999),
