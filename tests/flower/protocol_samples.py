@@ -59,6 +59,7 @@ ANSWERS = {
         "image_shape": [3, 28, 28],
         "layout": "1f" * 16,
         "model": "2e" * 16,
+        "weights": "",
         "public_key": b"p" * 32,
         "sealed": dict.fromkeys(NAMES[1:], b"k" * 150),
         "common": dict.fromkeys(NAMES[1:], b"c" * 400),

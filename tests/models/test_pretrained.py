@@ -12,7 +12,14 @@ from torch import nn
 
 from skinfl.errors import ModelError, SkinflError
 from skinfl.models.efficientnet_lite import EfficientNetLite0
-from skinfl.models.pretrained import _package_names, _timm_names, apply_weights, load_weights, scale_for
+from skinfl.models.pretrained import (
+    _package_names,
+    _timm_names,
+    apply_weights,
+    load_weights,
+    read_legacy,
+    scale_for,
+)
 from skinfl.models.registry import build_model
 
 LITE = "efficientnet_lite0"
@@ -120,6 +127,27 @@ def test_grey_images_see_the_kernels_summed_over_colours(tmp_path):
     with torch.no_grad():
         assert torch.allclose(own.eval()(grey), start.eval()(grey.expand(2, 3, 32, 32)), atol=1e-4)
     assert scale_for(((0.1, 0.2, 0.3), (1.0, 2.0, 3.0)), 1) == ((pytest.approx(0.2),), (2.0,))
+
+
+def test_files_of_old_torch_are_read_without_torchs_own_reader(tmp_path):
+    state = {
+        **lite().state_dict(),
+        "half": torch.randn(3, 4).half().t(),
+        "flags": torch.tensor([True, False]),
+    }
+    old = {} if torch.__version__.startswith(("1.4", "1.5")) else {"_use_new_zipfile_serialization": False}
+    file = tmp_path / "old.pth"
+    torch.save({"state_dict": state, "epoch": 3}, str(file), **old)
+    found = read_legacy(file)
+    assert found["epoch"] == 3 and set(found["state_dict"]) == set(state)
+    for key, value in state.items():
+        np.testing.assert_array_equal(found["state_dict"][key].numpy(), value.numpy())
+        assert found["state_dict"][key].dtype == value.dtype
+    content = file.read_bytes()
+    for cut in (0, 5, 100, len(content) // 2, len(content) - 1):
+        (tmp_path / "cut.pth").write_bytes(content[:cut])
+        with pytest.raises((ValueError, EOFError, pickle.UnpicklingError)):
+            read_legacy(tmp_path / "cut.pth")
 
 
 class Evil:
