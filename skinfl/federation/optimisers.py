@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Iterable
+from typing import Any
 
 from skinfl.registry import Registry
 
@@ -19,23 +19,10 @@ def _adam_lr(settings: Any) -> float:
     return 0.002 if settings.pretrained == "none" else 0.0005
 
 
-def _sgd(params: Iterable[Any], lr: float, momentum: float, weight_decay: float) -> Any:
-    import torch
-
-    params = list(params)
-    options: Any = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
-    if all(p.device.type == "cpu" for p in params):
-        try:  # one pass over the values instead of three
-            return torch.optim.SGD(params, fused=True, **options)
-        except (TypeError, RuntimeError):  # came with torch 2.4, to other devices' before
-            pass
-    return torch.optim.SGD(params, **options)
-
-
 OPTIMISERS.register(
     "sgd",
     "stochastic gradient descent, with momentum if wanted",
-    _sgd,
+    "skinfl.federation.stepping:sgd",
     uses=("params", "lr", "momentum", "weight_decay"),
     defaults={"lr": _sgd_lr, "momentum": 0.9},
 )
