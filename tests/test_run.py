@@ -108,7 +108,8 @@ def test_a_resumed_run_is_bit_for_bit_the_uninterrupted_one(toy, tmp_path, chang
 
 def test_more_rounds_may_be_asked_for(toy, tmp_path):
     go(tmp_path / "a", rounds=1)
-    more = go(tmp_path / "a", rounds=3, resume=True)
+    # what a machine computes on is its own affair
+    more = go(tmp_path / "a", rounds=3, resume=True, device="cpu", oom_smaller=True, threads=2)
     assert np.array_equal(more.model, go(tmp_path / "b", rounds=3).model)
 
 

@@ -176,6 +176,10 @@ def folder(tmp_path):
         ('a = "', 'a = "zz', "64 hexadecimal"),
         ("[sealing_keys]", "[sealing_keys", "not valid TOML"),
         ('protections = ["smpc"', "protections = [1", "a list of names"),
+        ("port = 9094", 'port = 9094\ndevice = "gpu"', "hospital.toml: device = 'gpu'"),
+        ("port = 9094", "port = 9094\ndevice = 1", "expected str"),
+        ("port = 9094", 'port = 9094\namp = "bf61"', "amp = 'bf61': did you mean 'bf16'"),
+        ("port = 9094", "port = 9094\nthreads = 0", "at least 1"),
         ("own_figures = false", "own_figures = 0", "own_figures = 0: expected bool"),
         ("reproducible = false", 'reproducible = "no"', "expected bool"),
         ("reproducible = false", "reproducibel = true", "did you mean 'reproducible'"),
@@ -208,6 +212,17 @@ def test_a_file_without_the_newer_settings_has_their_safe_defaults(folder):
     assert (found.own_figures, found.reproducible, found.limits) == (False, False, Limits())
     path.write_text(path.read_text().replace("[sealing_keys]", "[limits]\nlr = [0.01, 1]\n[sealing_keys]"))
     assert read_hospital(folder).limits == Limits(lr=(0.01, 1))
+
+
+def test_a_hospital_says_what_it_computes_on(folder):
+    path = folder / "hospital.toml"
+    found = read_hospital(folder)
+    assert (found.device, found.amp, found.deterministic, found.oom_smaller) == ("auto", "auto", True, False)
+    own = 'device = "cuda:1"\namp = "off"\ndeterministic = false\noom_smaller = true\nthreads = 3\n'
+    path.write_text(own + path.read_text())
+    found = read_hospital(folder)
+    assert (found.device, found.amp, found.deterministic) == ("cuda:1", "off", False)
+    assert found.oom_smaller and found.threads == 3
 
 
 def test_what_is_provisioned_is_written_and_read_back(tmp_path):
