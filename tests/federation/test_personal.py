@@ -253,6 +253,8 @@ def test_fine_tuning_goes_on_from_the_common_model_on_own_images(toy):
     found = whole.flatten(agent.load_personal(assembly.federation.state.common))
     np.testing.assert_allclose(found, start + result.delta, atol=1e-6)
     assert Settings(lr=0.2).fine_tune_lr == pytest.approx(0.02)
+    least = Settings(lr=1e-8).asdict()  # what is derived from the least rate is allowed, too
+    assert Settings(**least).fine_tune_lr == pytest.approx(1e-9)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES.names)
