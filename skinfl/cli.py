@@ -19,7 +19,7 @@ from skinfl.errors import SkinflError, broken_package
 from skinfl.flags import Invocation, settings_command
 from skinfl.inference import commands as inference_commands
 from skinfl.paths import PathLike, command_line, path, program, this_command
-from skinfl.run_folder import CHECKPOINT
+from skinfl.run_folder import CHECKPOINT, MODEL, PERSONAL
 from skinfl.settings import Settings
 from skinfl.version import __version__
 
@@ -162,8 +162,10 @@ def _say_how_to_go_on(settings: Settings, run: Path) -> None:
         photographs = run / "pictures"
         commands.append([*program(), "data", "make-synthetic", photographs, "--images", "60"])
         photographs = photographs / "HAM10000_images_part_1"
-    commands.append([*program(), "diagnose", photographs, "--local", "--model", run])
-    commands.append([*program(), "serve", "--model", run])
+    # where there is no common model, each hospital has its own
+    model = run if (run / MODEL).exists() else min((run / PERSONAL).glob("*.npz"), default=run)
+    commands.append([*program(), "diagnose", photographs, "--local", "--model", model])
+    commands.append([*program(), "serve", "--model", model])
     _say("go on with:")
     for arguments in commands:
         _say(f"  {command_line(arguments)}")

@@ -20,7 +20,15 @@ from skinfl.federation.records import RoundRecord, read_records
 from skinfl.metrics import SCALARS
 from skinfl.predictions import ClassName, read_predictions
 from skinfl.report import wording
-from skinfl.run_folder import COMPARISON, CONFIG, FIGURES, MODEL, PREDICTIONS, RESULT, ROUNDS
+from skinfl.run_folder import (
+    COMPARISON,
+    CONFIG,
+    FIGURES,
+    PREDICTIONS,
+    RESULT,
+    ROUNDS,
+    model_in,
+)
 from skinfl.settings import Settings, read_toml
 from skinfl.use.frames import as_frame, predict_pictures
 
@@ -55,13 +63,8 @@ class TrainingResult:
     @property
     def model(self) -> LesionClassifier:
         """The trained network, ready for a photograph: ``model.predict("lesion.jpg")``."""
-        if self.result.get("personal") and not self.result["personal"]["common_model"]:
-            raise SkinflError(
-                f"{self.folder} has no common model, but one of each hospital: "
-                "LesionClassifier.load(folder / 'personal' / 'hospital-1.npz')"
-            )
         if self._model is None:
-            self._model = LesionClassifier.load(self.folder / MODEL)
+            self._model = LesionClassifier.load(model_in(self.folder))
         return self._model
 
     def predictions(self) -> pd.DataFrame:

@@ -205,6 +205,9 @@ def model_in(path: PathLike) -> Path:
     path = Path(path)
     if not path.is_dir() or (path / MODEL).is_file():
         return path / MODEL if path.is_dir() else path
+    own = sorted((path / PERSONAL).glob("*.npz"))
+    if own:
+        raise ModelError(f"{path} has no common model, but one of each hospital: name one, as {own[0]}")
     below = sorted(found.parent for found in path.glob(f"*/{MODEL}"))
     if below:
         raise ModelError(f"{path} holds several models: name one of {', '.join(map(str, below[:5]))}")

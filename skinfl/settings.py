@@ -244,7 +244,7 @@ _DECLARED: Dict[str, Tuple[Union[Option, Registry], ...]] = {
             float,
             lambda settings: settings.lr / 10,
             "learning rate of these passes",
-            low=1e-8,
+            low=1e-10,
             derived="a tenth of lr",
         ),
     ),

@@ -55,6 +55,31 @@ def test_version(monkeypatch, capsys):
     assert capsys.readouterr().out.startswith("skinfl 0.")
 
 
+def test_without_a_common_model_a_hospitals_own_is_named_to_go_on_with(toy, monkeypatch, capsys, tmp_path):
+    flags = [*SMALL, "--personal", "head", "--out", tmp_path / "a"]
+    assert skinfl(monkeypatch, "train", *flags) == 0
+    own = tmp_path / "a" / "personal" / "hospital-1.npz"
+    assert f"--model {own}" in capsys.readouterr().out.replace("\n", "")
+    assert own.is_file() and not (tmp_path / "a" / "model.npz").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "reason"),
+    [
+        (["--personal", "batchnorm"], "this network has none"),
+        (["--personal", "heads"], "did you mean 'head'"),
+        (["--personal", "ditto", "--fine-tune-epochs", "1"], "set fine_tune_epochs to 0"),
+        (["--lr-schedule", "cosine", "--warmup-rounds", "1"], "warmup_rounds = 1 leaves none of rounds = 1"),
+        (["--loss", "focal", "--focal-gamma", "9"], "at most 5"),
+        (["--mixup", "-1"], "at least 0"),
+    ],
+)
+def test_training_that_cannot_be_is_refused_in_one_line(toy, monkeypatch, capsys, tmp_path, flags, reason):
+    assert skinfl(monkeypatch, "train", *SMALL, *flags, "--out", tmp_path / "a") == 2
+    assert reason in error_line(capsys)
+    assert not (tmp_path / "a").exists()
+
+
 def test_train_writes_and_says_where(toy, monkeypatch, capsys, tmp_path):
     assert skinfl(monkeypatch, "train", *SMALL, "--protection", "smpc", "--out", tmp_path / "a") == 0
     printed = capsys.readouterr().out

@@ -12,7 +12,7 @@ from torch import nn
 
 from skinfl.assembly import assemble, load_federated_data, local_plan
 from skinfl.classifier import LesionClassifier
-from skinfl.errors import ModelError, SettingsError, SkinflError
+from skinfl.errors import ModelError, SettingsError
 from skinfl.federation.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from skinfl.federation.local import train
 from skinfl.federation.rules import EVALUATE, TRAIN
@@ -226,7 +226,9 @@ def test_own_models_are_evaluated_beside_the_common_one(toy, tmp_path, changes):
     assert (tmp_path / "a" / "model.npz").exists() == common
     if not common:
         assert result["final"] == result["hospitals_together"] == own["hospitals_together"]
-        with pytest.raises(SkinflError, match="no common model, but one of each hospital"):
+        with pytest.raises(
+            ModelError, match=r"no common model, but one of each hospital: name one, as .*1\.npz"
+        ):
             TrainingResult(tmp_path / "a").model  # noqa: B018 - that it is asked for is the test
     assert json.loads((tmp_path / "a" / "result.json").read_text())["personal"] == own
 
@@ -251,6 +253,8 @@ def test_fine_tuning_goes_on_from_the_common_model_on_own_images(toy):
     found = whole.flatten(agent.load_personal(assembly.federation.state.common))
     np.testing.assert_allclose(found, start + result.delta, atol=1e-6)
     assert Settings(lr=0.2).fine_tune_lr == pytest.approx(0.02)
+    least = Settings(lr=1e-8).asdict()  # what is derived from the least rate is allowed, too
+    assert Settings(**least).fine_tune_lr == pytest.approx(1e-9)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES.names)
