@@ -166,7 +166,7 @@ def test_a_damaged_checkpoint_is_refused(toy, tmp_path, damage):
     elif damage == "foreign":
         path.write_bytes(b"PK\x03\x04 something else")
     else:
-        path.write_bytes(content.replace(b'"version": 3', b'"version": 9', 1))
+        path.write_bytes(content.replace(b'"version": 4', b'"version": 9', 1))
     expected = {
         "cut": "cut short or damaged",
         "flip": "cut short or damaged",
