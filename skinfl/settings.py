@@ -167,7 +167,8 @@ _DECLARED: Dict[str, Tuple[Union[Option, Registry], ...]] = {
             None,
             "learning rate",
             low=1e-8,
-            derived="0.03 with momentum, 0.1 without, 0.002 for adam and adamw; pretrained 0.01 and 0.0005",
+            derived="0.03 with momentum, 0.1 without, 0.002 for adam and adamw; "
+            "pretrained 0.01, a head 0.001, for these 0.0005",
         ),
         Option(
             "momentum",

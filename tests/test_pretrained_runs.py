@@ -69,7 +69,7 @@ def settings_of(weights, **changes):
         "batch_size": 8,
         "image_size": 32,
     }
-    values.update({"workers": "virtual", "model": "efficientnet_lite0", "pretrained": weights})
+    values.update({"lr": 0.03, "workers": "virtual", "model": "efficientnet_lite0", "pretrained": weights})
     return Settings(**{**values, **changes})
 
 

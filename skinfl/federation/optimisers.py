@@ -10,8 +10,9 @@ OPTIMISERS = Registry("optimiser", group="Training", help="optimiser at the hosp
 
 
 def _sgd_lr(settings: Any) -> float:
-    if settings.pretrained != "none" and settings.trainable != "head":
-        return 0.01  # what was learned before should not be lost in the first steps
+    if settings.pretrained != "none":
+        # thousands of features move a head far in one step; what a trunk has learned should not be lost in it
+        return 0.001 if settings.trainable == "head" else 0.01
     return 0.03 if settings.momentum else 0.1
 
 

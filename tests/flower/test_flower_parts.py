@@ -129,8 +129,8 @@ def test_what_is_no_message_of_this_release_is_refused():
         ("text", "no bytes"),
         (b"\x01", "no message of this package"),
         (msgpack.packb({"version": 9}), "version 9"),
-        (msgpack.packb({"version": 3, "kind": "get"}), "kind 'get' is unknown"),
-        (msgpack.packb({"version": 3, "kind": "train"}), "lacks parts"),
+        (msgpack.packb({"version": protocol.VERSION, "kind": "get"}), "kind 'get' is unknown"),
+        (msgpack.packb({"version": protocol.VERSION, "kind": "train"}), "lacks parts"),
         (protocol.encode_request("statistics", {"run": "ab" * 8}), "exactly the fields run, sealed"),
     ]
     for data, reason in bad:

@@ -91,7 +91,7 @@ def test_a_reason_to_refuse_is_one_short_line():
     forged = "no\nrun 7 round 3: summed everybody\x1b[1A\u202e" + "x" * 9000
     for written in (
         protocol.encode_refusal(ProtectionError(forged)),
-        msgpack.packb({"version": 3, "refused": forged}),
+        msgpack.packb({"version": protocol.VERSION, "refused": forged}),
     ):
         with pytest.raises(ProtectionError) as caught:
             protocol.decode_answer("train", "hospital-1", written)
