@@ -133,7 +133,9 @@ def load_result(folder: PathLike) -> Union[TrainingResult, ComparisonResult]:
     return ComparisonResult(place) if (place / COMPARISON).exists() else TrainingResult(place)
 
 
-def predict(pictures: Union[Picture, Sequence[Picture]], model: Model, *, tta: int = 1) -> pd.DataFrame:
+def predict(
+    pictures: Union[Picture, Sequence[Picture]], model: Model, *, tta: Optional[int] = None
+) -> pd.DataFrame:
     """Say what a network sees in photographs: one row each, one column a class, probabilities.
 
     Parameters
@@ -153,7 +155,7 @@ def evaluate(
     *,
     metadata: Optional[PathLike] = None,
     everything: bool = False,
-    tta: int = 1,
+    tta: Optional[int] = None,
     seed: int = 0,
     progress: bool = True,
 ) -> Dict[str, Any]:

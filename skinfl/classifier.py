@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Dict, Iterator, Tuple, Union
+from typing import Dict, Iterator, Optional, Tuple, Union
 
 import numpy as np
 import torch
@@ -44,6 +44,7 @@ class LesionClassifier(nn.Module):
         self.classes: Tuple[str, ...] = stored.class_names
         self.class_info: Tuple[LesionClass, ...] = described(stored.class_info)
         self.temperature = stored.temperature
+        self.views = stored.views
         self.image_size = stored.image_size
         self.preparation = stored.preparation
         self.channels = stored.in_channels
@@ -65,7 +66,7 @@ class LesionClassifier(nn.Module):
         scaled = pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels
         return self.network((scaled - self.mean) / self.std)
 
-    def predict(self, picture: Picture, *, tta: int = 1) -> Dict[str, float]:
+    def predict(self, picture: Picture, *, tta: Optional[int] = None) -> Dict[str, float]:
         """Return the probability of each class for one photograph.
 
         ``picture`` is a file, a PIL image, or uint8 pixels of shape (height, width) or (height, width, 3).
@@ -75,15 +76,17 @@ class LesionClassifier(nn.Module):
         shares = self.probabilities(self.pixels(picture)[None], tta=tta)[0]
         return {name: float(share) for name, share in zip(self.classes, shares)}
 
-    def probabilities(self, pixels: np.ndarray, *, tta: int = 1) -> np.ndarray:
+    def probabilities(self, pixels: np.ndarray, *, tta: Optional[int] = None) -> np.ndarray:
         """Return the probabilities, float64 of shape (n, classes), of photographs that are prepared already.
 
         ``pixels`` is uint8 of shape (n, image_size, image_size, 1 or 3), or what gives such an array when it
-        is sliced; it is made grey, or grey repeated, as the network takes it. With ``tta`` (1 to 8) they are
-        the mean over as many views of each photograph, turned and mirrored (test-time augmentation).
+        is sliced; it is made grey, or grey repeated, as the network takes it. ``tta``, 1 to 8: over how many
+        views of each photograph, turned and mirrored, logits are averaged (test-time augmentation); None: over
+        as many as in training, which is one but for features of several views.
 
         Raises :class:`~skinfl.errors.ModelError` where the network's answer is not a number.
         """
+        tta = self.views if tta is None else tta
         if isinstance(tta, bool) or not isinstance(tta, (int, np.integer)) or not 1 <= tta <= VIEWS:
             raise SettingsError(f"tta = {tta!r}: must be a number of views from 1 to {VIEWS}")
         parts = [np.zeros((0, len(self.classes)))]
@@ -91,11 +94,8 @@ class LesionClassifier(nn.Module):
             for first in range(0, len(pixels), BATCH):
                 part = self._in_its_colours(np.asarray(pixels[first : first + BATCH]))
                 batch = torch.from_numpy(part).permute(0, 3, 1, 2).to(self.mean.device)
-                shares = [
-                    torch.softmax(self(view).double().cpu() / self.temperature, dim=1)
-                    for view in _views(batch, tta)
-                ]
-                parts.append(torch.stack(shares).mean(dim=0).numpy())
+                logits = torch.stack([self(view).double().cpu() for view in _views(batch, tta)]).mean(dim=0)
+                parts.append(torch.softmax(logits / self.temperature, dim=1).numpy())
         found = np.concatenate(parts)
         if not np.isfinite(found).all():
             raise ModelError("the network's answers are not numbers: its training diverged, train it again")
@@ -138,13 +138,12 @@ class LesionClassifier(nn.Module):
 
 
 def _views(batch: torch.Tensor, count: int) -> Iterator[torch.Tensor]:
-    """Yield ``count`` of the eight symmetries of squares of shape (n, channels, size, size).
+    """Yield the first ``count`` of the eight symmetries of squares of shape (n, channels, size, size).
 
-    Mirror images come before quarter turns: where there are few views they differ most.
+    In the order of :func:`skinfl.features.turned`, so that a network is used as it was evaluated.
     """
-    for turned in (batch, batch.transpose(2, 3)):
-        for flips in ((), (3,), (2,), (2, 3)):
-            if count == 0:
-                return
-            yield turned.flip(flips) if flips else turned
-            count -= 1
+    on_its_side = batch.transpose(2, 3)
+    views = [(batch, flips) for flips in ((), (3,), (2, 3), (2,))]
+    views += [(on_its_side, flips) for flips in ((2,), (3,), (2, 3), ())]
+    for turned, flips in views[:count]:
+        yield turned.flip(flips) if flips else turned

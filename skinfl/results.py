@@ -76,7 +76,9 @@ class TrainingResult:
         found = read_predictions(self.folder / PREDICTIONS, [ClassName(*c) for c in self.model.class_info])
         return as_frame(found)
 
-    def predict(self, pictures: Union[Picture, Sequence[Picture]], *, tta: int = 1) -> pd.DataFrame:
+    def predict(
+        self, pictures: Union[Picture, Sequence[Picture]], *, tta: Optional[int] = None
+    ) -> pd.DataFrame:
         """Return the probability of each class for photographs; see :func:`skinfl.predict`."""
         return predict_pictures(self.model, pictures, tta=tta)
 

@@ -34,6 +34,7 @@ from skinfl.federation.validation import (
 from skinfl.files import write_json
 from skinfl.metrics import expected_calibration_error, spread
 from skinfl.models.pretrained import describe
+from skinfl.models.registry import ALL
 from skinfl.models.store import save_model
 from skinfl.networks import Learner, whole
 from skinfl.paths import PathLike
@@ -267,6 +268,7 @@ def write_model(
         normalisation_std=made.normalisation.std,
         head=made.head,
         temperature=temperature,
+        views=1 if settings.trainable == ALL else settings.views,
     )
 
 

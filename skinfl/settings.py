@@ -133,7 +133,7 @@ _DECLARED: Dict[str, Tuple[Union[Option, Registry], ...]] = {
             "what a head is trained on: mean and deviation of the maps of all stages, or of the last",
             choices=("stages", "last"),
         ),
-        Option("head", str, "linear", "a head's layers", choices=("linear", "mlp")),
+        Option("head", str, "mlp", "a head's layers", choices=("linear", "mlp")),
         Option("head_hidden", int, 128, "hidden units of the head mlp", low=1, high=65536),
         Option(
             "head_dropout", float, 0.0, "share of a head's inputs left out in each step", low=0.0, high=0.95
@@ -143,7 +143,7 @@ _DECLARED: Dict[str, Tuple[Union[Option, Registry], ...]] = {
             int,
             1,
             "flipped and turned views of each photograph that a frozen trunk looks at; training draws one "
-            "each time",
+            "each time, answers are averaged over all",
             low=1,
             high=8,
         ),
@@ -168,7 +168,7 @@ _DECLARED: Dict[str, Tuple[Union[Option, Registry], ...]] = {
             "learning rate",
             low=1e-8,
             derived="0.03 with momentum, 0.1 without, 0.002 for adam and adamw; "
-            "pretrained 0.01, a head 0.001, for these 0.0005",
+            "pretrained 0.01, a head 0.001, for these 0.0003",
         ),
         Option(
             "momentum",

@@ -30,7 +30,11 @@ _WIDEST = 60
 _CHECKED = 32
 MODEL = typer.Option(..., "--model", parser=path, help="folder of a run, or the model.npz that it wrote")
 TTA = typer.Option(
-    1, "--tta", min=1, max=8, help="views of each photograph, turned and mirrored, whose mean is taken"
+    None,
+    "--tta",
+    min=1,
+    max=8,
+    help="views of each photograph, turned and mirrored, whose mean is taken; the default is as in training",
 )
 FORCE = typer.Option(False, "--force", help="replace what is there already")
 
@@ -63,7 +67,7 @@ def predict(
     table: Optional[Path] = typer.Option(
         None, "--csv", parser=path, help="table to write: the probability of each class for each photograph"
     ),
-    tta: int = TTA,
+    tta: Optional[int] = TTA,
     force: bool = FORCE,
 ) -> None:
     """Say what a network sees in photographs.
@@ -146,7 +150,7 @@ def evaluate(
     table: Optional[Path] = typer.Option(
         None, "--csv", parser=path, help="file for each photograph's answer"
     ),
-    tta: int = TTA,
+    tta: Optional[int] = TTA,
     everything: bool = typer.Option(
         False, "--all", help="evaluate on what the network learnt from, too, which flatters it"
     ),

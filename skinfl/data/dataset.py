@@ -167,6 +167,11 @@ class LesionDataset:
         """The photographs, where ``images`` may be features of theirs."""
         return self
 
+    @property
+    def looks(self) -> Tuple[Any, ...]:
+        """What a network answers for, and its answers' logits are averaged over: the images, or views of them."""
+        return (self.images,)
+
     def drawn(self, indices: np.ndarray, rng: Optional[np.random.Generator] = None) -> np.ndarray:
         """Return the images at ``indices`` for a step of training.
 

@@ -13,8 +13,9 @@ class FeatureDataset(LesionDataset):
     """A data set whose ``images`` are features, shape (n, height, width, channels), float16 or float32.
 
     ``photographs``: what they were computed of, with the same labels and identities. ``views``: by view of
-    the photographs (as it is, flipped, turned), their features; ``images`` are those of the first, which is
-    what networks are evaluated on. ``trunk``: a digest of what computed them.
+    the photographs (as it is, flipped, turned), their features, of which training draws one each time and
+    over which evaluation averages; ``images`` are those of the first. ``trunk``: a digest of what computed
+    them.
     """
 
     def __init__(
@@ -51,6 +52,10 @@ class FeatureDataset(LesionDataset):
         chosen = np.asarray(indices, dtype=np.int64)
         of_source = chosen if self._indices is None else self._indices[chosen]
         return FeatureDataset(self._source, self._all, self.trunk, of_source)
+
+    @property
+    def looks(self) -> Tuple[Any, ...]:
+        return self.views
 
     def drawn(self, indices: np.ndarray, rng: Optional[np.random.Generator] = None) -> np.ndarray:
         if len(self.views) == 1 or rng is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Dict, List, Tuple
+from typing import Any, Dict, List, Tuple
 
 import numpy as np
 import torch
@@ -24,13 +24,16 @@ def predict(
     ``batch_statistics`` lets BatchNorm normalise by the test images themselves: a data set that
     belongs to no hospital has no statistics of its own where each hospital keeps its own.
 
+    Where there are several views of each photograph their logits are averaged (test-time augmentation).
     Computed where the network is, always in float32. Where memory is too small for a batch, a smaller one is
     taken, unless ``batch_statistics`` are of the batch.
     """
     saved = {name: b.clone() for name, b in model.named_buffers()} if batch_statistics else {}
     model.train(batch_statistics)
     with torch.no_grad():
-        logits = _logits(model, dataset, normalisation, shrink=not batch_statistics)
+        shrink = not batch_statistics
+        views = [_logits(model, look, normalisation, shrink=shrink) for look in dataset.looks]
+        logits = views[0] if len(views) == 1 else torch.stack(views).mean(dim=0)
         for name, b in model.named_buffers():
             if name in saved:
                 b.copy_(saved[name])
@@ -39,17 +42,15 @@ def predict(
     return torch.softmax(logits.double(), dim=1).numpy(), loss
 
 
-def _logits(
-    model: nn.Module, dataset: LesionDataset, normalisation: Normalisation, *, shrink: bool
-) -> torch.Tensor:
+def _logits(model: nn.Module, images: Any, normalisation: Normalisation, *, shrink: bool) -> torch.Tensor:
     """Return logits in the computer's memory; ``shrink`` halves the batch where memory runs out."""
     device = next(model.parameters()).device
     logits: List[torch.Tensor] = []
     done, batch = 0, _BATCH
-    while done < len(dataset):
+    while done < len(images):
         try:
-            images = to_batch(dataset.images[done : done + batch], normalisation, device=device)
-            logits.append(model(images).cpu())
+            part = to_batch(images[done : done + batch], normalisation, device=device)
+            logits.append(model(part).cpu())
             done += batch
         except (RuntimeError, MemoryError) as error:
             if not (shrink and batch > 1 and is_out_of_memory(error)):

@@ -6,7 +6,18 @@ from typing import Any
 
 from skinfl.registry import Registry
 
-OPTIMISERS = Registry("optimiser", group="Training", help="optimiser at the hospital", default="sgd")
+
+def _optimiser(settings: Any) -> str:
+    return "sgd" if settings.pretrained == "none" else "adamw"
+
+
+OPTIMISERS = Registry(
+    "optimiser",
+    group="Training",
+    help="optimiser at the hospital",
+    default=_optimiser,
+    derived="sgd, with pretrained weights adamw",
+)
 
 
 def _sgd_lr(settings: Any) -> float:
@@ -17,7 +28,12 @@ def _sgd_lr(settings: Any) -> float:
 
 
 def _adam_lr(settings: Any) -> float:
-    return 0.002 if settings.pretrained == "none" else 0.0005
+    return 0.002 if settings.pretrained == "none" else 0.0003
+
+
+def _decay(settings: Any) -> float:
+    # thousands of features tell a few thousand photographs apart by chance as well
+    return 0.1 if settings.trainable == "head" else 0.01
 
 
 OPTIMISERS.register(
@@ -39,5 +55,5 @@ OPTIMISERS.register(
     "Adam with decay of the weights apart from the gradient (Loshchilov and Hutter, 2019)",
     "torch.optim:AdamW",
     uses=("params", "lr", "weight_decay"),
-    defaults={"lr": _adam_lr, "momentum": 0.0, "weight_decay": 0.01},
+    defaults={"lr": _adam_lr, "momentum": 0.0, "weight_decay": _decay},
 )

@@ -99,9 +99,11 @@ def _check_trainable(settings: Any) -> None:
 #: of networks with pretrained weights; where there are none, they are as small as the others
 PRETRAINED_DEFAULTS: Dict[str, Any] = {
     "image_size": _Pretrained(128, 192),
-    "batch_size": _Pretrained(32, 64),
-    "rounds": _Pretrained(10, 20),
-    "local_epochs": _Pretrained(1, 2),
+    "batch_size": _Pretrained(32, 32),
+    "rounds": _Pretrained(10, 10),
+    "local_epochs": _Pretrained(1, 1),
+    "label_smoothing": _Pretrained(0.1, 0.1),
+    "views": _Pretrained(1, 4),
 }
 
 

@@ -34,7 +34,7 @@ class StoredModel(NamedTuple):
     ``preparation``: how a photograph becomes the network's square of pixels. Logits are divided by
     ``temperature`` before they become probabilities (Guo et al., *On Calibration of Modern Neural Networks*,
     ICML 2017, section 4.2). ``class_info`` describes the classes; of a file that does not, the short names
-    are all that is known.
+    are all that is known. ``views``: over how many views of a photograph logits are averaged.
     """
 
     model: nn.Module
@@ -47,6 +47,7 @@ class StoredModel(NamedTuple):
     preparation: Preparation
     temperature: float = 1.0
     class_info: Tuple[ClassName, ...] = ()
+    views: int = 1
 
 
 def save_model(
@@ -67,6 +68,7 @@ def save_model(
     head: Optional[Mapping[str, Any]] = None,
     temperature: float = 1.0,
     class_info: Sequence[Tuple[str, str, Optional[bool]]] = (),
+    views: int = 1,
 ) -> None:
     """Write ``model``, built by ``build_model`` with the same arguments, to ``path``.
 
@@ -95,6 +97,7 @@ def save_model(
         "mean": [float(v) for v in normalisation_mean],
         "std": [float(v) for v in normalisation_std],
         "temperature": float(temperature),
+        "views": int(views),
     }
     if head is not None:
         header["head"] = dict(head)
@@ -161,6 +164,7 @@ def load_model(path: Union[str, Path]) -> StoredModel:
         tuple(ClassName(**each) for each in header["class_info"])
         if "class_info" in header
         else tuple(ClassName(name, name) for name in header["class_names"]),
+        int(header.get("views", 1)),
     )
 
 
@@ -238,6 +242,9 @@ def _check_header(path: Path, header: Dict) -> None:
     temperature = header.get("temperature", 1.0)
     if not isinstance(temperature, (int, float)) or not 0 < temperature < float("inf"):
         raise ModelError(f"{path}: the model's temperature needs to be a positive number")
+    views = header.get("views", 1)
+    if not isinstance(views, int) or isinstance(views, bool) or not 1 <= views <= 8:
+        raise ModelError(f"{path}: the model's views need to be a whole number from 1 to 8")
     if len(header["class_names"]) != header["classes"]:
         raise ModelError(f"{path}: {len(header['class_names'])} class names for {header['classes']} classes")
     for field in ("mean", "std"):

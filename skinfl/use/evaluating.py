@@ -53,7 +53,7 @@ def evaluate_on(
     *,
     run: Optional[Path] = None,
     everything: bool = False,
-    tta: int = 1,
+    tta: Optional[int] = None,
     seed: int = 0,
     progress: Progress = None,
 ) -> Evaluation:
@@ -117,7 +117,7 @@ def evaluate_on(
         },
         "trained_on": trained_on,
         "trained_on_told_by": learnt.how,
-        "tta": tta,
+        "tta": classifier.views if tta is None else tta,
         "temperature": classifier.temperature,
     }
     return Evaluation(result, _table(part, probabilities, labels[which], found))
@@ -195,7 +195,7 @@ def _nothing_left(dataset: LesionDataset, known: np.ndarray, how: str) -> str:
 
 
 def _predicted(
-    classifier: LesionClassifier, dataset: LesionDataset, tta: int, progress: Progress
+    classifier: LesionClassifier, dataset: LesionDataset, tta: Optional[int], progress: Progress
 ) -> np.ndarray:
     parts = []
     for first in range(0, len(dataset), _STEP):

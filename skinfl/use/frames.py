@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import List, Sequence, Union
+from typing import List, Optional, Sequence, Union
 
 import numpy as np
 import pandas as pd
@@ -34,7 +34,7 @@ def as_frame(found: Predictions) -> pd.DataFrame:
 
 
 def predict_pictures(
-    classifier: LesionClassifier, pictures: Union[Picture, Sequence[Picture]], *, tta: int = 1
+    classifier: LesionClassifier, pictures: Union[Picture, Sequence[Picture]], *, tta: Optional[int] = None
 ) -> pd.DataFrame:
     """Return one row a photograph, one column a class: probabilities.
 

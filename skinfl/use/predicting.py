@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Callable, Dict, Iterable, Iterator, List, NamedTuple, Sequence, Union
+from typing import Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Union
 
 import numpy as np
 
@@ -70,7 +70,7 @@ def predict_files(
     classifier: LesionClassifier,
     files: Sequence[Path],
     *,
-    tta: int = 1,
+    tta: Optional[int] = None,
     complain: Callable[[Path, DataError], None],
 ) -> Iterator[List[Answer]]:
     """Yield the answers batch by batch, in order; a file that is no photograph goes to ``complain``."""
