@@ -237,7 +237,7 @@ def _check_header(path: Path, header: Dict) -> None:
         _check_head(path, header["head"])
     temperature = header.get("temperature", 1.0)
     if not isinstance(temperature, (int, float)) or not 0 < temperature < float("inf"):
-        raise ModelError(f"{path}: the model's temperature needs to be a positive number")
+        raise ModelError(f"{path}: the model's temperature needs a positive number")
     if len(header["class_names"]) != header["classes"]:
         raise ModelError(f"{path}: {len(header['class_names'])} class names for {header['classes']} classes")
     for field in ("mean", "std"):
