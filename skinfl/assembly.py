@@ -90,9 +90,7 @@ def training_parts(settings: Settings, photographs: LesionDataset, hospital: str
     return TrainingParts(*map(photographs.subset, divided(settings, photographs, hospital)))
 
 
-def divided(
-    settings: Settings, photographs: LesionDataset, hospital: str
-) -> Tuple[np.ndarray, np.ndarray]:
+def divided(settings: Settings, photographs: LesionDataset, hospital: str) -> Tuple[np.ndarray, np.ndarray]:
     """Return which of a hospital's training photographs :func:`training_parts` puts into its two parts."""
     if not settings.validation_fraction:
         return np.arange(len(photographs)), np.zeros(0, np.int64)

@@ -27,7 +27,9 @@ _LEAST_PIXELS_FOR_AMP = 64
 _NO_MEMORY = re.compile("out of memory|ALLOC_FAILED|can't allocate memory|not enough memory", re.IGNORECASE)
 
 #: what torch says of an operation that gives other last bits each time; of cuBLAS it names none
-_NOT_DETERMINISTIC = re.compile(r"(\S+) does not have a deterministic implementation|is not deterministic because")
+_NOT_DETERMINISTIC = re.compile(
+    r"(\S+) does not have a deterministic implementation|is not deterministic because"
+)
 
 
 class Compute:
@@ -63,9 +65,10 @@ class Compute:
             operation = _NOT_DETERMINISTIC.search(str(error))
             if operation is None:
                 raise
+            name = operation.group(1) or "a product of cuBLAS"
             raise TrainingError(
-                f"{self.description}: {operation.group(1) or 'a product of cuBLAS'} has no deterministic form "
-                "there: use --no-deterministic, or another network or --device"
+                f"{self.description}: {name} has no deterministic form there: use --no-deterministic, or "
+                "another network or --device"
             ) from error
         finally:
             if elsewhere:

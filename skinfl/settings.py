@@ -453,8 +453,8 @@ def _check_selection(settings: Settings) -> None:
     """Refuse a choice between rounds by images that there are none of, and patience without a choice."""
     if settings.select != "last" and settings.personal != "none":
         raise SettingsError(
-            f"select = {settings.select} may keep an earlier round's model, and hospitals hold what is personal "
-            f"as of the last round only: give select = last with personal = {settings.personal}"
+            f"select = {settings.select} may keep an earlier round's model, and hospitals hold what is "
+            f"personal as of the last round only: give select = last with personal = {settings.personal}"
         )
     if settings.select != "last" and not settings.validation_fraction:
         raise SettingsError(

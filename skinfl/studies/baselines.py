@@ -2,9 +2,9 @@
 
 Both see as many images as the federated run: ``rounds * local_epochs`` passes over the very photographs that
 hospitals train on. Those that hospitals keep to choose a round by choose here as well: all together for
-the network of all, a hospital's own for its own. The moving average and early stopping (``ema``, ``patience``)
-are a federation's and left out. They need what a federation must not have (all data in one place) and are for
-comparison only.
+the network of all, a hospital's own for its own. The moving average and early stopping (``ema``,
+``patience``) are a federation's and left out. They need what a federation must not have
+(all data in one place) and are for comparison only.
 """
 
 from __future__ import annotations

@@ -16,9 +16,9 @@ from skinfl.errors import ModelError, SettingsError
 from skinfl.federation.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from skinfl.federation.local import train
 from skinfl.federation.rules import EVALUATE, TRAIN
-from skinfl.federation.strategies import STRATEGIES
 from skinfl.federation.selection import Selection
 from skinfl.federation.state import AVERAGE
+from skinfl.federation.strategies import STRATEGIES
 from skinfl.federation.update import StateLayout, batchnorm_names, head_names
 from skinfl.federation.validation import validation_segment
 from skinfl.metrics import evaluate_predictions

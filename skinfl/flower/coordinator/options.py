@@ -91,7 +91,7 @@ def read_run_config(run_config: Mapping[str, Any]) -> Tuple[Settings, Options]:
             raise SettingsError(f"{name} is for virtual workers: leave it out of a Flower run")
     if found.fine_tune_epochs and found.select != LAST:
         raise SettingsError(
-            f"select = {found.select} may keep an earlier round's model, and hospitals of a deployment hold the "
-            "last round's only, to fine-tune: give select = last with fine_tune_epochs, or leave that out"
+            f"select = {found.select} may keep an earlier round's model, and hospitals of a deployment hold "
+            "the last round's only, to fine-tune: give select = last with fine_tune_epochs, or leave that out"
         )
     return found, Options(**own)
