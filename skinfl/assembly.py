@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import secrets
 from functools import partial
-from typing import Any, Callable, Dict, NamedTuple, Optional, Sequence
+from typing import Any, Callable, Dict, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 from torch import nn
@@ -64,7 +64,11 @@ class FederatedData(NamedTuple):
 
     def train_of(self, hospital: str) -> LesionDataset:
         """Return a hospital's training photographs, those of its validation part among them."""
-        return self.dataset.subset(self.split.train[np.isin(self.split.train, self.partition[hospital])])
+        return self.dataset.subset(self.train_indices(hospital))
+
+    def train_indices(self, hospital: str) -> np.ndarray:
+        """Return which photographs :meth:`train_of` gives."""
+        return self.split.train[np.isin(self.split.train, self.partition[hospital])]
 
     def test_of(self, hospital: str) -> LesionDataset:
         """Return a hospital's share of the test photographs, which may be empty."""
@@ -83,12 +87,14 @@ def training_parts(settings: Settings, photographs: LesionDataset, hospital: str
 
     ``validation`` is empty where no part is asked for, or where there are too few lesions.
     """
+    return TrainingParts(*map(photographs.subset, divided(settings, photographs, hospital)))
+
+
+def divided(settings: Settings, photographs: LesionDataset, hospital: str) -> Tuple[np.ndarray, np.ndarray]:
+    """Return which of a hospital's training photographs :func:`training_parts` puts into its two parts."""
     if not settings.validation_fraction:
-        return TrainingParts(photographs, photographs.subset([]))
-    train, held_out = hold_out(
-        photographs, settings.validation_fraction, seed=settings.seed, hospital=hospital
-    )
-    return TrainingParts(photographs.subset(train), photographs.subset(held_out))
+        return np.arange(len(photographs)), np.zeros(0, np.int64)
+    return hold_out(photographs, settings.validation_fraction, seed=settings.seed, hospital=hospital)
 
 
 class Assembly(NamedTuple):

@@ -80,9 +80,10 @@ class LesionClassifier(nn.Module):
         """Return the probabilities, float64 of shape (n, classes), of photographs that are prepared already.
 
         ``pixels`` is uint8 of shape (n, image_size, image_size, 1 or 3), or what gives such an array when it
-        is sliced; it is made grey, or grey repeated, as the network takes it. ``tta``, 1 to 8: over how many
-        views of each photograph, turned and mirrored, logits are averaged (test-time augmentation); None: over
-        as many as in training, which is one but for features of several views.
+        is sliced; it is made grey, or grey repeated, as the network takes it.
+
+        ``tta``, 1 to 8: over how many views of each photograph, turned and mirrored, logits are averaged
+        (test-time augmentation); None: over as many as in training, one but for features of several views.
 
         Raises :class:`~skinfl.errors.ModelError` where the network's answer is not a number.
         """

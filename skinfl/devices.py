@@ -12,7 +12,7 @@ import os
 import re
 from typing import TYPE_CHECKING, Any, ContextManager, Iterator, Optional
 
-from skinfl.errors import SettingsError
+from skinfl.errors import SettingsError, TrainingError
 
 # torch is imported where it is needed: settings and a hospital's folder check names only
 if TYPE_CHECKING:
@@ -25,6 +25,11 @@ AMP = ("auto", "off", "bf16", "fp16")
 _LEAST_PIXELS_FOR_AMP = 64
 #: what torch and its libraries say of a device, or a computer, that has no memory left
 _NO_MEMORY = re.compile("out of memory|ALLOC_FAILED|can't allocate memory|not enough memory", re.IGNORECASE)
+
+#: what torch says of an operation that gives other last bits each time; of cuBLAS it names none
+_NOT_DETERMINISTIC = re.compile(
+    r"(\S+) does not have a deterministic implementation|is not deterministic because"
+)
 
 
 class Compute:
@@ -48,16 +53,26 @@ class Compute:
     def place(self, model: nn.Module) -> Iterator[None]:
         """Have a network on the device inside the block, and in the computer's memory after it.
 
-        So hospitals that take turns on one device need the memory of one network.
+        So hospitals that take turns on one device need the memory of one network. Raises
+        :class:`~skinfl.errors.TrainingError` where a part of it is not deterministic there and has to be.
         """
-        if self.device.type == "cpu":  # it is there, and PySyft's tensors would not be moved onto themselves
-            yield
-            return
-        model.to(self.device)
+        elsewhere = self.device.type != "cpu"  # PySyft's tensors would not be moved onto themselves
+        if elsewhere:
+            model.to(self.device)
         try:
             yield
+        except RuntimeError as error:
+            operation = _NOT_DETERMINISTIC.search(str(error))
+            if operation is None:
+                raise
+            name = operation.group(1) or "a product of cuBLAS"
+            raise TrainingError(
+                f"{self.description}: {name} has no deterministic form there: use --no-deterministic, or "
+                "another network or --device"
+            ) from error
         finally:
-            model.to("cpu")
+            if elsewhere:
+                model.to("cpu")
 
     def autocast(self) -> ContextManager[Any]:
         """Return the context of the forward pass."""

@@ -230,7 +230,7 @@ def write_models(out: Path, settings: Settings, dataset: LesionDataset, assembly
         assembly.layout.write(assembly.model, state.kept.model)
         write_model(out / MODEL, settings, dataset, learner, normalisation, temperature=temperature_of(state))
     if personal_plan(settings).evaluated:
-        for name, model in assembly.transport.personal_models(state.common):
+        for name, model in assembly.transport.personal_models(state.kept_common):
             file = out / PERSONAL / f"{name}.npz"
             file.parent.mkdir(exist_ok=True)
             write_model(file, settings, dataset, learner._replace(model=model), normalisation)

@@ -41,7 +41,7 @@ else:
 
 
 def _criterion(settings: Any) -> str:
-    return "auc" if settings.validation_fraction else "last"
+    return "auc" if settings.validation_fraction and settings.personal == "none" else "last"
 
 
 #: in the order of help and documentation; a registry stands for its selector and its entries' options
@@ -256,7 +256,7 @@ _DECLARED: Dict[str, Tuple[Union[Option, Registry], ...]] = {
             _criterion,
             "what chooses the round whose model is kept, on the validation images",
             choices=CRITERIA,
-            derived="auc, without validation images last",
+            derived="auc; without validation images, and with personal models, last",
         ),
         Option("patience", int, 0, "rounds without a better one after which it stops; 0 never", low=0),
         Option(
@@ -451,6 +451,11 @@ class Settings:
 
 def _check_selection(settings: Settings) -> None:
     """Refuse a choice between rounds by images that there are none of, and patience without a choice."""
+    if settings.select != "last" and settings.personal != "none":
+        raise SettingsError(
+            f"select = {settings.select} may keep an earlier round's model, and hospitals hold what is "
+            f"personal as of the last round only: give select = last with personal = {settings.personal}"
+        )
     if settings.select != "last" and not settings.validation_fraction:
         raise SettingsError(
             f"select = {settings.select} chooses by validation images, of which there are none: give a "
@@ -458,8 +463,8 @@ def _check_selection(settings: Settings) -> None:
         )
     if settings.patience and settings.select == "last":
         raise SettingsError(
-            "patience waits for a better round, and select = last compares none: give a validation_fraction "
-            "above 0 and another select, or patience = 0"
+            "patience waits for a better round, and select = last compares none: give patience = 0, or a "
+            "validation_fraction above 0 and another select, without personal models"
         )
 
 

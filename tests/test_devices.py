@@ -170,6 +170,61 @@ def test_a_network_is_in_the_computers_memory_after_it_trained():
     assert moved == ["cuda:3", "cpu"]
 
 
+class Putting(SkinNet):
+    """A network with an operation that gives what it gives in no fixed order."""
+
+    def forward(self, images):
+        logits = super().forward(images)
+        logits.detach().clone().put_(torch.tensor([0, 0]), torch.tensor([1.0, 2.0]))
+        return logits
+
+
+@pytest.mark.skipif(not hasattr(torch, "use_deterministic_algorithms"), reason="came with torch 1.8")
+def test_what_has_no_deterministic_form_is_said_in_one_line():
+    model = Putting(1, 12, 3)
+    layout, plan = StateLayout(model), local_plan(Settings())
+    torch.use_deterministic_algorithms(True)
+    try:
+        with pytest.raises(TrainingError, match="cpu: put_ has no deterministic form there") as caught:
+            train(
+                model,
+                layout,
+                toy_dataset(40),
+                NORMALISATION,
+                plan,
+                start=layout.flatten(model),
+                seed=1,
+                purpose=("x",),
+            )
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert "\n" not in str(caught.value) and "--no-deterministic" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "said, name",
+    [
+        (
+            "adaptive_avg_pool2d_backward_cuda does not have a deterministic implementation, but you set "
+            "'torch.use_deterministic_algorithms(True)'. You can turn off determinism just for this",
+            "adaptive_avg_pool2d_backward_cuda",
+        ),
+        (
+            "Deterministic behavior was enabled with either `torch.use_deterministic_algorithms(True)` or "
+            "`at::Context::setDeterministicAlgorithms(true)`, but this operation is not deterministic "
+            "because it uses CuBLAS and you have CUDA >= 10.2.",
+            "a product of cuBLAS",
+        ),
+    ],
+)
+def test_torchs_ways_of_saying_it_are_known(said, name):
+    cpu, model = Compute("cpu"), nn.Linear(1, 1)
+    with pytest.raises(TrainingError, match=f"cpu: {name} has no deterministic form"), cpu.place(model):
+        raise RuntimeError(said)
+    with pytest.raises(RuntimeError, match="cannot be multiplied"), cpu.place(model):
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+
 @pytest.mark.skipif(not hasattr(torch, "autocast"), reason="torch.autocast came with torch 1.10")
 def test_mixed_precision_learns_alike():
     # the processor's own bfloat16 stands for a GPU's

@@ -22,11 +22,13 @@ from skinfl.errors import CheckpointError, ModelError, SettingsError, SkinflErro
 from skinfl.features import turned
 from skinfl.federation.checkpoint import load_checkpoint
 from skinfl.federation.evaluation import predict
+from skinfl.federation.validation import tempered
 from skinfl.models.efficientnet_lite import EfficientNetLite0
 from skinfl.models.store import load_model
 from skinfl.networks import learnt_from
-from skinfl.run import CHECKPOINT, run
+from skinfl.run import CHECKPOINT, run, temperature_of
 from skinfl.settings import Settings
+from skinfl.studies.baselines import pooled
 
 
 def colours(images=90, size=32):
@@ -84,8 +86,9 @@ def test_the_model_file_knows_a_photograph_as_the_run_did(photographs, weights, 
 
     state = load_checkpoint(tmp_path / "run" / CHECKPOINT).state
     assembly = assemble(settings, federated)
-    assembly.layout.write(assembly.model, state.server.model)
-    expected, _ = predict(assembly.model, federated.test, state.begun.normalisation)
+    assembly.layout.write(assembly.model, state.kept.model)
+    untempered, _ = predict(assembly.model, federated.test, state.begun.normalisation)
+    expected = tempered(untempered, temperature_of(state))
     pixels = np.asarray(federated.test.photographs.images)
     classifier = LesionClassifier(stored)
     found = [list(classifier.predict(image).values()) for image in pixels]
@@ -105,7 +108,7 @@ def test_protected_sums_of_features_normalise_as_plain_ones(photographs, weights
         for _ in assembly.federation.run():
             pass
         found.append(assembly.federation.state.begun.normalisation)
-    train = federated.dataset.subset(federated.split.train)
+    train = pooled(settings, federated).train
     expected = normalisation_from_sums(pixel_sums(np.asarray(train.images)))
     for normalisation in found:
         assert np.allclose(normalisation.mean, expected.mean, atol=1e-5)

@@ -169,7 +169,7 @@ class LesionDataset:
 
     @property
     def looks(self) -> Tuple[Any, ...]:
-        """What a network answers for, and its answers' logits are averaged over: the images, or views of them."""
+        """What a network answers for, averaging logits: the images, or several views of each."""
         return (self.images,)
 
     def drawn(self, indices: np.ndarray, rng: Optional[np.random.Generator] = None) -> np.ndarray:

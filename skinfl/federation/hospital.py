@@ -245,7 +245,7 @@ class HospitalAgent:
         return ClientUpdate(protected.messages, figures)
 
     def personalise(self, dataset: LesionDataset, common: CommonState) -> None:
-        """Fine-tune the final common model on the hospital's training images, where the plan says so.
+        """Fine-tune the kept common model on the hospital's training images, where the plan says so.
 
         Asked again, it makes the same once more. Raises :class:`~skinfl.errors.TrainingError` where the loss
         is not a number.

@@ -6,6 +6,7 @@ A loop over events; it prints, writes and draws nothing itself.
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 import numpy as np
@@ -78,6 +79,12 @@ class RunState(NamedTuple):
     def common(self) -> CommonState:
         """What the hospitals hold alike."""
         return CommonState(self.run, self.summed, self.server, self.prepared, self.accepted, self.ranges)
+
+    @property
+    def kept_common(self) -> CommonState:
+        """What the hospitals hold alike, but with the kept model: what their own models are made of."""
+        common = self.common
+        return replace(common, server=common.server.with_evaluated(self.kept.model))
 
     def moved(self, common: CommonState) -> RunState:
         """Return the state with what a sum has made of it."""
@@ -288,7 +295,25 @@ class Federation:
         records = (*self.state.records, record)
         best = selection.better(self.state.best, records, round, self.state.server.evaluated)
         self.state = self.state._replace(round=round, records=records, best=best, ended=ended)
-        yield RoundFinished(round, record)
+        if (ended or round == self._schedule.rounds) and self._rules.personal:
+            self._evaluate_personal()
+        yield RoundFinished(round, self.state.records[-1])
+
+    def _evaluate_personal(self) -> None:
+        """Have hospitals make their own models of the kept one, and put how they do into the last record.
+
+        Where sums say it, they have said it of the last model, which is the kept one there.
+        """
+        if self._transport.reports_in_sums:
+            return
+        started = time.perf_counter()
+        own = self._together(self._transport.evaluate_personal(self.state.kept_common))
+        *before, last = self.state.records
+        seconds = last.seconds._replace(evaluate=last.seconds.evaluate + time.perf_counter() - started)
+        last = last._replace(
+            personal_together=own.together, personal_metrics=own.by_hospital, seconds=seconds
+        )
+        self.state = self.state._replace(records=(*before, last))
 
     def _sum(self, task: Task, messages: Messages) -> Sum:
         """Have contributions to a task added up and opened, and apply the sum.
@@ -351,6 +376,8 @@ class Federation:
     def _evaluate(self, round: int, ended: bool) -> Tuple[Optional[Dict[str, Any]], AtHospitals, AtHospitals]:
         """Return the metrics on the common test set, and at hospitals of the common and of their own models.
 
+        The latter only where sums tell them, see :meth:`_evaluate_personal`.
+
         Nothing where this round is not evaluated. What hospitals report in sums is that of the last round
         only: the others' come with the next contributions. Their own models are the last round's. Where parts
         of the network stay at hospitals there is no common model, and the common test set is what hospitals
@@ -365,8 +392,6 @@ class Federation:
         if not self._transport.reports_in_sums:
             found = self._together(self._transport.evaluate(self.state.common))
             common = found._replace(validation=common.validation)
-            if self._rules.personal and last:
-                own = self._together(self._transport.evaluate_personal(self.state.common))
         if self._test is None:
             return None, common, own
         if self._rules.layout.personal:

@@ -92,6 +92,16 @@ class ServerState(Mapping[str, np.ndarray]):
         means = [self[d.name] for d in self.declared if d.role == AVERAGE]
         return means[0].copy() if means else self.model
 
+    def with_evaluated(self, model: np.ndarray) -> ServerState:
+        """Return a state of which that vector is evaluated: in the mean's place, or else in the model's."""
+        declared = [d for d in self.declared if d.role == AVERAGE][:1] or [
+            d for role in ROLES[:2] for d in self.declared if d.role == role
+        ]
+        if model.shape != (sum(d.size for d in declared),):
+            raise ValueError(f"the model has shape {model.shape}, which is not this state's")
+        parts = np.split(model, np.cumsum([d.size for d in declared])[:-1])
+        return self.replace(**{d.name: part for d, part in zip(declared, parts)})
+
     def replace(self, **arrays: np.ndarray) -> ServerState:
         """Return a state with some arrays exchanged."""
         return ServerState(self.declared, {**self._values, **arrays})

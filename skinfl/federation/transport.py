@@ -65,7 +65,7 @@ class Transport(ABC):
         """
 
     def evaluate_personal(self, common: CommonState) -> Dict[str, Dict[str, Any]]:
-        """Have hospitals make their own models of the final common one, and return how these do, by hospital.
+        """Have hospitals make their own models of the kept common one, and return how these do, by hospital.
 
         As :meth:`evaluate`, whose hospitals are left out here, too, and those that could not train one.
         """

@@ -241,7 +241,7 @@ def _check_header(path: Path, header: Dict) -> None:
         _check_head(path, header["head"])
     temperature = header.get("temperature", 1.0)
     if not isinstance(temperature, (int, float)) or not 0 < temperature < float("inf"):
-        raise ModelError(f"{path}: the model's temperature needs to be a positive number")
+        raise ModelError(f"{path}: the model's temperature needs a positive number")
     views = header.get("views", 1)
     if not isinstance(views, int) or isinstance(views, bool) or not 1 <= views <= 8:
         raise ModelError(f"{path}: the model's views need to be a whole number from 1 to 8")

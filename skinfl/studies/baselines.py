@@ -1,23 +1,31 @@
 """The two ends of the scale: all data in one place, and each hospital on its own.
 
-Both see as many images as the federated run: ``rounds * local_epochs`` passes. They need what a
-federation must not have (all data in one place) and are for comparison only.
+Both see as many images as the federated run: ``rounds * local_epochs`` passes over the very photographs that
+hospitals train on. Those that hospitals keep to choose a round by choose here as well: all together for
+the network of all, a hospital's own for its own. The moving average and early stopping (``ema``,
+``patience``) are a federation's and left out. They need what a federation must not have
+(all data in one place) and are for comparison only.
 """
 
 from __future__ import annotations
 
-from typing import Any, Dict, NamedTuple
+from typing import Any, Dict, NamedTuple, Optional, Tuple
 
 import numpy as np
+from torch import nn
 
-from skinfl.assembly import FederatedData, compute_of, local_plan
+from skinfl.assembly import FederatedData, TrainingParts, compute_of, divided, local_plan, training_parts
 from skinfl.data.dataset import LesionDataset
+from skinfl.data.normalisation import Normalisation
 from skinfl.data.sources import Progress
 from skinfl.data.transforms import normalisation_from_sums, pixel_sums
-from skinfl.federation.evaluation import evaluate
+from skinfl.devices import Compute
+from skinfl.federation.evaluation import evaluate, predict
 from skinfl.federation.local import train
 from skinfl.federation.rules import class_shares, class_weights
+from skinfl.federation.selection import LAST, Selection
 from skinfl.federation.update import StateLayout
+from skinfl.federation.validation import pack_validation, unpack_validation
 from skinfl.metrics import SCALARS
 from skinfl.networks import learner_of
 from skinfl.settings import Settings
@@ -33,16 +41,26 @@ class Baseline(NamedTuple):
 
 def centralised(settings: Settings, federated: FederatedData, progress: Progress = None) -> Baseline:
     """Train on all hospitals' training images in one place."""
-    pooled = federated.dataset.subset(federated.split.train)
-    metrics = _train_alone(settings, pooled, federated.test, "centralised", progress)
+    metrics = _train_alone(settings, pooled(settings, federated), federated.test, "centralised", progress)
     return Baseline("centralised", metrics, {})
+
+
+def pooled(settings: Settings, federated: FederatedData) -> TrainingParts:
+    """Return what all hospitals train on, and what they choose by, each in one place."""
+    parts = []
+    for name in federated.partition:
+        held = federated.train_indices(name)
+        parts.append([held[part] for part in divided(settings, federated.dataset.subset(held), name)])
+    return TrainingParts(*(federated.dataset.subset(np.sort(np.concatenate(part))) for part in zip(*parts)))
 
 
 def local_only(settings: Settings, federated: FederatedData, progress: Progress = None) -> Baseline:
     """Train a network at each hospital on its own images; ``metrics`` are the mean over hospitals."""
     test = federated.test
     by_hospital = {
-        name: _train_alone(settings, federated.train_of(name), test, name, progress)
+        name: _train_alone(
+            settings, training_parts(settings, federated.train_of(name), name), test, name, progress
+        )
         for name in federated.partition
     }
     metrics: Dict[str, Any] = {}
@@ -54,11 +72,13 @@ def local_only(settings: Settings, federated: FederatedData, progress: Progress 
 
 def _train_alone(
     settings: Settings,
-    dataset: LesionDataset,
+    parts: TrainingParts,
     test: LesionDataset,
     name: str,
     progress: Progress,
 ) -> Dict[str, Any]:
+    """Return the metrics on ``test`` of the round that the validation part chooses, the last without any."""
+    dataset = parts.train
     learner = learner_of(settings, dataset.photograph_shape, len(dataset.classes))
     model = learner.model
     layout = StateLayout(model)
@@ -67,6 +87,7 @@ def _train_alone(
     weights = class_weights(counts, settings.class_weights, settings.effective_beta)
     state = layout.flatten(model)
     compute = compute_of(settings)
+    best: Optional[Tuple[Tuple[float, float], np.ndarray]] = None
     for round in range(1, settings.rounds + 1):
         result = train(
             model,
@@ -83,8 +104,33 @@ def _train_alone(
             compute=compute,
         )
         state = state + result.delta
+        if round % settings.evaluate_every == 0 or round == settings.rounds:
+            layout.write(model, state)
+            score = _score(settings, model, parts.validation, normalisation, compute)
+            if score is not None and (best is None or score > best[0]):
+                best = score, state
         if progress is not None:
             progress(round, settings.rounds, f"{name} trains")
-    layout.write(model, state)
+    layout.write(model, state if best is None else best[1])
     with compute.place(model):
         return evaluate(model, test, normalisation)
+
+
+def _score(
+    settings: Settings,
+    model: nn.Module,
+    validation: LesionDataset,
+    normalisation: Normalisation,
+    compute: Compute,
+) -> Optional[Tuple[float, float]]:
+    """Return what a round is compared by, as a federation compares it; None where nothing is."""
+    if settings.select == LAST or not len(validation):
+        return None
+    with compute.place(model):
+        probabilities, _ = predict(model, validation, normalisation)
+    malignant = [each.malignant for each in validation.class_info]
+    unit = len(validation)
+    packed = pack_validation(probabilities, validation.labels, malignant, unit)
+    found = unpack_validation(packed, validation.classes, unit)
+    assert found is not None, "there are images"
+    return Selection(settings.select).score(found)

@@ -57,11 +57,11 @@ def test_training_goes_on_while_an_update_is_protected(monkeypatch):
     compute, protect = HospitalAgent.compute, HospitalAgent.protect_trained
     names, threads = [], set()
 
-    def computing(self, *args):
+    def computing(self, *args, **others):
         names.append(self.name)
         if len(names) == 2:
             second_trains.set()
-        return compute(self, *args)
+        return compute(self, *args, **others)
 
     def protecting(self):
         threads.add(threading.current_thread())
@@ -83,10 +83,10 @@ def test_an_error_is_one_hospitals_own(monkeypatch, half, which):
     bad = hospitals[which]
     kind = TrainingError if half == "compute" else ProtectionError
 
-    def failing(self, *args):
+    def failing(self, *args, **others):
         if self.name == bad:
             raise kind(f"{bad} is ill")
-        return original(self, *args)
+        return original(self, *args, **others)
 
     monkeypatch.setattr(HospitalAgent, half, failing)
     for record in finish(assembled()).records:

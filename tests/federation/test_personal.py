@@ -10,14 +10,17 @@ import torch
 from comparison import settings_of
 from torch import nn
 
-from skinfl.assembly import assemble, load_federated_data, local_plan
+from skinfl.assembly import assemble, load_federated_data, local_plan, training_parts
 from skinfl.classifier import LesionClassifier
 from skinfl.errors import ModelError, SettingsError
 from skinfl.federation.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from skinfl.federation.local import train
 from skinfl.federation.rules import EVALUATE, TRAIN
+from skinfl.federation.selection import Selection
+from skinfl.federation.state import AVERAGE
 from skinfl.federation.strategies import STRATEGIES
 from skinfl.federation.update import StateLayout, batchnorm_names, head_names
+from skinfl.federation.validation import validation_segment
 from skinfl.metrics import evaluate_predictions
 from skinfl.models.registry import MODELS
 from skinfl.results import TrainingResult
@@ -65,6 +68,10 @@ def played(**changes):
     return settings, federated, assembly
 
 
+def trained_on(settings, federated, name):
+    return training_parts(settings, federated.train_of(name), name).train
+
+
 def agents_of(assembly):
     return assembly.transport._agents
 
@@ -108,7 +115,7 @@ def test_it_equals_averaging_everything_else_by_hand(toy, personal):
     for round in range(1, settings.rounds + 1):
         changes, weights = {}, {}
         for name in states:
-            data = federated.train_of(name)
+            data = trained_on(settings, federated, name)
             result = train(
                 network,
                 whole,
@@ -138,7 +145,7 @@ def alone(settings, federated, assembly, name, pull):
     result = train(
         network,
         whole,
-        federated.train_of(name),
+        trained_on(settings, federated, name),
         prepared.normalisation,
         local_plan(settings),
         start=state,
@@ -169,7 +176,7 @@ def test_ditto_without_a_pull_is_local_training(toy):
         result = train(
             network,
             whole,
-            federated.train_of(name),
+            trained_on(settings, federated, name),
             prepared.normalisation,
             local_plan(settings),
             start=state,
@@ -216,7 +223,7 @@ def test_own_models_are_evaluated_beside_the_common_one(toy, tmp_path, changes):
         model = LesionClassifier.load(tmp_path / "a" / "personal" / f"{name}.npz")
         test = federated.test_of(name)
         with torch.no_grad():
-            logits = model(torch.from_numpy(test.images).permute(0, 3, 1, 2))
+            logits = model(torch.from_numpy(np.asarray(test.images)).permute(0, 3, 1, 2))
         found = evaluate_predictions(torch.softmax(logits.double(), 1).numpy(), test.labels, test.classes)
         assert found["confusion"] == metrics["confusion"]
     total = np.sum([m["confusion"] for m in own["hospital_final"].values()], axis=0)
@@ -233,15 +240,26 @@ def test_own_models_are_evaluated_beside_the_common_one(toy, tmp_path, changes):
     assert json.loads((tmp_path / "a" / "result.json").read_text())["personal"] == own
 
 
-def test_fine_tuning_goes_on_from_the_common_model_on_own_images(toy):
-    settings, federated, assembly = played(fine_tune_epochs=2, fine_tune_lr=0.02)
+@pytest.mark.parametrize(
+    "changes",
+    [{"select": "last"}, {"rounds": 8, "patience": 1}, {"ema": 0.5, "rounds": 8, "patience": 1}],
+    ids=["last", "stopped", "stopped-mean"],
+)
+def test_fine_tuning_goes_on_from_the_kept_model_on_own_images(toy, monkeypatch, changes):
+    # the first round is the best one
+    monkeypatch.setattr(Selection, "score", lambda self, found: (0.0, 0.0))
+    settings, federated, assembly = played(fine_tune_epochs=2, fine_tune_lr=0.02, **changes)
+    state = assembly.federation.state
+    assert (state.ended, state.kept.round) == ((True, 1) if "patience" in changes else (False, 2))
+    assert any(d.role == AVERAGE for d in state.server.declared) == ("ema" in changes)
     network = assemble(settings, federated).model
-    whole, prepared = StateLayout(network), assembly.federation.state.begun
-    start = assembly.federation.state.server.model
+    whole, prepared = StateLayout(network), state.begun
+    start = state.kept.model
+    assert np.array_equal(start, state.server.evaluated) != state.ended
     result = train(
         network,
         whole,
-        federated.train_of("hospital-1"),
+        trained_on(settings, federated, "hospital-1"),
         prepared.normalisation,
         local_plan(settings)._replace(epochs=2, lr=0.02),
         start=start,
@@ -250,8 +268,12 @@ def test_fine_tuning_goes_on_from_the_common_model_on_own_images(toy):
         class_weights=prepared.class_weights,
     )
     agent = agents_of(assembly)["hospital-1"]
-    found = whole.flatten(agent.load_personal(assembly.federation.state.common))
+    found = whole.flatten(agent.load_personal(state.kept_common))
     np.testing.assert_allclose(found, start + result.delta, atol=1e-6)
+    assert set(state.records[-1].personal_metrics) == set(state.records[-1].hospital_metrics)
+
+
+def test_the_rate_of_fine_tuning_follows_from_that_of_training():
     assert Settings(lr=0.2).fine_tune_lr == pytest.approx(0.02)
     least = Settings(lr=1e-8).asdict()  # what is derived from the least rate is allowed, too
     assert Settings(**least).fine_tune_lr == pytest.approx(1e-9)
@@ -280,7 +302,7 @@ def test_it_is_the_same_under_every_protection(toy, personal):
         settings = settings_of((choice, {}), **SMALL, personal=personal)
         assembly = assemble(settings, load_federated_data(settings))
         list(assembly.federation.run())
-        assert assembly.federation._rules.vectors(EVALUATE).size == 2 * (9 + 8)
+        assert assembly.federation._rules.vectors(EVALUATE).size == 2 * (9 + 8) + validation_segment(3).size
         models[choice] = assembly.federation.state.server.model
     assert np.array_equal(models["smpc"], models["he"])
     np.testing.assert_allclose(models["smpc"], models["plaintext"], atol=1e-4)
@@ -290,6 +312,12 @@ def test_what_cannot_be_personal_is_refused_in_one_line(toy):
     with pytest.raises(ModelError, match="this network has none: choose personal = head or ditto") as caught:
         played(personal="batchnorm", model="skinnet")
     assert "\n" not in str(caught.value)
+    for personal in KINDS:
+        assert Settings(personal=personal).select == "last"
+        with pytest.raises(SettingsError, match=f"give select = last with personal = {personal}"):
+            Settings(personal=personal, select="auc")
+        with pytest.raises(SettingsError, match="give patience = 0"):
+            Settings(personal=personal, patience=1)
     with pytest.raises(SettingsError, match="ditto trains a personal model already"):
         Settings(personal="ditto", fine_tune_epochs=1)
     with pytest.raises(ModelError, match="nothing is left to learn together"):

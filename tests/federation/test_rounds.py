@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from comparison import TWO_ROUNDS, grid_of, protections, settings_of
+from comparison import TWO_ROUNDS, grid_of, protections, settings_of, two_rounds
 
 from skinfl.assembly import assemble, load_federated_data, training_parts, unit_images
 from skinfl.errors import SkinflError, TrainingError, WriteError
@@ -133,7 +133,7 @@ def test_every_protection_gives_the_plaintext_model(toy, monkeypatch, models, st
     if strategy not in models:
         models[strategy] = final({"strategy": strategy})
     protection, model, bound = trained(choice, strategy, monkeypatch)
-    assert np.abs(model - models[strategy]).max() <= TWO_ROUNDS * bound
+    assert np.abs(model - models[strategy]).max() <= two_rounds(strategy) * bound
     grid = grid_of(protection, SMALL["hospitals"])
     if grid is not None:
         assert np.array_equal(model, models.setdefault((strategy, grid), model))

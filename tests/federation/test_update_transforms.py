@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
-from comparison import TWO_ROUNDS, built, grid_of, missing, on_grid, protections
+from comparison import built, grid_of, missing, on_grid, protections, two_rounds
 from torch import nn
 
 from skinfl.assembly import assemble, load_federated_data, transforms_of
@@ -379,7 +379,7 @@ def test_federations_with_clipping_give_one_model_under_all_protections(toy, str
         models.setdefault("plaintext", model)
         assert [r.transforms for r in records] == [{"clipping": {"clipped_hospitals": 3.0}}] * 2
         assert all(r.max_abs_difference_from_plaintext_sum <= bound for r in records)
-        assert np.abs(model - models["plaintext"]).max() <= TWO_ROUNDS * bound
+        assert np.abs(model - models["plaintext"]).max() <= two_rounds(strategy) * bound
         assert np.array_equal(model, models.setdefault(grid_of(assembly.protection, 3), model))
 
 

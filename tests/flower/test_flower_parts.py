@@ -108,6 +108,7 @@ def test_run_config_takes_settings_and_a_file_that_wins(tmp_path):
         ({"rounds": 0}, "rounds = 0"),
         ({"dropout": 0.5}, "dropout is for virtual workers"),
         ({"protocol": "published"}, "protocol is for virtual workers"),
+        ({"fine-tune-epochs": 1}, "give select = last with fine_tune_epochs"),
         ({"unit": 0}, "unit = 0"),
         ({"minimum-hospitals": 1}, "must be at least 2"),
         ({"sum-timeout": 0}, "more than 0 seconds"),

@@ -19,6 +19,8 @@ from skinfl.flower.provisioning.folders import HOSPITAL_FILE
 from skinfl.models.store import load_model
 from skinfl.run import CHECKPOINT, MODEL
 
+COSINE = {"lr_schedule": "cosine"}
+
 
 @pytest.fixture
 def federation(tmp_path):
@@ -42,7 +44,7 @@ def own_models(folder):
         {"protection": "plaintext", "personal": "head"},
         {"protection": "smpc", "personal": "head", "strategy": "fedavg"},
         {"protection": "he", "personal": "ditto"},
-        {"protection": "smpc", "fine_tune_epochs": 2, "lr_schedule": "cosine", "strategy": "fedavg"},
+        {"protection": "smpc", "fine_tune_epochs": 2, "select": "last", "strategy": "fedavg", **COSINE},
     ],
     ids=["head-plaintext", "head-smpc", "ditto-he", "fine-tuning-smpc"],
 )

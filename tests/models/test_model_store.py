@@ -52,7 +52,7 @@ def test_a_temperature_comes_back_and_must_be_a_positive_number(tmp_path):
     save(tmp_path / "m.npz", temperature=1.75)
     assert load_model(tmp_path / "m.npz").temperature == 1.75
     for wrong in (0.0, -1.0, float("inf"), float("nan")):
-        with pytest.raises(ModelError, match="temperature needs to be a positive number"):
+        with pytest.raises(ModelError, match="temperature needs a positive number"):
             save(tmp_path / "n.npz", temperature=wrong)
     assert not (tmp_path / "n.npz").exists()
 

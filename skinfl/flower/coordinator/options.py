@@ -9,6 +9,7 @@ from typing import Any, Dict, Mapping, Tuple
 
 from skinfl import plugins
 from skinfl.errors import SettingsError, nearest
+from skinfl.federation.selection import LAST
 from skinfl.settings import Settings, from_mapping, options, read_toml
 
 _SECONDS = ("connect_timeout", "round_timeout", "sum_timeout", "return_timeout")
@@ -88,4 +89,9 @@ def read_run_config(run_config: Mapping[str, Any]) -> Tuple[Settings, Options]:
     for name in VIRTUAL_ONLY:
         if getattr(found, name) != getattr(Settings(), name):
             raise SettingsError(f"{name} is for virtual workers: leave it out of a Flower run")
+    if found.fine_tune_epochs and found.select != LAST:
+        raise SettingsError(
+            f"select = {found.select} may keep an earlier round's model, and hospitals of a deployment hold "
+            "the last round's only, to fine-tune: give select = last with fine_tune_epochs, or leave that out"
+        )
     return found, Options(**own)
