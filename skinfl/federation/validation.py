@@ -4,10 +4,10 @@ their sum: the round to keep, the temperature, and thresholds, none of which the
 Each hospital tells counts and sums, over the public unit of images: the confusion matrix; the cross entropy
 at each of a grid of temperatures; for each class a histogram of its probability among the images of that
 class, and one among the others; and at each temperature the same of the probability that a lesion is
-malignant. From the sum over hospitals follow the metrics of all their images *together*, as if they lay in one place: confusion matrix and
-cross entropy exactly, the AUC within a bound that the same sum gives (:func:`binned_auc`). Malignancy is
-counted at each temperature, since a threshold is for what a user is shown, which is after the temperature
-that the same sum chooses.
+malignant. From the sum over hospitals follow the metrics of all their images *together*, as if they lay in
+one place: confusion matrix and cross entropy exactly, the AUC within a bound that the same sum gives
+(:func:`binned_auc`). Malignancy is counted at each temperature because a threshold is for what a user is
+shown, which is after the temperature that the same sum chooses.
 
 Nothing here needs torch.
 """
@@ -102,9 +102,9 @@ def unpack_validation(total: np.ndarray, classes: Sequence[str], unit: int) -> O
     - ``images``: how many there are
     - ``loss``: the mean cross entropy, of an image at most :data:`MOST_NATS`
     - ``auc_error``: how far ``auc`` may be from that of the very probabilities, see :func:`binned_auc`
-    - ``temperature``: the one of :data:`TEMPERATURES` by which logits are divided for the least cross entropy,
-      and ``loss_at_temperature``, the least. Guo et al., *On Calibration of Modern Neural Networks*, ICML
-      2017, section 4.2; it changes no image's class
+    - ``temperature``: the one of :data:`TEMPERATURES` by which logits are divided for the least cross
+      entropy, and ``loss_at_temperature``, the least. Guo et al., *On Calibration of Modern Neural Networks*,
+      ICML 2017, section 4.2; it changes no image's class
     - ``malignant``: ``{positive, negative}`` as in :class:`Malignant`, at that temperature; None where it is
       not known
 

@@ -16,7 +16,7 @@ from skinfl import use_commands
 from skinfl.classifier import LesionClassifier
 from skinfl.data import ham10000, isic2019
 from skinfl.data.dataset import LesionDataset
-from skinfl.errors import DataError, SkinflError
+from skinfl.errors import DataError, ModelError, SkinflError
 from skinfl.intervals import METRICS
 from skinfl.metrics import evaluate_predictions
 from skinfl.predictions import ClassName, read_predictions
@@ -146,6 +146,20 @@ def test_of_the_runs_own_data_only_the_test_part_counts(trained, run, tmp_path):
     ended = run(toy_dataset(), "--model", trained, "--all", "--json", tmp_path / "b.json")
     assert json.loads((tmp_path / "b.json").read_text())["images"] == 120
     assert f"warning: the network learnt from {learnt}" in ended.output
+
+
+def test_a_hospitals_own_model_is_named_and_not_tested_on_what_the_run_learnt_from(run, tmp_path):
+    out = tmp_path / "run"
+    outcome = skinfl.train(data=toy_dataset(), out=str(out), personal="head", **SMALL).result
+    ended = run(toy_dataset(), "--model", out)
+    assert isinstance(ended.exception, ModelError) and "personal/hospital-1.npz" in str(ended.exception)
+    own = out / "personal" / "hospital-1.npz"
+    ended = run(toy_dataset(), "--model", own, "--device", "cpu", "--json", tmp_path / "a.json")
+    assert ended.exit_code == 0, ended.output
+    found = json.loads((tmp_path / "a.json").read_text())
+    assert found["images"] == outcome["data"]["test_images"] < 120
+    page = (out / "report.html").read_text("utf-8")
+    assert "own models</h2>" in page and "there is no common one" in page
 
 
 def renamed(data, **changes):
