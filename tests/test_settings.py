@@ -284,7 +284,7 @@ def test_a_default_that_a_choice_changes_is_told():
         assert Settings(strategy="slow").server_lr == 0.03
         assert Settings(strategy="slow", server_lr=2).server_lr == 2.0
         (flag,) = [p.default for p in flags._parameters(()) if p.name == "server_lr"]
-        assert "(default: 1.0, for fedadam, fedyogi, slow 0.03)" in flag.help
+        assert "(default: 1.0, for fedadagrad 0.1, for fedadam, fedyogi, slow 0.03)" in flag.help
     finally:
         STRATEGIES.unregister("slow")
 
