@@ -13,6 +13,7 @@ from torch import nn
 from skinfl.data.classes import described
 from skinfl.data.dataset import LesionClass
 from skinfl.data.images import SMALLEST, open_image, photograph, prepare
+from skinfl.devices import is_out_of_memory
 from skinfl.errors import DataError, ModelError, SettingsError
 from skinfl.models.store import StoredModel, load_model
 from skinfl.paths import path as user_path
@@ -80,7 +81,8 @@ class LesionClassifier(nn.Module):
         """Return the probabilities, float64 of shape (n, classes), of photographs that are prepared already.
 
         ``pixels`` is uint8 of shape (n, image_size, image_size, 1 or 3), or what gives such an array when it
-        is sliced; it is made grey, or grey repeated, as the network takes it.
+        is sliced; it is made grey, or grey repeated, as the network takes it. They are computed where the
+        network is, fewer at once where memory is too small.
 
         ``tta``, 1 to 8: over how many views of each photograph, turned and mirrored, logits are averaged
         (test-time augmentation); None: over as many as in training, one but for features of several views.
@@ -91,16 +93,27 @@ class LesionClassifier(nn.Module):
         if isinstance(tta, bool) or not isinstance(tta, (int, np.integer)) or not 1 <= tta <= VIEWS:
             raise SettingsError(f"tta = {tta!r}: must be a number of views from 1 to {VIEWS}")
         parts = [np.zeros((0, len(self.classes)))]
-        with torch.no_grad():
-            for first in range(0, len(pixels), BATCH):
-                part = self._in_its_colours(np.asarray(pixels[first : first + BATCH]))
-                batch = torch.from_numpy(part).permute(0, 3, 1, 2).to(self.mean.device)
-                logits = torch.stack([self(view).double().cpu() for view in _views(batch, tta)]).mean(dim=0)
-                parts.append(torch.softmax(logits / self.temperature, dim=1).numpy())
+        done, batch = 0, BATCH
+        while done < len(pixels):
+            try:
+                parts.append(self._probabilities(np.asarray(pixels[done : done + batch]), tta))
+                done += batch
+            except (RuntimeError, MemoryError) as error:
+                if batch == 1 or not is_out_of_memory(error):
+                    raise
+                batch //= 2
         found = np.concatenate(parts)
         if not np.isfinite(found).all():
             raise ModelError("the network's answers are not numbers: its training diverged, train it again")
         return found
+
+    def _probabilities(self, pixels: np.ndarray, tta: int) -> np.ndarray:
+        part = self._in_its_colours(pixels)
+        with torch.no_grad():
+            batch = torch.from_numpy(part).permute(0, 3, 1, 2).to(self.mean.device)
+            logits = torch.stack([self(view).double().cpu() for view in _views(batch, tta)]).mean(dim=0)
+        shares: np.ndarray = torch.softmax(logits / self.temperature, dim=1).numpy()
+        return shares
 
     def _in_its_colours(self, pixels: np.ndarray) -> np.ndarray:
         if pixels.shape[3] == self.channels:

@@ -32,7 +32,7 @@ from skinfl.federation.validation import (
     threshold_at_sensitivity,
 )
 from skinfl.files import write_json
-from skinfl.metrics import expected_calibration_error, spread
+from skinfl.metrics import evaluate_predictions, expected_calibration_error, spread
 from skinfl.models.pretrained import describe
 from skinfl.models.registry import ALL
 from skinfl.models.store import save_model
@@ -321,7 +321,7 @@ def summarise(settings: Settings, federated: FederatedData, assembly: Assembly, 
         "best_round": kept.round,
         "selected_by": settings.select,
         "stopped_early": state.ended and state.round < settings.rounds,
-        "final": kept.metrics,
+        "final": final_of(assembly.federation),
         "last": last.metrics,
         "validation": kept.validation,
         "last_validation": last.validation,
@@ -409,25 +409,41 @@ def temperature_of(state: RunState) -> float:
     return 1.0 if validation is None else float(validation["temperature"])
 
 
+def final_of(federation: Federation) -> Optional[Dict[str, Any]]:
+    """Return the metrics of the kept model on the common test set, of the probabilities that users are shown.
+
+    These are after the temperature, in ``predictions.csv`` and wherever ``model.npz`` is used. What records
+    hold is without: a round's temperature is known when the next one is over.
+    """
+    state, tested = federation.state, federation.predict()
+    temperature = temperature_of(state)
+    if tested is None or temperature == 1.0:
+        return state.kept_record.metrics
+    probabilities, labels = tempered(tested[0], temperature), tested[1]
+    right = np.maximum(probabilities[np.arange(len(labels)), labels], 1e-300)
+    found = evaluate_predictions(probabilities, labels, federation.classes)
+    return {**found, "loss": float(-np.log(right).mean())}
+
+
 def operation(federation: Federation, target_sensitivity: float) -> Dict[str, Any]:
     """Return what the validation images say about using the kept model, and what it is worth on the test set.
 
     ``calibration``: the expected calibration error on the common test set without and with the temperature.
     ``thresholds``: from which probability on a lesion is called malignant, that no less than the target share
     of the malignant validation lesions is found, and the sensitivity and specificity of it; beside those of
-    going by the most likely class. Probabilities are those before the temperature. Both are None where there
-    is nothing to derive them from.
+    going by the most likely class. Probabilities are those after the temperature, which users are shown. Both
+    are None where there is nothing to derive them from.
     """
-    state = federation.state
-    validation, tested = state.kept_record.validation, federation.predict()
-    calibration, thresholds = None, None
-    if validation is not None and tested is not None:
+    validation, tested = federation.state.kept_record.validation, federation.predict()
+    shown, calibration, thresholds = None, None, None
+    if tested is not None:
         probabilities, labels = tested
-        scaled = tempered(probabilities, temperature_of(state))
-        calibration = {
-            "ece": expected_calibration_error(probabilities, labels),
-            "ece_scaled": expected_calibration_error(scaled, labels),
-        }
+        shown = tempered(probabilities, temperature_of(federation.state)), labels
+        if validation is not None:
+            calibration = {
+                "ece": expected_calibration_error(probabilities, labels),
+                "ece_scaled": expected_calibration_error(shown[0], labels),
+            }
     histograms = None if validation is None else validation["malignant"]
     if histograms is not None:
         found = Malignant(*(np.asarray(histograms[side]) for side in Malignant._fields))
@@ -438,7 +454,7 @@ def operation(federation: Federation, target_sensitivity: float) -> Dict[str, An
                     "target_sensitivity": target_sensitivity,
                     "threshold": point.threshold,
                     "validation": {"sensitivity": point.sensitivity, "specificity": point.specificity},
-                    **_on_test(tested, federation.malignant, point.threshold),
+                    **_on_test(shown, federation.malignant, point.threshold),
                 }
             }
     return {"calibration": calibration, "thresholds": thresholds}

@@ -36,6 +36,7 @@ TTA = typer.Option(
     max=8,
     help="views of each photograph, turned and mirrored, whose mean is taken; the default is as in training",
 )
+DEVICE = typer.Option("auto", "--device", help="where the network computes: auto, cpu, cuda, cuda:1 or mps")
 FORCE = typer.Option(False, "--force", help="replace what is there already")
 
 
@@ -68,6 +69,7 @@ def predict(
         None, "--csv", parser=path, help="table to write: the probability of each class for each photograph"
     ),
     tta: Optional[int] = TTA,
+    device: str = DEVICE,
     force: bool = FORCE,
 ) -> None:
     """Say what a network sees in photographs.
@@ -75,11 +77,13 @@ def predict(
     What is wrong with one image is said on stderr, with exit status 2 at the end; the others are classified.
     """
     _check_free([("--csv", table)], force)
+    from skinfl.devices import compute_on
     from skinfl.predictions import write_predictions
     from skinfl.use.models import classifier_of
     from skinfl.use.predicting import image_files, predict_files, table_of
 
     classifier = classifier_of(model)
+    compute = compute_on(device, "off", image_size=classifier.image_size)
     files = image_files(images)
     answers: List[Answer] = []
     bad = 0
@@ -92,7 +96,7 @@ def predict(
     lines = _Lines(files, classifier.class_info)
     done = False
     try:
-        with loading(console) as progress:
+        with loading(console) as progress, compute.place(classifier):
             for batch in predict_files(classifier, files, tta=tta, complain=complain):
                 for answer in batch:
                     _say(lines.of(answer))
@@ -155,6 +159,7 @@ def evaluate(
         False, "--all", help="evaluate on what the network learnt from, too, which flatters it"
     ),
     seed: int = typer.Option(0, "--seed", help="decides what the intervals draw"),
+    device: str = DEVICE,
     force: bool = FORCE,
 ) -> None:
     """Say how a network does on another data set, whose classes are matched by name.
@@ -162,13 +167,15 @@ def evaluate(
     What cannot be matched is said and left out, and so is what the network learnt from.
     """
     _check_free([("--json", figures), ("--csv", table)], force)
+    from skinfl.devices import compute_on
     from skinfl.files import write_json
     from skinfl.predictions import write_predictions
     from skinfl.use.evaluating import evaluate_on
     from skinfl.use.models import classifier_of, load_for, run_of
 
     classifier = classifier_of(model)
-    with loading(console) as progress:
+    compute = compute_on(device, "off", image_size=classifier.image_size)
+    with loading(console) as progress, compute.place(classifier):
         dataset = load_for(classifier, data, metadata=metadata, progress=progress)
         found = evaluate_on(
             classifier,

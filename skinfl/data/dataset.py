@@ -83,7 +83,7 @@ class LesionDataset:
     ):
         n = len(images)
         self.name = name
-        floats = images.dtype.kind == "f"
+        floats = images.dtype in (np.float16, np.float32)  # a trunk's features; float64 are pixels' values
         self.images: Images = (
             images
             if floats or isinstance(images, ImageRows)

@@ -166,6 +166,7 @@ class Federation:
         self._local_batchnorm = unsynchronised_batchnorm
         self._compute = Compute("cpu") if compute is None else compute
         self._audit = audit
+        self._predicted: Optional[Tuple[Best, np.ndarray]] = None
         self.state = state
 
     def run(self) -> Iterator[Event]:
@@ -186,7 +187,10 @@ class Federation:
         """
         if self._test is None or self._rules.layout.personal:
             return None
-        self._rules.layout.write(self._model, self.state.kept.model)
+        kept = self.state.kept
+        if self._predicted is not None and self._predicted[0].model is kept.model:
+            return self._predicted[1], self._test.labels
+        self._rules.layout.write(self._model, kept.model)
         with self._compute.place(self._model):
             probabilities, _ = predict(
                 self._model,
@@ -194,7 +198,13 @@ class Federation:
                 self.state.begun.normalisation,
                 batch_statistics=self._local_batchnorm,
             )
+        self._predicted = kept, probabilities
         return probabilities, self._test.labels
+
+    @property
+    def classes(self) -> Tuple[str, ...]:
+        """The names of the classes."""
+        return tuple(self._rules.classes)
 
     @property
     def malignant(self) -> Tuple[Optional[bool], ...]:

@@ -3,9 +3,11 @@ their sum: the round to keep, the temperature, and thresholds, none of which the
 
 Each hospital tells counts and sums, over the public unit of images: the confusion matrix; the cross entropy
 at each of a grid of temperatures; for each class a histogram of its probability among the images of that
-class, and one among the others; and the same of the probability that a lesion is malignant. From the sum over
-hospitals follow the metrics of all their images *together*, as if they lay in one place: confusion matrix and
-cross entropy exactly, the AUC within a bound that the same sum gives (:func:`binned_auc`).
+class, and one among the others; and at each temperature the same of the probability that a lesion is
+malignant. From the sum over hospitals follow the metrics of all their images *together*, as if they lay in
+one place: confusion matrix and cross entropy exactly, the AUC within a bound that the same sum gives
+(:func:`binned_auc`). Malignancy is counted at each temperature because a threshold is for what a user is
+shown, which is after the temperature that the same sum chooses.
 
 Nothing here needs torch.
 """
@@ -45,7 +47,7 @@ class Malignant(NamedTuple):
 
 def validation_segment(classes: int) -> Segment:
     """Return the segment that :func:`pack_validation` fills."""
-    size = classes**2 + len(TEMPERATURES) + 2 * BINS * (classes + 1)
+    size = classes**2 + len(TEMPERATURES) + 2 * BINS * (classes + len(TEMPERATURES))
     return Segment("validation", size, "count")
 
 
@@ -81,7 +83,11 @@ def pack_validation(
             confusion.reshape(-1),
             _entropies(probabilities, labels),
             *histograms,
-            *malignancy(probabilities, labels, malignant),
+            *(
+                side
+                for temperature in TEMPERATURES
+                for side in malignancy(tempered(probabilities, temperature), labels, malignant)
+            ),
         ]
     )
     return found / unit
@@ -96,15 +102,19 @@ def unpack_validation(total: np.ndarray, classes: Sequence[str], unit: int) -> O
     - ``images``: how many there are
     - ``loss``: the mean cross entropy, of an image at most :data:`MOST_NATS`
     - ``auc_error``: how far ``auc`` may be from that of the very probabilities, see :func:`binned_auc`
-    - ``temperature``: by which logits are divided for the least cross entropy, see :func:`best_temperature`,
-      and ``loss_at_temperature``, the least of the grid
-    - ``malignant``: ``{positive, negative}`` as in :class:`Malignant`, None where it is not known
+    - ``temperature``: the one of :data:`TEMPERATURES` by which logits are divided for the least cross
+      entropy, and ``loss_at_temperature``, the least. Guo et al., *On Calibration of Modern Neural Networks*,
+      ICML 2017, section 4.2; it changes no image's class
+    - ``malignant``: ``{positive, negative}`` as in :class:`Malignant`, at that temperature; None where it is
+      not known
+
+    All others are of the probabilities without a temperature.
     """
     number = len(classes)
     ends = np.cumsum([number**2, len(TEMPERATURES)])
     counts, entropies, rest = np.split(total, ends)
     confusion = np.rint(counts * unit).astype(np.int64).reshape(number, number)
-    histograms = np.rint(rest * unit).astype(np.int64).reshape(number + 1, 2, BINS)
+    histograms = np.rint(rest * unit).astype(np.int64).reshape(number + len(TEMPERATURES), 2, BINS)
     images = int(confusion.sum())
     if images <= 0 or confusion.min() < 0 or histograms.min() < 0 or not np.isfinite(entropies).all():
         return None
@@ -114,7 +124,8 @@ def unpack_validation(total: np.ndarray, classes: Sequence[str], unit: int) -> O
         found["per_class"][str(name)]["auc"] = None if area is None else area[0]
     defined = [area for area in areas if area is not None]
     mean = entropies * unit / images
-    positive, negative = histograms[number]
+    best = int(np.argmin(mean))
+    positive, negative = histograms[number + best]
     known = positive.sum() + negative.sum() > 0
     return {
         **found,
@@ -122,8 +133,8 @@ def unpack_validation(total: np.ndarray, classes: Sequence[str], unit: int) -> O
         "auc": float(np.mean([area for area, _ in defined])) if defined else None,
         "auc_error": float(np.mean([error for _, error in defined])) if defined else None,
         "loss": float(mean[_ONE]),
-        "temperature": best_temperature(mean),
-        "loss_at_temperature": float(mean.min()),
+        "temperature": float(TEMPERATURES[best]),
+        "loss_at_temperature": float(mean[best]),
         "malignant": {"positive": positive.tolist(), "negative": negative.tolist()} if known else None,
     }
 
@@ -141,23 +152,6 @@ def binned_auc(positive: np.ndarray, negative: np.ndarray) -> Optional[Tuple[flo
     below = np.cumsum(negative) - negative
     tied = float(np.dot(positive, negative))
     return (float(np.dot(positive, below)) + tied / 2) / pairs, tied / 2 / pairs
-
-
-def best_temperature(entropies: np.ndarray) -> float:
-    """Return the temperature of the least cross entropy, from its means at :data:`TEMPERATURES`.
-
-    Guo et al., *On Calibration of Modern Neural Networks*, ICML 2017, section 4.2: logits are divided by it,
-    so that no image changes its class. Between the points of the grid it is the vertex of the parabola, over
-    the temperature's logarithm, through the least and its neighbours.
-    """
-    least = int(np.argmin(entropies))
-    if least in (0, len(entropies) - 1):
-        return float(TEMPERATURES[least])
-    before, here, after = entropies[least - 1 : least + 2]
-    bend = before - 2 * here + after
-    offset = 0.0 if bend <= 0 else float(0.5 * (before - after) / bend)
-    step = np.log(TEMPERATURES[1] / TEMPERATURES[0])
-    return float(TEMPERATURES[least] * np.exp(offset * step))
 
 
 def tempered(probabilities: np.ndarray, temperature: float) -> np.ndarray:

@@ -148,7 +148,7 @@ class EfficientNetLite0(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw the weights as the paper's code does, by the outputs that an input reaches; not the classifier.
+        """Draw the weights as the paper's code does, by the outputs of an input, but the classifier.
 
         That rule reckons with 1,000 classes. With seven it would draw weights eleven times as large, and the
         first steps would spoil a pretrained trunk to get rid of a loss of seven; it starts at an even guess.

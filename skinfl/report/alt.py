@@ -38,10 +38,10 @@ def confusion(confusion: Sequence[Sequence[int]], classes: Sequence[ClassName]) 
 
 def partition(partition: Mapping[str, Mapping[str, Mapping[str, int]]]) -> str:
     """Return how many images each hospital holds."""
-    held = [
-        f"{name} {sum(folds['train'].values())} training and {sum(folds['test'].values())} test images"
-        for name, folds in list(partition.items())[:NAMED]
-    ]
+    held = []
+    for name, folds in list(partition.items())[:NAMED]:
+        counts = {f"{fold}_images": sum(of.values()) for fold, of in folds.items()}
+        held.append(f"{name} {wording.folds(counts) or 'no'} images")
     more = f" and {len(partition) - NAMED} more" if len(partition) > NAMED else ""
     return "; ".join(held) + more + "."
 

@@ -32,6 +32,15 @@ SUBGROUPS = (
     f"{SMALL} lesions are too few to judge."
 )
 THRESHOLD = "The threshold was chosen on the hospitals' validation images, and never on the test set."
+OWN = (
+    "Each model on its hospital's own test images. Hospitals' own models were made in or after the last "
+    "round; the common one is that of round {round}."
+)
+NO_COMMON = (
+    "Each model on its hospital's own test images. Parts of the network stay at hospitals, so there is no "
+    "common one."
+)
+FOLDS = {"train": "training", "validation": "validation", "test": "test"}
 NOISE = (
     "Noise here is that of the test set: lesions are drawn a thousand times, the same ones for both "
     "protections, and a difference exceeds it where it is seen at three decimals and its 95% interval "
@@ -69,6 +78,8 @@ def write_report(
         *(page.figure(*each) for each in figures),
         _subgroups(result),
         _hospitals(result),
+        _personal(result),
+        _model(result),
         _costs(result),
         _protection(result),
         _left_out(result["left_out"]),
@@ -148,8 +159,8 @@ def _metrics(result: Mapping[str, Any]) -> page.Html:
     if calibration is not None:
         chosen.append(
             page.paragraph(
-                f"With the temperature of {result['temperature']:.3g} that the validation images say, the "
-                f"expected calibration error is {wording.score(calibration['ece_scaled'])}, without it "
+                f"Probabilities are with the temperature of {result['temperature']:.3g} that the validation "
+                f"images say; without it, the expected calibration error is "
                 f"{wording.score(calibration['ece'])}.",
                 "remark",
             )
@@ -308,6 +319,47 @@ def _hospitals(result: Mapping[str, Any]) -> page.Html:
     )
 
 
+def _personal(result: Mapping[str, Any]) -> page.Html:
+    """Return how the hospitals' own models do, beside the common one where there is one."""
+    found = result.get("personal")
+    if not found:
+        return NOTHING
+    keys = ("accuracy", "balanced_accuracy", "auc")
+    sides = [(found["hospitals_together"], found["hospital_final"])]
+    if found["common_model"]:
+        sides.append((result["hospitals_together"], result["hospital_final"]))
+    rows = []
+    for name in (None, *found["hospital_final"]):
+        told = [together if name is None else each.get(name) for together, each in sides]
+        cells = [wording.UNDEFINED if of is None else wording.score(of[key]) for key in keys for of in told]
+        rows.append(("All hospitals together" if name is None else name, *cells))
+    whose = ["own model", "common model"][: len(sides)]
+    heads = [f"{wording.METRIC_LABELS[key]}: {of}" for key in keys for of in whose]
+    remark = OWN.format(round=result.get("best_round", result["rounds"])) if len(sides) > 1 else NO_COMMON
+    return page.section(
+        "Hospitals' own models",
+        page.table(("Hospital", *heads), rows),
+        page.paragraph(f"{wording.personal(found)} {remark}", "remark"),
+    )
+
+
+def _model(result: Mapping[str, Any]) -> page.Html:
+    """Return which network was trained, from what, and which round's is kept."""
+    config = result["config"]
+    rows = [("Network", config["model"])] if "model" in config else []
+    weights = result.get("pretrained")
+    if weights:
+        rows.append(("Pretrained weights", f"{weights['source']}, SHA-256 {weights['sha256']}"))
+    elif "pretrained" in result:
+        rows.append(("Pretrained weights", "none: training began with weights drawn at random"))
+    if "trained_values" in result:
+        values = f"{wording.trained(config.get('trainable', 'all'))}: {result['trained_values']:,} numbers"
+        rows.append(("Trained, sent and protected", values))
+    if "best_round" in result:
+        rows.append(("Model kept", wording.kept(result)))
+    return page.section("Model", page.table([], rows, "text")) if rows else NOTHING
+
+
 def _costs(result: Mapping[str, Any]) -> page.Html:
     seconds = [
         (
@@ -359,7 +411,7 @@ def _data(result: Mapping[str, Any]) -> page.Html:
         return page.section("Data", page.table([], [("Classes", classes)], "text"))
     rows = [
         ("Data set", data["name"]),
-        ("Images", f"{data['images']}: {data['train_images']} training, {data['test_images']} test"),
+        ("Images", f"{data['images']}: {wording.folds(data)}"),
         ("Drawn, not photographed", _text(data["synthetic"])),
         ("Split protocol", data["protocol"]),
         ("Lesions both in training and in test", data["leaked_lesions"]),
@@ -396,9 +448,10 @@ def _partition(result: Mapping[str, Any]) -> page.Html:
         return NOTHING
     classes = wording.classes_of(result["data"])
     rows = [
-        (hospital, fold, *(folds[fold].get(each.name, 0) for each in classes), sum(folds[fold].values()))
+        (hospital, title, *(folds[fold].get(each.name, 0) for each in classes), sum(folds[fold].values()))
         for hospital, folds in result["partition"].items()
-        for fold in ("train", "test")
+        for fold, title in FOLDS.items()
+        if fold in folds
     ]
     heads = ("Hospital", "Fold", *map(_named, classes), "All")
     return page.folded("Who holds what", page.table(heads, rows))

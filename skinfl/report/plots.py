@@ -295,13 +295,18 @@ def who_holds_what(
 ) -> Path:
     """Draw each hospital's images by class, training above and test below, for 2 to 100 hospitals.
 
-    ``partition`` is ``{hospital: {"train": {class: images}, "test": {class: images}}}``.
+    ``partition`` is ``{hospital: {"train": {class: images}, "test": {class: images}}}``, with
+    ``"validation"`` drawn between them where there are such images.
     """
     hospitals = list(partition)
     places = np.arange(len(hospitals))
-    ratios = {"height_ratios": [3, 1.3]}
-    with figure_at(path, 2, 1, sharex=True, gridspec_kw=ratios, size=(WIDTH, 4.0)) as (figure, axes):
-        for axis, fold in zip(axes[:, 0], ("train", "test")):
+    heights = {"train": 3.0, "validation": 1.0, "test": 1.3}
+    if not any(sum(folds.get("validation", {}).values()) for folds in partition.values()):
+        del heights["validation"]
+    count, ratios = len(heights), {"height_ratios": list(heights.values())}
+    tall = 2.0 + 2.0 * sum(heights.values()) / 4.3
+    with figure_at(path, count, 1, sharex=True, gridspec_kw=ratios, size=(WIDTH, tall)) as (figure, axes):
+        for axis, fold in zip(axes[:, 0], heights):
             bottom = np.zeros(len(hospitals))
             bars = []
             for k, each in enumerate(classes):
@@ -309,9 +314,8 @@ def who_holds_what(
                 bars.append(axis.bar(places, counts, 0.85, bottom, **fill(k)))
                 bottom += counts
             axis.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=5 if fold == "train" else 3))
-        axes[0, 0].set_ylabel("training images")
-        axes[1, 0].set_ylabel("test images")
-        _name_bars(axes[1, 0], hospitals)
+            axis.set_ylabel({"train": "training images", "test": "test images"}.get(fold, fold))
+        _name_bars(axes[-1, 0], hospitals)
         # Top of the legend is the top of a bar.
         figure.legend(bars[::-1], [in_full(each, 52) for each in classes][::-1], **BELOW)
         figure.align_ylabels()

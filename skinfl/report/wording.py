@@ -103,6 +103,48 @@ def headline(result: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
+def folds(counts: Mapping[str, Any]) -> str:
+    """Return how many images are for what: ``1350 training, 150 validation, 375 test``."""
+    titles = {"train_images": "training", "validation_images": "validation", "test_images": "test"}
+    return ", ".join(f"{counts[key]} {title}" for key, title in titles.items() if counts.get(key))
+
+
+def trained(trainable: str) -> str:
+    """Return what the setting ``trainable`` means."""
+    kind, _, number = trainable.partition(":")
+    if kind == "last":
+        stages = "last stage" if number == "1" else f"last {number} stages"
+        return f"the {stages} and the classifier"
+    return {"head": "a classifier on the features of the pretrained network"}.get(kind, "the whole network")
+
+
+def kept(result: Mapping[str, Any]) -> str:
+    """Return which round's model a run gives, and why."""
+    text = f"that of round {result['best_round']} of {result['rounds']}"
+    by = str(result.get("selected_by", "last"))
+    if by == "last" or not result.get("validation"):
+        return f"{text}, the last one"
+    early = "; the run ended early, as nothing got better" if result.get("stopped_early") else ""
+    return f"{text}, the best on the validation images by {METRIC_LABELS.get(by, by)}{early}"
+
+
+def personal(found: Mapping[str, Any]) -> str:
+    """Return how the hospitals' own models came to be, as a sentence."""
+    kinds = {
+        "batchnorm": "BatchNorm stays at each hospital",
+        "head": "The last layer stays at each hospital",
+        "ditto": "Each hospital trains a model of its own beside the common one (Ditto)",
+        "none": "",
+    }
+    parts = [kinds.get(found["kind"], f"What {found['kind']} keeps back stays at each hospital")]
+    epochs = found["fine_tune_epochs"]
+    if epochs:
+        passes = "1 pass" if epochs == 1 else f"{epochs} passes"
+        parts.append(f"each trains a copy of the final model on its own images for {passes}")
+    text = "; ".join(part for part in parts if part)
+    return f"{text[0].upper()}{text[1:]}."
+
+
 def data_notes(result: Mapping[str, Any]) -> List[str]:
     """Return what a reader must know of data and training before believing any figure; empty if nothing."""
     data = result["data"]

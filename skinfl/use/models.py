@@ -15,7 +15,7 @@ from skinfl.data.index import refuse
 from skinfl.errors import SkinflError
 from skinfl.paths import PathLike
 from skinfl.paths import path as user_path
-from skinfl.run_folder import ABOUT, model_in, read_about
+from skinfl.run_folder import ABOUT, PERSONAL, model_in, read_about
 
 #: a run's folder, a model file, or the network itself
 Model = Union[PathLike, LesionClassifier]
@@ -29,11 +29,16 @@ def classifier_of(model: Model) -> LesionClassifier:
 
 
 def run_of(model: Model) -> Optional[Path]:
-    """Return the folder of the run that a network came from, None where it is not known."""
+    """Return the folder of the run that a network came from, None where it is not known.
+
+    A hospital's own model came from the run that it lies in.
+    """
     if isinstance(model, LesionClassifier):
         return None
     file = model_in(user_path(model))
-    return Path(os.path.dirname(os.path.abspath(str(file))))
+    folder = Path(os.path.dirname(os.path.abspath(str(file))))
+    own = folder.name == PERSONAL and (folder.parent / ABOUT).is_file()
+    return folder.parent if own else folder
 
 
 def load_for(

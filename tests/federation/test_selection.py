@@ -18,6 +18,7 @@ from skinfl.federation.records import RoundRecord, Seconds
 from skinfl.federation.selection import Selection
 from skinfl.federation.strategies import Averaged, FedAvg, Scaffold
 from skinfl.federation.update import StateLayout
+from skinfl.federation.validation import tempered
 from skinfl.metrics import evaluate_predictions
 from skinfl.run import operation, run, temperature_of
 from skinfl.settings import Settings
@@ -207,8 +208,12 @@ def test_a_run_ends_early_and_gives_the_best_model_not_the_last(toy, tmp_path):
     assert result["best_round"] < result["rounds"]
     assert result["validation"]["loss"] < result["last_validation"]["loss"]
     state = load_checkpoint(tmp_path / "out" / "checkpoint.skinfl").state
-    assert result["final"] == state.records[result["best_round"] - 1].metrics
-    assert result["last"] == state.records[-1].metrics != result["final"]
+    best = state.records[result["best_round"] - 1].metrics
+    assert result["final"]["confusion"] == best["confusion"]
+    shown = outcome.predictions
+    told = evaluate_predictions(shown.probabilities, shown.labels, shown.names)
+    assert {key: result["final"][key] for key in told} == told
+    assert result["last"] == state.records[-1].metrics != best
     assert np.array_equal(outcome.model, state.best.model)
     assert not np.array_equal(outcome.model, state.server.model)
 
@@ -309,7 +314,8 @@ def test_thresholds_and_temperature_come_from_validation_images_alone(toy):
     threshold = found["thresholds"]["malignant"]
     assert threshold["target_sensitivity"] == 0.9 <= threshold["validation"]["sensitivity"]
     probabilities, labels = assembly.federation.predict()
-    called, positive = probabilities[:, 0] >= threshold["threshold"], labels == 0
+    shown = tempered(probabilities, temperature_of(assembly.federation.state))
+    called, positive = shown[:, 0] >= threshold["threshold"], labels == 0
     assert threshold["test"] == {
         "sensitivity": called[positive].mean(),
         "specificity": (~called[~positive]).mean(),

@@ -241,6 +241,73 @@ def test_what_was_chosen_on_validation_is_shown_if_anything_was(run_files, tmp_p
     assert "that of round 3, chosen on the validation images by AUC" in text and "temperature of 1.4" in text
 
 
+def test_hospitals_own_models_stand_beside_the_common_one(run_files, tmp_path):
+    result, _ = run_files
+    assert "own models</h2>" not in html.write_report(tmp_path, *run_files, []).read_text("utf-8")
+    own = {name: dict(found, accuracy=0.875, auc=None) for name, found in result["hospital_final"].items()}
+    result["hospitals_together"] = dict(result["final"], accuracy=0.5)
+    result["personal"] = {
+        "kind": "ditto",
+        "fine_tune_epochs": 0,
+        "common_model": True,
+        "hospitals_together": dict(result["final"], accuracy=0.75),
+        "hospital_final": own,
+        "spread": result["spread"],
+    }
+    result["best_round"] = 3
+
+    def row(name):
+        rows = written(run_files, tmp_path).rows
+        first = [cells[0] for cells in rows].index("All hospitals together")
+        return next(cells[1:] for cells in rows[first:] if cells[0] == name)
+
+    assert row("All hospitals together")[:2] == ["0.750", "0.500"]
+    common = result["hospital_final"]["hospital-2"]
+    assert row("hospital-2")[:2] == ["0.875", f"{common['accuracy']:.3f}"] and row("hospital-2")[4] == "–"
+    text = (tmp_path / "report.html").read_text("utf-8")
+    assert "(Ditto)" in text and "is that of round 3." in text
+    # in a deployment, of hospitals that keep their figures to themselves
+    result["hospital_final"], result["personal"]["hospital_final"] = {}, {}
+    assert row("All hospitals together")[:2] == ["0.750", "0.500"]
+    result["personal"].update(kind="head", fine_tune_epochs=2, common_model=False)
+    assert row("All hospitals together")[0] == "0.750" and len(row("All hospitals together")) == 3
+    text = (tmp_path / "report.html").read_text("utf-8")
+    assert "for 2 passes. Each model" in text and "there is no common one" in text
+
+
+def test_the_model_says_what_it_began_from_what_was_trained_and_which_round_is_kept(run_files, tmp_path):
+    result, _ = run_files
+    result["config"].update(model="efficientnet_lite0", trainable="last:2")
+    result.update(trained_values=1234567, pretrained={"source": "package", "sha256": "ab" * 32})
+    result.update(best_round=3, selected_by="auc", validation={"images": 10}, stopped_early=True)
+    report = written(run_files, tmp_path)
+    assert report.row("Network") == ["efficientnet_lite0"]
+    assert report.row("Pretrained weights") == ["package, SHA-256 " + "ab" * 32]
+    trained = report.row("Trained, sent and protected")
+    assert trained == ["the last 2 stages and the classifier: 1,234,567 numbers"]
+    [kept] = report.row("Model kept")
+    assert kept.startswith("that of round 3 of 4, the best on the validation images by AUC")
+    assert kept.endswith("the run ended early, as nothing got better")
+    result.update(pretrained=None, validation=None, best_round=4)
+    report = written(run_files, tmp_path)
+    assert report.row("Pretrained weights")[0].startswith("none")
+    assert report.row("Model kept") == ["that of round 4 of 4, the last one"]
+
+
+def test_who_holds_what_has_the_validation_images(run_files, tmp_path):
+    result, rounds = run_files
+    assert "validation" not in [cells[1] for cells in written(run_files, tmp_path).rows if len(cells) > 2]
+    for k, folds in enumerate(result["partition"].values()):
+        folds["validation"] = {"nv": 10 + k, "mel": 1}
+    result["data"].update(train_images=1500, validation_images=100)
+    drawn = draw_run(tmp_path / "figures", result, rounds)
+    report = written(run_files, tmp_path, drawn)
+    [first, *_] = [cells for cells in report.rows if cells[1:2] == ["validation"]]
+    assert first[0] == "hospital-1" and first[-1] == "11"
+    assert report.row("Images") == ["2000: 1500 training, 100 validation, 400 test"]
+    assert ", 11 validation, " in (tmp_path / "report.html").read_text("utf-8")  # of the figure
+
+
 def test_a_coordinator_without_test_data_reports_sums(run_files, tmp_path):
     result, rounds = run_files
     together = dict(result["final"], auc=None)

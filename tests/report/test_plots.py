@@ -146,8 +146,9 @@ def test_more_classes_than_colours_are_told_apart(drawn, tmp_path):
 
 def test_names_are_never_formulas_and_never_endless(drawn, tmp_path):
     name = "price $x^2$ of a very long clinic number 7"
-    plots.who_holds_what({name: {"train": {"nv": 1}, "test": {}}}, CLASSES, tmp_path / "w.png")
-    shown = drawn[0].axes[1].get_xticklabels()[0].get_text()
+    folds = {"train": {"nv": 1}, "validation": {"mel": 1}, "test": {}}
+    plots.who_holds_what({name: folds}, CLASSES, tmp_path / "w.png")
+    shown = drawn[0].axes[-1].get_xticklabels()[0].get_text()
     assert shown == r"price \$x^2\$ …umber 7"
 
 

@@ -16,7 +16,7 @@ from skinfl import use_commands
 from skinfl.classifier import LesionClassifier
 from skinfl.data import ham10000, isic2019
 from skinfl.data.dataset import LesionDataset
-from skinfl.errors import DataError, SkinflError
+from skinfl.errors import DataError, ModelError, SkinflError
 from skinfl.intervals import METRICS
 from skinfl.metrics import evaluate_predictions
 from skinfl.predictions import ClassName, read_predictions
@@ -137,12 +137,29 @@ def test_of_the_runs_own_data_only_the_test_part_counts(trained, run, tmp_path):
     result = json.loads((tmp_path / "a.json").read_text())
     final = json.loads((trained / "result.json").read_text())
     assert result["images"] == final["data"]["test_images"]
-    assert result["accuracy"] == final["final"]["accuracy"] and result["auc"] == final["final"]["auc"]
-    assert result["left_out"]["trained_on"] == final["data"]["train_images"]
+    for name in ("accuracy", "auc", "ece", "melanoma_sensitivity_at_90_specificity"):
+        assert result[name] == pytest.approx(final["final"][name], abs=1e-6), name
+    # validation images chose the round
+    learnt = final["data"]["train_images"] + final["data"]["validation_images"]
+    assert final["data"]["validation_images"] and result["left_out"]["trained_on"] == learnt
     assert "the data are the run's own" in ended.output
     ended = run(toy_dataset(), "--model", trained, "--all", "--json", tmp_path / "b.json")
     assert json.loads((tmp_path / "b.json").read_text())["images"] == 120
-    assert f"warning: the network learnt from {final['data']['train_images']}" in ended.output
+    assert f"warning: the network learnt from {learnt}" in ended.output
+
+
+def test_a_hospitals_own_model_is_named_and_not_tested_on_what_the_run_learnt_from(run, tmp_path):
+    out = tmp_path / "run"
+    outcome = skinfl.train(data=toy_dataset(), out=str(out), personal="head", **SMALL).result
+    ended = run(toy_dataset(), "--model", out)
+    assert isinstance(ended.exception, ModelError) and "personal/hospital-1.npz" in str(ended.exception)
+    own = out / "personal" / "hospital-1.npz"
+    ended = run(toy_dataset(), "--model", own, "--device", "cpu", "--json", tmp_path / "a.json")
+    assert ended.exit_code == 0, ended.output
+    found = json.loads((tmp_path / "a.json").read_text())
+    assert found["images"] == outcome["data"]["test_images"] < 120
+    page = (out / "report.html").read_text("utf-8")
+    assert "own models</h2>" in page and "there is no common one" in page
 
 
 def renamed(data, **changes):

@@ -53,7 +53,8 @@ def answers(format, file, pixels):
 def test_every_network_gives_the_same_probabilities(name, format, tmp_path):
     needed(format)
     torch.manual_seed(0)
-    size = 12 if name == "skinnet" else 32
+    # on fewer pixels EfficientNet-Lite0, as it is drawn, is sure of one class whatever it sees
+    size = {"skinnet": 12, "efficientnet_lite0": 64}.get(name, 32)
     shape = {"in_channels": 3, "image_size": size, "classes": 3, "doconv": True}
     network = build_model(name, **shape)
     network.train()

@@ -187,6 +187,35 @@ def test_temperature_divides_logits(tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    "device,word",
+    [("gpu", "must be one of auto, cpu, cuda, mps"), ("cuda:99", "is not there"), ("mps", "mps")],
+)
+def test_a_device_that_is_not_there_is_one_line(model, run, tmp_path, device, word):
+    make_pictures(tmp_path / "p", ["a.png"])
+    ended = run(tmp_path / "p", "--model", model, "--device", device)
+    assert isinstance(ended.exception, SettingsError) and word in str(ended.exception)
+    assert "\n" not in str(ended.exception)
+    assert run(tmp_path / "p", "--model", model, "--device", "cpu").exit_code == 0
+
+
+def test_where_memory_is_too_small_fewer_are_computed_at_once(model, monkeypatch):
+    classifier = LesionClassifier.load(model)
+    pixels = np.random.RandomState(1).randint(0, 256, (70, 12, 12, 3)).astype(np.uint8)
+    expected = classifier.probabilities(pixels)
+    forward, sizes = classifier.network.forward, []
+
+    def small(batch):
+        sizes.append(len(batch))
+        if len(batch) > 20:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return forward(batch)
+
+    monkeypatch.setattr(classifier.network, "forward", small)
+    np.testing.assert_allclose(classifier.probabilities(pixels), expected, atol=1e-6)
+    assert sizes == [64, 32, 16, 16, 16, 16, 6]
+
+
 def test_colours_become_what_the_network_takes(tmp_path):
     pixels = np.random.RandomState(2).randint(0, 256, (5, 12, 12, 3)).astype(np.uint8)
     grey = LesionClassifier.load(make_model(tmp_path / "grey.npz", in_channels=1))
