@@ -357,7 +357,7 @@ def test_a_hospital_larger_than_the_unit_and_a_stranger_are_refused(federation, 
         coordinator_of(
             folder, federated, settings, LocalMessaging(folder), tmp_path / "a", lines.append, unit=4
         ).run(HOSPITALS)
-    assert sum("more training images than the agreed unit of 4" in line for line in lines) == 3
+    assert sum("more images than the agreed unit of 4" in line for line in lines) == 3
     (folder / "hospital-1" / HOSPITAL_FILE).write_text(
         "".join(
             line
