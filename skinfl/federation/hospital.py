@@ -391,7 +391,7 @@ class HospitalAgent:
         unit = self._rules.unit
         if len(dataset) > unit:
             raise ProtectionError(
-                f"{self.name} holds {len(dataset)} training images, more than the agreed {unit}: "
+                f"{self.name} holds more training images than the agreed {unit}: "
                 "raise the agreed unit for all hospitals"
             )
         return len(dataset) / unit

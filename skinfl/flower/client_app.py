@@ -13,7 +13,7 @@ from skinfl import plugins
 from skinfl.errors import MessageError, SkinflError, printable
 from skinfl.flower import protocol
 from skinfl.flower.environment import flower_home, simulated_federation, wait_for_federation
-from skinfl.flower.hospital.site import Site
+from skinfl.flower.hospital.site import Site, refusal_of
 from skinfl.flower.provisioning.folders import HospitalFolder, read_coordinator, read_hospital
 
 app = ClientApp()
@@ -40,7 +40,8 @@ def _answer(message: Message, context: Context) -> Message:
         folder = hospital_folder(context)
         name, answer = folder.name, Site(folder).answer(request, server)
     except SkinflError as error:
-        name, answer = "hospital", protocol.encode_refusal(error)
+        print(f"hospital refuses: {printable(str(error))}", flush=True)
+        name, answer = "hospital", protocol.encode_refusal(refusal_of(error, "the hospital"))
     kind, round = message.metadata.message_type.rpartition(".")[2], printable(message.metadata.group_id, 20)
     print(
         f"run {context.run_id} round {round}: {name} answers {kind} with {len(answer)} bytes "

@@ -233,7 +233,7 @@ def test_a_hospital_larger_than_agreed_refuses(toy):
     agent = assembly.transport._agents["hospital-1"]
     agent._rules.unit = 3
     task = Task(STATISTICS, 0, assembly.federation.state.common, SMALL_HOSPITALS)
-    with pytest.raises(SkinflError, match="more than the agreed 3"):
+    with pytest.raises(SkinflError, match="more training images than the agreed 3"):
         agent.statistics(load_federated_data(settings).train_of("hospital-1"), task)
 
 

@@ -129,7 +129,7 @@ def test_what_is_no_message_of_this_release_is_refused():
         (b"", "cut short"),
         ("text", "no bytes"),
         (b"\x01", "no message of this package"),
-        (msgpack.packb({"version": 9}), "version 9"),
+        (msgpack.packb({"version": protocol.VERSION + 1}), f"version {protocol.VERSION + 1}"),
         (msgpack.packb({"version": protocol.VERSION, "kind": "get"}), "kind 'get' is unknown"),
         (msgpack.packb({"version": protocol.VERSION, "kind": "train"}), "lacks parts"),
         (protocol.encode_request("statistics", {"run": "ab" * 8}), "exactly the fields run, sealed"),

@@ -82,7 +82,8 @@ def test_all_protections_equal_the_virtual_workers_and_leave_no_update_in_the_da
         np.testing.assert_array_equal(final_model(out), progress.server.model)
         result = json.loads((out / "result.json").read_text())
         assert result["workers"].startswith("flower 1.")
-        assert result["final"] == progress.records[-1].metrics
+        # the model that is kept is the best round's, not the last one's
+        assert result["final"] == progress.kept_record.metrics
         assert set(result["hospital_final"]) == {"hospital-1", "hospital-2"}
         assert watch.bytes_seen > 100_000
         assert bool(watch.found) == (protection == "plaintext"), (protection, watch.found)

@@ -163,6 +163,17 @@ def test_what_is_bound_goes_with_exactly_these(tmp_path):
             book.bind("t1", names)
 
 
+def test_a_division_of_photographs_is_kept_to(tmp_path):
+    book = Ledger(tmp_path / "state", 2, "hospital-3")
+    book.keep_to("division by seed 0", "these")
+    book.keep_to("division by seed 0", "these")
+    book.keep_to("division by seed 1", "those")
+    with pytest.raises(
+        ProtectionError, match="hospital-3 has divided its photographs otherwise under this seed"
+    ):
+        Ledger(tmp_path / "state", 2, "hospital-3").keep_to("division by seed 0", "those")
+
+
 def test_the_ledger_outlives_runs(tmp_path):
     state = tmp_path / "state"
     RunStore(state, RUN).begin()

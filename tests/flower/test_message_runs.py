@@ -334,11 +334,11 @@ def edit(folder, name, old, new):
         ),
         ("maximum_parameters = 30000000", "maximum_parameters = 100", "models of at most 100 values"),
         ("minimum_others = 1", "minimum_others = 3", "sums of at least 4 hospitals, this run has 3"),
-        ('data = "data"', 'data = "nowhere"', "nowhere does not exist"),
-        ('test_data = "test"', 'test_data = "nowhere"', "nowhere is no folder"),
+        ('data = "data"', 'data = "nowhere"', "cannot do it (DataError): its own log says why"),
+        ('test_data = "test"', 'test_data = "nowhere"', "cannot do it (DataError): its own log says why"),
     ],
 )
-def test_a_hospital_refuses_what_its_folder_does_not_allow(federation, tmp_path, old, new, reason):
+def test_a_hospital_refuses_what_its_folder_does_not_allow(federation, tmp_path, capsys, old, new, reason):
     folder, federated = federation
     edit(folder, "hospital-2", old, new)
     lines = []
@@ -347,6 +347,8 @@ def test_a_hospital_refuses_what_its_folder_does_not_allow(federation, tmp_path,
         folder, federated, settings, LocalMessaging(folder), tmp_path / "out", lines.append
     ).run(HOSPITALS)
     assert any("hospital-2 does not take part" in line and reason in line for line in lines), lines
+    assert ("nowhere" in new) == (str(folder / "hospital-2" / "nowhere") in capsys.readouterr().out)
+    assert not any(str(folder) in line for line in lines)
     assert result["hospitals"] == 2
 
 
@@ -358,7 +360,7 @@ def test_a_hospital_larger_than_the_unit_and_a_stranger_are_refused(federation, 
         coordinator_of(
             folder, federated, settings, LocalMessaging(folder), tmp_path / "a", lines.append, unit=4
         ).run(HOSPITALS)
-    assert sum("more training images than the agreed unit of 4" in line for line in lines) == 3
+    assert sum("more images than the agreed unit of 4" in line for line in lines) == 3
     (folder / "hospital-1" / HOSPITAL_FILE).write_text(
         "".join(
             line

@@ -23,8 +23,10 @@ from hostile_coordinator import (
 )
 
 from skinfl.data.normalisation import Normalisation
-from skinfl.errors import ProtectionError
+from skinfl.errors import DataError, ProtectionError, SkinflError, TrainingError, WriteError
+from skinfl.federation.hospital import HospitalAgent
 from skinfl.federation.messages import News, encode_common, encode_told, hand_over
+from skinfl.federation.validation import validation_segment
 from skinfl.flower import keys
 from skinfl.flower.hospital.membership import open_run
 from skinfl.flower.provisioning.defaults import Limits
@@ -387,7 +389,91 @@ def test_training_is_as_often_asked_no_oracle(hospitals, contributions, settings
     assert {"class_weights", "normalisation"}.isdisjoint(protocol.REQUESTS["train"]._fields)
 
 
-BEYOND = {"lr": 1e-8, "batch_size": 2, "local_epochs": 1000}
+@pytest.mark.parametrize("folder_for_tests", [True, False])
+def test_how_many_images_it_holds_is_not_told_by_what_it_refuses(hospitals, monkeypatch, folder_for_tests):
+    """Shares that are held out can be chosen finely, and so could a number that is compared after them."""
+    if not folder_for_tests:
+        without_test_folders(hospitals, HOSPITALS)
+    monkeypatch.setattr("hostile_coordinator.largest_part", lambda federated: 16)
+    for held_out in (0.1, 0.5):
+        changes = {"validation_fraction": held_out, "test_fraction": held_out}
+        with refused("holds more images than the agreed unit of 16"):
+            HostileCoordinator(hospitals, settings_for(PROTECTIONS["smpc"], **changes))
+
+
+WHAT_BREAKS = {
+    "its images": DataError("/data/patients/wards.csv: 3 of 817 photographs are missing"),
+    "its device": TrainingError("NVIDIA H100 NVL has not the memory for a batch of 64: 16 images fit"),
+    "how long it trained": TrainingError("weights are not finite after 23 steps: lower --lr"),
+    "its disk": WriteError("/data/patients/state/run", "No space left on device"),
+}
+
+
+@pytest.mark.parametrize("what", WHAT_BREAKS)
+def test_what_goes_wrong_at_a_hospital_is_for_its_own_log(hospitals, monkeypatch, capsys, what):
+    coordinator, news = begun(hospitals, settings_for(PROTECTIONS["smpc"]))
+
+    error = WHAT_BREAKS[what]
+
+    def train(*given):
+        raise error
+
+    monkeypatch.setattr(HospitalAgent, "train", train)
+    with refused(rf"^hospital-1 cannot do it \({type(error).__name__}\): its own log says why$"):
+        coordinator.train("hospital-1", news)
+    assert f"hospital-1 refuses: {error}" in capsys.readouterr().out
+
+
+def test_a_folder_that_cannot_be_read_is_not_named_to_the_coordinator(hospitals, capsys):
+    folder = hospitals.folder / "hospital-1"
+    (folder / "data").rename(folder / "moved")
+    with pytest.raises(SkinflError) as caught:
+        HostileCoordinator(hospitals, settings_for(PROTECTIONS["smpc"]))
+    assert "hospital-1 cannot do it (DataError): its own log says why" in str(caught.value)
+    assert str(hospitals.folder) not in str(caught.value)
+    assert str(folder) in capsys.readouterr().out
+
+
+def test_how_models_do_on_validation_images_leaves_hospitals_in_sums_only(hospitals, contributions, settings):
+    coordinator, news = begun(hospitals, settings.replace(validation_fraction=0.5))
+    task = coordinator.task(evaluate=True)
+    messages = {}
+    for name in HOSPITALS:
+        answer = coordinator.train(name, news, evaluate=True)
+        assert answer["figures"] is None
+        messages[name] = answer["messages"]
+    if settings.protection == "smpc":  # encryption's lengths are those of random numbers
+        assert len({sum(map(len, by_party.values())) for by_party in messages.values()}) == 1
+    opened = coordinator.sum_of(messages, task=task)
+    size = validation_segment(CLASSES).size
+    own = [contributions.last(name, 1)[-size:] for name in HOSPITALS]
+    assert all(each.any() for each in own)
+    for each in own:
+        succeeded_if(reveals(opened.total[-size:], each), "one hospital's histograms")
+    images = sum(each[: CLASSES**2].sum() for each in own) * coordinator.unit
+    assert coordinator.rules.apply(task, opened).validation["images"] == pytest.approx(images)
+    # a round that does not evaluate tells nothing of them
+    coordinator.move(task, opened)
+    second = coordinator.task(round=2)
+    summed(coordinator, second, coordinator.news())
+    assert not any(contributions.last(name, 2)[-size:].any() for name in HOSPITALS)
+
+
+def test_weights_by_effective_numbers_are_within_limits_as_well(tmp_path, contributions):
+    hospitals = hospitals_in(tmp_path, minimum_others=1, limits=Limits(class_weights=(2.0, 3.0)))
+    settings = settings_for(PROTECTIONS["smpc"], class_weights="effective", effective_beta=0.9)
+    coordinator, news = begun(hospitals, settings)
+    with refused("takes part with class_weights from 2.0 to 3.0, or 0"):
+        coordinator.train("hospital-1", news)
+    assert contributions.all("hospital-1", 1) == []
+
+
+def test_fine_tuning_is_no_way_around_a_hospitals_limits(hospitals):
+    with refused("takes part with fine_tune_epochs of at most 50"):
+        HostileCoordinator(hospitals, settings_for(PROTECTIONS["smpc"], fine_tune_epochs=51))
+
+
+BEYOND = {"lr": 1e-8, "batch_size": 2, "local_epochs": 1000, "validation_fraction": 0.01}
 
 
 @pytest.mark.parametrize("name", [*BEYOND, "large batch_size", "large lr"])
@@ -470,16 +556,39 @@ def test_two_runs_of_other_settings_from_one_model(four_hospitals, contributions
         succeeded_if(reveals(all_four[where] - three[where], secret), "hospital-4's gradient")
 
 
-@pytest.mark.parametrize("changes", [{"seed": 9}, {"test_fraction": 0.21}])
-def test_statistics_of_another_split_of_the_same_images(four_hospitals, contributions, changes):
-    """Which images are held out is the coordinator's choice, where a hospital has no test folder."""
-    for name in FOUR:
-        path = four_hospitals.folder / name / "hospital.toml"
+def without_test_folders(hospitals, names):
+    """Have hospitals take test images from their others, as a run's settings say."""
+    for name in names:
+        path = hospitals.folder / name / "hospital.toml"
         text = path.read_text()
         assert 'test_data = "test"' in text
         path.write_text(text.replace('test_data = "test"', 'test_data = ""'))
+
+
+@pytest.mark.parametrize("changes", [{"validation_fraction": 0.2}, {"test_fraction": 0.45}])
+def test_two_divisions_under_one_seed(hospitals, changes):
+    """Over the same hospitals: where one lesion is held out more, the difference is that lesion's."""
+    without_test_folders(hospitals, HOSPITALS)
+    settings = settings_for(PROTECTIONS["smpc"], validation_fraction=0.5, test_fraction=0.3)
+    totals = []
+    with refused(r"has divided its photographs otherwise under this seed.* take another seed"):
+        for chosen in (settings, settings, settings.replace(**changes)):
+            coordinator = HostileCoordinator(hospitals, chosen)
+            totals.append(summed(coordinator, coordinator.task(STATISTICS, 0)).total)
+        lesion = np.abs(totals[2] - totals[0]).max() * coordinator.unit
+        succeeded_if(lesion > 0.5, "classes and brightness of the images that differ")
+    np.testing.assert_array_equal(*totals)  # of one division there may be many runs
+    begun(hospitals, settings.replace(seed=9, **changes))  # which differs in many lesions everywhere
+
+
+@pytest.mark.parametrize("changes", [{"seed": 9}, {"test_fraction": 0.45}])
+def test_statistics_of_another_split_of_the_same_images(four_hospitals, contributions, changes):
+    """Which images are held out is the coordinator's choice, where a hospital has no test folder."""
+    without_test_folders(four_hospitals, FOUR)
     settings = settings_for(PROTECTIONS["smpc"])
-    with refused(r"has taken part in this task \(statistics.* would show too few"):
+    with refused(
+        r"has taken part in this task \(statistics.* would show too few|divided its photographs other"
+    ):
         first, second = (settings, STATISTICS, {}), (settings.replace(**changes), STATISTICS, {})
         all_four, three = two_sums(four_hospitals, first, second)
         secret = contributions.last("hospital-4", 0)

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from skinfl.assembly import Network, network_of, rules_of
 from skinfl.data.dataset import LesionDataset
-from skinfl.errors import ProtectionError
+from skinfl.errors import ProtectionError, SettingsError
 from skinfl.federation.common import STATISTICS_ROUND
 from skinfl.federation.rules import KINDS, TRAIN
 from skinfl.flower import keys, protocol
@@ -23,10 +23,13 @@ from skinfl.protection.keys import private_bytes, public_bytes
 from skinfl.settings import Settings, from_mapping
 
 
-def join(folder: HospitalFolder, fields: Dict[str, Any], request_digest: str, train: LesionDataset) -> bytes:
+def join(
+    folder: HospitalFolder, fields: Dict[str, Any], request_digest: str, train: LesionDataset, held: int
+) -> bytes:
     """Join a run and return the answer; joining the same run once more gives the same answer.
 
-    ``request_digest`` is the request's digest, which what is sealed is bound to. Raises
+    ``request_digest`` is the request's digest, which what is sealed is bound to. ``held``: photographs from
+    which training, validation and, unless they lie apart, test images are taken. Raises
     :class:`~skinfl.errors.ProtectionError` for what the folder does not allow, and where this hospital
     joined the run on other terms: what it has answered since holds for these.
     """
@@ -38,16 +41,17 @@ def join(folder: HospitalFolder, fields: Dict[str, Any], request_digest: str, tr
         raise ProtectionError(
             f"{folder.name} has joined run {fields['run'][:8]} on other terms: start a new run for these"
         )
-    settings = from_mapping(fields["settings"])
+    settings = told_settings(fields)
     members = keys.Members(tuple(fields["hospitals"]), dict(fields["parties"]))
     _check_members(folder, settings, members)
     folder.check_settings(settings, len(members.parties))
     if fields["unit"] & (fields["unit"] - 1):
         # whether a hospital refuses would tell, unit by unit, how many images it holds
         raise ProtectionError(f"unit = {fields['unit']}: {folder.name} agrees on powers of two only")
-    if len(train) > fields["unit"]:
+    if held > fields["unit"]:
+        # nor may it hang on how many of them a run holds out, which could be chosen as finely
         raise ProtectionError(
-            f"{folder.name} holds more training images than the agreed unit of {fields['unit']}: raise unit"
+            f"{folder.name} holds more images than the agreed unit of {fields['unit']}: raise unit"
         )
     found = network(folder, folder.with_own_weights(settings), train, fields["unit"])
     rules = rules_of(settings, found, members.hospitals, train, fields["unit"], request_digest)
@@ -81,6 +85,14 @@ def join(folder: HospitalFolder, fields: Dict[str, Any], request_digest: str, tr
     store.write("keys", pack_keys(keys.OwnKeys(private_bytes(private), {folder.name: public}, common)))
     store.keep_answer("join", Answer(request_digest, STATISTICS_ROUND, answer))
     return answer
+
+
+def told_settings(fields: Dict[str, Any]) -> Settings:
+    """Return a run's settings as the coordinator tells them; what is wrong with these it may know."""
+    try:
+        return from_mapping(fields["settings"])
+    except SettingsError as error:
+        raise ProtectionError(f"the run's settings: {error}") from None
 
 
 def network(folder: HospitalFolder, settings: Settings, dataset: LesionDataset, unit: int) -> Network:

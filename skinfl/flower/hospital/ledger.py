@@ -59,8 +59,21 @@ class Ledger:
         """Note that ``task`` goes with exactly these names; raises where it went with any others."""
         self._note(task, names, lambda earlier, now: False)
 
+    def keep_to(self, division: str, parts: str) -> None:
+        """Note that ``division`` gives these parts; raises where it gave others."""
+        refusal = (
+            f"{self._hospital} has divided its photographs otherwise under this seed: sums over divisions "
+            "that are nearly alike would show what they differ in; ask for the same validation_fraction and "
+            "test_fraction, or take another seed"
+        )
+        self._note(division, [parts], lambda earlier, now: False, refusal)
+
     def _note(
-        self, task: str, cohort: Sequence[str], tolerable: Callable[[Set[str], Set[str]], bool]
+        self,
+        task: str,
+        cohort: Sequence[str],
+        tolerable: Callable[[Set[str], Set[str]], bool],
+        refusal: str = "",
     ) -> None:
         names = sorted(set(cohort))
         with locked(self._state, "ledger"):
@@ -74,7 +87,8 @@ class Ledger:
                     return
                 if not tolerable(set(cohorts[place]), set(names)):
                     raise ProtectionError(
-                        f"{self._hospital} has taken part in this task ({task[:12]}) with "
+                        refusal
+                        or f"{self._hospital} has taken part in this task ({task[:12]}) with "
                         f"{_listed(cohorts[place]) or 'nobody'}: a second sum, with "
                         f"{_listed(names) or 'nobody'}, would show too few of them: ask for the same "
                         "hospitals and parties; if it is about a model, another seed makes another one"
@@ -104,7 +118,7 @@ class Ledger:
         body = msgpack.packb(found, use_bin_type=True)
         if sum(map(len, found["entries"].values())) > MOST_ENTRIES or len(body) > MOST_BYTES:
             raise ProtectionError(
-                f"{self._path} is full: {self._hospital} takes part in nothing new until it is moved away, "
+                f"{LEDGER} is full: {self._hospital} takes part in nothing new until it is moved away, "
                 "which is safe once the images are others than those that runs were made with"
             )
         write_checked(self._path, body, private=True)

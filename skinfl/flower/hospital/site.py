@@ -6,9 +6,9 @@ Nothing of Flower is in here: a :class:`Site` answers bytes with bytes. What it 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Callable
 
-from skinfl.errors import MessageError, SkinflError
+from skinfl.errors import MessageError, MissingExtra, ProtectionError, SkinflError, printable
 from skinfl.flower import protocol
 from skinfl.flower.hospital import adding
 from skinfl.flower.hospital.membership import end_run, open_run
@@ -20,22 +20,24 @@ if TYPE_CHECKING:
 
 
 class Site:
-    """One hospital, set up by its folder."""
+    """One hospital, set up by its folder. ``say`` prints a line where its own people read it."""
 
-    def __init__(self, folder: HospitalFolder):
+    def __init__(self, folder: HospitalFolder, say: Callable[[str], None] = print):
         self._folder = folder
+        self._say = say
 
     def answer(self, request: bytes, server: bytes = b"") -> bytes:
         """Answer a request; ``server`` is what comes with some kinds: news of the last sum, or its words.
 
         One request at a time, however many come: what was answered before is on disk when the next is
         looked at. What goes wrong in a way that the coordinator should know is a refusal, which has no
-        data in it.
+        data in it, see :func:`refusal_of`.
         """
         try:
             return self._answer(request, server)
         except SkinflError as error:
-            return protocol.encode_refusal(error)
+            self._say(printable(f"{self._folder.name} refuses: {error}"))
+            return protocol.encode_refusal(refusal_of(error, self._folder.name))
 
     def _answer(self, request: bytes, server: bytes) -> bytes:
         limit = self._folder.limits.message_bytes
@@ -68,3 +70,14 @@ class Site:
         from skinfl.flower.hospital.training import Trainer  # torch takes seconds to load, adding needs none
 
         return Trainer(self._folder)
+
+
+def refusal_of(error: SkinflError, hospital: str) -> SkinflError:
+    """Return what the coordinator is told of an error at a hospital.
+
+    Why it takes no part in what it was asked, in full. What else goes wrong names the hospital's folders, its
+    device or how many steps it trained, from which follows how many images it holds: that is for its own log.
+    """
+    if isinstance(error, (ProtectionError, MissingExtra)):
+        return error
+    return ProtectionError(f"{hospital} cannot do it ({type(error).__name__}): its own log says why")

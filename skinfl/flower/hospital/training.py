@@ -23,7 +23,7 @@ from skinfl.federation.rules import EVALUATE, STATISTICS, TRAIN, Rules, Task
 from skinfl.flower import keys, protocol
 from skinfl.flower.hospital.adding import digest_of, keep, ledger_of
 from skinfl.flower.hospital.following import follow, held, vouchers_of
-from skinfl.flower.hospital.joining import join, network
+from skinfl.flower.hospital.joining import join, network, told_settings
 from skinfl.flower.hospital.membership import Run, check_others
 from skinfl.flower.hospital.store import RunStore
 from skinfl.flower.provisioning.folders import HospitalFolder
@@ -31,20 +31,27 @@ from skinfl.networks import learner_of, learnt_from
 from skinfl.protection import wire
 from skinfl.run import write_model
 from skinfl.run_folder import PERSONAL
-from skinfl.settings import Settings, from_mapping
+from skinfl.settings import Settings
 
 
 class Images(NamedTuple):
     """A hospital's own images, and what identifies the photographs that training images are taken from.
 
-    ``validation`` are taken from them as well. A coordinator chooses how test images are held out, and could
-    have many sets of training images that are nearly alike; what they are taken from stays the same.
+    ``validation`` are taken from them as well. A coordinator chooses how images are held out, and could have
+    many sets of training images that are nearly alike; what they are taken from, ``held`` photographs, stays
+    the same.
     """
 
     train: LesionDataset
     validation: LesionDataset
     test: LesionDataset
     identity: str
+    held: int
+
+    @property
+    def parts(self) -> str:
+        """What identifies which photographs are trained on and which validate."""
+        return wire.fingerprint(*(sorted(map(str, each.image_ids)) for each in (self.train, self.validation)))
 
 
 class Trainer:
@@ -56,8 +63,8 @@ class Trainer:
 
     def join(self, fields: Dict[str, Any], request: bytes) -> bytes:
         """Join a run, see :func:`skinfl.flower.hospital.joining.join`."""
-        images = self._data(from_mapping(fields["settings"]))
-        return join(self._folder, fields, keys.digest(request), images.train)
+        images = self._data(told_settings(fields))
+        return join(self._folder, fields, keys.digest(request), images.train, images.held)
 
     def statistics(self, run: Run, fields: Dict[str, Any]) -> bytes:
         """Answer with the protected sums of pixels and class counts."""
@@ -161,10 +168,14 @@ class Trainer:
         """Return what a task's sum tells of, for the ledger, which admits it with the participants.
 
         And with the hospitals that see to it that no two sums of it differ by too few: those that play
-        parties, or all that consent. Others, in another run, would not know of the sums of this one.
+        parties, or all that consent. Others, in another run, would not know of the sums of this one. A
+        seed goes with one division of the photographs: sums of two that differ by one lesion tell what it is.
         """
         subjects = (f"statistics of {images.identity}",) if task.kind == STATISTICS else task.subjects
         witnesses = tuple(run.members.parties.values()) or run.members.hospitals
+        if run.settings.protection != "plaintext":
+            division = f"division of {images.identity} by seed {run.settings.seed}"
+            ledger_of(self._folder).keep_to(division, images.parts)
         for subject in subjects:
             ledger_of(self._folder).admit(subject, task.participants)
             if run.settings.protection != "plaintext":
@@ -196,11 +207,11 @@ class Trainer:
         cache = folder.path / "cache"
         prepared = preparation_of(settings)._asdict()
         data = load(folder.data, **prepared, cache_dir=cache)
-        own = _identity(data)
+        own, held = _identity(data), len(data)
         data = learnt_from(settings, data, cache_dir=cache)
 
         def images(train: LesionDataset, test: LesionDataset) -> Images:
-            return Images(*training_parts(settings, train, self.name), test, own)
+            return Images(*training_parts(settings, train, self.name), test, own, held)
 
         if folder.test_data is not None:
             if not folder.test_data.is_dir():

@@ -119,9 +119,11 @@ class HospitalFolder:
 
         Raises :class:`~skinfl.errors.ProtectionError`.
         """
-        for name in ("batch_size", "local_epochs", "lr", "server_lr", "image_size"):
+        for name in ("batch_size", "local_epochs", "lr", "server_lr", "image_size", "validation_fraction"):
             low, high = getattr(self.limits, name)
             value = getattr(settings, name)
+            if name == "validation_fraction" and not value:
+                continue
             if not low <= value <= high:
                 raise ProtectionError(
                     f"{self.name} takes part with {name} from {low} to {high}, this run has {value}: "
