@@ -103,6 +103,8 @@ class LesionDataset:
         self.synthetic = bool(synthetic)
         self.lesions_known = bool(lesions_known)
         self.preparation = preparation
+        #: the images in each of the views that training draws from, the first being ``images``
+        self.views: Tuple[Any, ...] = (self.images,)
         self._digest = ""
         if self.images.ndim != 4 or not (floats or self.images.shape[3] in (1, 3)):
             raise DataError(f"{name}: images must have shape (n, height, width, 1 or 3)")

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from skinfl.data.dataset import LesionDataset
+from skinfl.data.features import ViewedDataset
 from skinfl.errors import DataAccessError, nearest
 from skinfl.openmined.hook import VERSION, add_worker, forget_worker, syft, torch_hook
 from skinfl.protection.base import AggregatorSide
@@ -27,15 +28,16 @@ messages = syft.messaging.message
 _log = logging.getLogger(__name__)
 _tickets = itertools.count()
 
-#: tags that tell a data set's two tensors apart, beside those its owner gives
-IMAGES, LABELS = "#images", "#labels"
+#: tags that tell a data set's tensors apart, beside those its owner gives
+IMAGES, VIEW, LABELS = "#images", "#view", "#labels"
 
 
 class _Held(NamedTuple):
-    """What a hospital knows of a data set beside its two tensors."""
+    """What a hospital knows of a data set beside its tensors; ``views``: of the images, but the first."""
 
     images: int
     labels: int
+    views: Tuple[int, ...]
     tags: Tuple[str, ...]
     description: str
     captions: Dict[str, Any]
@@ -70,8 +72,10 @@ class HospitalWorker(syft.VirtualWorker):
             hint = nearest(operation, self.operations) if self.operations else "none is installed"
             raise self.refuse(f"operation {operation!r}", hint)
         held = self.held[key]
-        images, labels = (self.object_store.get_obj(i).numpy() for i in (held.images, held.labels))
-        dataset = LesionDataset(images=images, labels=labels, **held.captions)
+        labels, *views = (
+            self.object_store.get_obj(i).numpy() for i in (held.labels, held.images, *held.views)
+        )
+        dataset = ViewedDataset(views, labels, **held.captions)
         self._desk[ticket] = self.operations[operation](dataset, *arguments)
 
     def refuse(self, what: str, why: str) -> DataAccessError:
@@ -149,8 +153,18 @@ class PySyftWorker(Worker):
         # PySyft serialises what it sends, so that here a hospital's images must fit into memory.
         images = self._send(np.asarray(dataset.images), (*tags, IMAGES), description)
         labels = self._send(dataset.labels, (*tags, LABELS), description)
-        captions = dataset.captions()
-        held = _Held(images.id_at_location, labels.id_at_location, tuple(tags), description, captions)
+        views = tuple(
+            self._send(np.asarray(view), (*tags, VIEW), description).id_at_location
+            for view in dataset.views[1:]
+        )
+        held = _Held(
+            images.id_at_location,
+            labels.id_at_location,
+            views,
+            tuple(tags),
+            description,
+            dataset.captions(),
+        )
         self.syft_worker.held[held.images] = held
         return PySyftPointer(self, images, labels, held)
 

@@ -14,6 +14,8 @@ from torch import nn
 
 from skinfl.assembly import assemble, load_federated_data
 from skinfl.data.dataset import LesionDataset
+from skinfl.data.features import FeatureDataset
+from skinfl.data.rows import ImageRows
 from skinfl.errors import DataAccessError, SettingsError
 from skinfl.protection.base import Exchange
 from skinfl.protection.layout import Layout, Segment
@@ -95,6 +97,28 @@ def test_operations_get_the_data_set_as_it_was_loaded(network, held):
     assert seen.images.ctypes.data == address, "the operation worked on a copy, not where the data is"
 
 
+def test_features_in_several_views_are_drawn_as_they_are_elsewhere():
+    """As a frozen trunk gives them; rows of a larger array arrive as what they are."""
+    views = [np.full((4, 1, 1, 5), view, np.float16) + np.arange(5, dtype=np.float16) for view in range(3)]
+    some = LesionDataset(
+        "toy", np.zeros((4, 2, 2, 1), np.uint8), [0, 1, 1, 0], ("a", "b"), list("wxyz"), list("1234")
+    )
+    features = FeatureDataset(some, views, "trunk").subset([3, 0, 2])
+    worker = build_network("pysyft").worker("one")
+    worker.install({"show": lambda dataset: dataset})
+    seen = worker.load(features, tags=("#toy",), description="").ask("show")
+    rows = np.array([2, 0, 1, 1, 0, 2])
+    drawn = [data.drawn(rows, np.random.default_rng(5)) for data in (features, seen)]
+    assert drawn[1].dtype == np.float16 and np.array_equal(*drawn)
+    assert len(np.unique(drawn[0][..., 0])) > 1, "one view only was drawn"
+    assert np.array_equal(seen.images, views[0][[3, 0, 2]]) and list(seen.image_ids) == ["4", "1", "3"]
+    assert len(worker.search("#toy")) == 1
+
+    rows = some.subset([2, 0])
+    seen = worker.load(rows, tags=("#rows",), description="").ask("show")
+    assert isinstance(rows.images, ImageRows) and np.array_equal(seen.images, rows.images)
+
+
 @pytest.mark.parametrize(
     "attempt",
     [
@@ -159,8 +183,9 @@ def test_training_on_pysyft_workers_equals_local_training_bit_for_bit(toy, monke
     remote, workers = trained(settings.replace(workers="pysyft"))
     assert workers == "pysyft 0.2.9"
     assert np.array_equal(local, remote)
-    # the statistics and two rounds, each added up at three parties' workers
-    assert sorted(sums.values()) == ([3, 3, 3] if protection == "smpc" else [])
+    # the statistics, two rounds and what the hospitals' validation images say of the last, each added up at
+    # three parties' workers
+    assert sorted(sums.values()) == ([4, 4, 4] if protection == "smpc" else [])
 
 
 def test_pysyfts_own_remote_training_equals_local_training_bit_for_bit():
