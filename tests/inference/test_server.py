@@ -195,7 +195,7 @@ def test_bad_requests_each_get_a_clear_4xx(running, served, exchange):
         running, "/v1/images", pack("image", fingerprint, keys="f" * 32, image=fresh), 404, "unknown-keys"
     )
     refused(running, "/v1/images", pack("image", "0" * 32, keys=name, image=fresh), 409, "parameters")
-    refused(running, "/v1/images", image.replace(b"\xa6skinfl\x01", b"\xa6skinfl\x09"), 409, "version")
+    refused(running, "/v1/images", image.replace(b"\xa6skinfl\x02", b"\xa6skinfl\x09"), 409, "version")
     refused(running, "/v1/images", keys[:1000], 400, "malformed")
     refused(running, "/v1/images", pack("image", fingerprint, keys=name, image=[]), 400, "invalid")
     refused(running, "/v1/images", pack("image", fingerprint, keys=name, image=[b"x"]), 400, "invalid")
