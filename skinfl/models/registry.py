@@ -100,10 +100,13 @@ def _check_trainable(settings: Any) -> None:
 PRETRAINED_DEFAULTS: Dict[str, Any] = {
     "image_size": _Pretrained(128, 192),
     "batch_size": _Pretrained(32, 32),
-    "rounds": _Pretrained(10, 10),
+    "rounds": _Pretrained(10, 25),
     "local_epochs": _Pretrained(1, 1),
     "label_smoothing": _Pretrained(0.1, 0.1),
     "views": _Pretrained(1, 4),
+    "class_weights": _Pretrained("sqrt", "effective"),
+    "effective_beta": _Pretrained(0.999, 0.9993),
+    "ema": _Pretrained(0.0, 0.5),
 }
 
 
