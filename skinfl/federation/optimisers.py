@@ -31,9 +31,14 @@ def _adam_lr(settings: Any) -> float:
     return 0.002 if settings.pretrained == "none" else 0.0003
 
 
-def _decay(settings: Any) -> float:
-    # thousands of features tell a few thousand photographs apart by chance as well
-    return 0.1 if settings.trainable == "head" else 0.01
+class _Decay:
+    """AdamW's default: thousands of features tell a few thousand photographs apart by chance as well."""
+
+    def __call__(self, settings: Any) -> float:
+        return 0.1 if settings.trainable == "head" else 0.01
+
+    def __str__(self) -> str:
+        return "0.01, of a head alone 0.1"
 
 
 OPTIMISERS.register(
@@ -55,5 +60,5 @@ OPTIMISERS.register(
     "Adam with decay of the weights apart from the gradient (Loshchilov and Hutter, 2019)",
     "torch.optim:AdamW",
     uses=("params", "lr", "weight_decay"),
-    defaults={"lr": _adam_lr, "momentum": 0.0, "weight_decay": _decay},
+    defaults={"lr": _adam_lr, "momentum": 0.0, "weight_decay": _Decay()},
 )

@@ -44,7 +44,7 @@ def test_what_was_saved_comes_back(tmp_path, name):
         assert torch.equal(stored.model(images), model(images))
     assert not stored.model.training
     bare = tuple(ClassName(each, each) for each in CLASSES)
-    assert stored[1:] == (name, CLASSES, (0.6,), (0.2,), size, 1, Preparation(size), 1.0, bare)
+    assert stored[1:] == (name, CLASSES, (0.6,), (0.2,), size, 1, Preparation(size), 1.0, bare, 1)
     assert os.listdir(str(tmp_path)) == ["m.npz"]
 
 
