@@ -29,7 +29,6 @@ from skinfl.flower.hospital.store import RunStore
 from skinfl.flower.provisioning.folders import HospitalFolder
 from skinfl.networks import learner_of, learnt_from
 from skinfl.protection import wire
-from skinfl.run import write_model
 from skinfl.run_folder import PERSONAL
 from skinfl.settings import Settings
 
@@ -118,6 +117,9 @@ class Trainer:
                 agent.load_state(_without_round(state))
             update = agent.report(images.test, task, images.validation, images.train)
             if agent.has_own:
+                # with it come figures and tables, which no other answer needs
+                from skinfl.run import write_model
+
                 file = self._folder.path / PERSONAL / f"{run.name}.npz"
                 file.parent.mkdir(exist_ok=True, mode=0o700)
                 settings, train = self._folder.with_own_weights(run.settings), images.train
