@@ -169,11 +169,6 @@ def share_out(
     return FederatedData(learnt_from(settings, dataset, progress), split, parts)
 
 
-def initial_model(settings: Settings, dataset: LesionDataset) -> nn.Module:
-    """Return what is trained, with the weights that every hospital starts from."""
-    return learner_of(settings, dataset.photograph_shape, len(dataset.classes)).model
-
-
 def model_options(settings: Settings) -> Dict[str, Any]:
     """Return the network's own options."""
     return {option.name: getattr(settings, option.name) for option in MODELS[settings.model].options}

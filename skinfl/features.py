@@ -63,7 +63,6 @@ def featured(
     inner = folded_norms(trunk)
     shape = (len(dataset), *feature_shape(inner, dataset.photograph_shape))
     name = hashlib.sha256(f"{_FORMAT}\n{described}\n{dataset.digest()}".encode()).hexdigest()[:32]
-    digest = hashlib.sha256(described.encode()).hexdigest()
     found: List[Any] = []
     for view in range(views):
         file = cache_folder(cache_dir) / f"features-{name}-{view}.npy"
@@ -72,7 +71,7 @@ def featured(
             what = "features" if views == 1 else f"features, view {view + 1} of {views}"
             kept = _made(file, shape, _batches(dataset, inner, normalisation, view, progress, what))
         found.append(kept)
-    return FeatureDataset(dataset, found, digest)
+    return FeatureDataset(dataset, found)
 
 
 def feature_shape(trunk: nn.Module, image_shape: Tuple[int, int, int]) -> Tuple[int, int, int]:

@@ -162,7 +162,7 @@ def test_eight_views_are_eight():
     views = [turned(image, view) for view in range(8)]
     assert len({view.tobytes() for view in views}) == 8 and np.array_equal(views[0], image)
     dataset = colours(6)
-    features = FeatureDataset(dataset, [np.full((6, 1, 1, 2), v, np.float16) for v in range(4)], "t")
+    features = FeatureDataset(dataset, [np.full((6, 1, 1, 2), v, np.float16) for v in range(4)])
     drawn = features.subset([5, 1, 2]).drawn(np.array([0, 2] * 50), np.random.default_rng(0))
     assert set(drawn[:, 0, 0, 0].tolist()) == {0, 1, 2, 3}
     assert features.subset([5, 1, 2]).subset([2]).photographs.image_ids.tolist() == ["lesion-2"]

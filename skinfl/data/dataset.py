@@ -103,8 +103,9 @@ class LesionDataset:
         self.synthetic = bool(synthetic)
         self.lesions_known = bool(lesions_known)
         self.preparation = preparation
-        #: the images in each of the views that training draws from, the first being ``images``
-        self.views: Tuple[Any, ...] = (self.images,)
+        #: the images in each of their views, ``images`` first: training draws one each time, evaluation
+        #: averages over all
+        self.views: Tuple[Images, ...] = (self.images,)
         self._digest = ""
         if self.images.ndim != 4 or not (floats or self.images.shape[3] in (1, 3)):
             raise DataError(f"{name}: images must have shape (n, height, width, 1 or 3)")
@@ -113,6 +114,13 @@ class LesionDataset:
                 raise DataError(f"{name}: {len(getattr(self, column))} {column} for {n} images")
         if n and not (0 <= self.labels.min() and self.labels.max() < len(self.classes)):
             raise DataError(f"{name}: labels must lie in 0..{len(self.classes) - 1}")
+
+    @staticmethod
+    def of_views(views: Sequence[Images], labels: Indices, **captions: Any) -> LesionDataset:
+        """Return a data set of which each image is there in several views, all of one shape."""
+        found = LesionDataset(images=views[0], labels=labels, **captions)
+        found.views = (found.images, *views[1:])
+        return found
 
     def __len__(self) -> int:
         return len(self.images)
@@ -150,8 +158,7 @@ class LesionDataset:
         i = np.asarray(indices, dtype=np.int64)
         captions = self.captions()
         captions.update({column: captions[column][i] for column in _PER_PHOTOGRAPH})
-        images = self.images if isinstance(self.images, ImageRows) else ImageRows(self.images)
-        return LesionDataset(images=images.subset(i), labels=self.labels[i], **captions)
+        return LesionDataset.of_views([_rows(v).subset(i) for v in self.views], self.labels[i], **captions)
 
     @property
     def image_shape(self) -> Tuple[int, int, int]:
@@ -169,17 +176,19 @@ class LesionDataset:
         """The photographs, where ``images`` may be features of theirs."""
         return self
 
-    @property
-    def looks(self) -> Tuple[Any, ...]:
-        """What a network answers for, averaging logits: the images, or several views of each."""
-        return (self.images,)
-
     def drawn(self, indices: np.ndarray, rng: Optional[np.random.Generator] = None) -> np.ndarray:
         """Return the images at ``indices`` for a step of training.
 
         Of several views one each, as ``rng`` draws; without it the first.
         """
-        return self.images[indices]
+        if len(self.views) == 1 or rng is None:
+            return self.images[indices]
+        # of floats as many are used as are asked for, so that it does not matter how many are drawn at once
+        which = (rng.random(len(indices)) * len(self.views)).astype(np.int64)
+        found = np.empty((len(indices), *self.images.shape[1:]), self.images.dtype)
+        for view, images in enumerate(self.views):
+            found[which == view] = images[indices[which == view]]
+        return found
 
     def class_counts(self) -> np.ndarray:
         """Return how many photographs each class has, shape (classes,)."""
@@ -206,3 +215,7 @@ class LesionDataset:
                 sha.update(np.ascontiguousarray(block).data)
             self._digest = sha.hexdigest()
         return self._digest
+
+
+def _rows(images: Images) -> ImageRows:
+    return images if isinstance(images, ImageRows) else ImageRows(images)

@@ -32,7 +32,7 @@ def predict(
     model.train(batch_statistics)
     with torch.no_grad():
         shrink = not batch_statistics
-        views = [_logits(model, look, normalisation, shrink=shrink) for look in dataset.looks]
+        views = [_logits(model, look, normalisation, shrink=shrink) for look in dataset.views]
         logits = views[0] if len(views) == 1 else torch.stack(views).mean(dim=0)
         for name, b in model.named_buffers():
             if name in saved:

@@ -17,7 +17,6 @@ import numpy as np
 import torch
 
 from skinfl.data.dataset import LesionDataset
-from skinfl.data.features import ViewedDataset
 from skinfl.errors import DataAccessError, nearest
 from skinfl.openmined.hook import VERSION, add_worker, forget_worker, syft, torch_hook
 from skinfl.protection.base import AggregatorSide
@@ -75,7 +74,7 @@ class HospitalWorker(syft.VirtualWorker):
         labels, *views = (
             self.object_store.get_obj(i).numpy() for i in (held.labels, held.images, *held.views)
         )
-        dataset = ViewedDataset(views, labels, **held.captions)
+        dataset = LesionDataset.of_views(views, labels, **held.captions)
         self._desk[ticket] = self.operations[operation](dataset, *arguments)
 
     def refuse(self, what: str, why: str) -> DataAccessError:

@@ -103,7 +103,7 @@ def test_features_in_several_views_are_drawn_as_they_are_elsewhere():
     some = LesionDataset(
         "toy", np.zeros((4, 2, 2, 1), np.uint8), [0, 1, 1, 0], ("a", "b"), list("wxyz"), list("1234")
     )
-    features = FeatureDataset(some, views, "trunk").subset([3, 0, 2])
+    features = FeatureDataset(some, views).subset([3, 0, 2])
     worker = build_network("pysyft").worker("one")
     worker.install({"show": lambda dataset: dataset})
     seen = worker.load(features, tags=("#toy",), description="").ask("show")

@@ -26,7 +26,7 @@ def test_views_are_those_that_a_trunk_looked_at():
 def test_evaluation_averages_logits_over_views(toy):
     rng = np.random.default_rng(1)
     views = [rng.normal(size=(len(toy), 1, 1, 4)).astype(np.float16) for _ in range(3)]
-    features = FeatureDataset(toy, views, "trunk")
+    features = FeatureDataset(toy, views)
     classes = len(toy.classes)
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, classes))
     identity = Normalisation((0.0,) * 4, (1.0,) * 4)
