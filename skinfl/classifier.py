@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Dict, Iterator, Optional, Tuple, Union
+from typing import Dict, Optional, Tuple, Union
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch import nn
 from skinfl.data.classes import described
 from skinfl.data.dataset import LesionClass
 from skinfl.data.images import SMALLEST, open_image, photograph, prepare
+from skinfl.data.views import VIEWS, turned
 from skinfl.devices import is_out_of_memory
 from skinfl.errors import DataError, ModelError, SettingsError
 from skinfl.models.store import StoredModel, load_model
@@ -20,8 +21,6 @@ from skinfl.paths import path as user_path
 
 #: what :meth:`LesionClassifier.predict` takes
 Picture = Union[str, Path, Image.Image, np.ndarray]
-#: a lesion has no upper side: the eight ways to lay a square down, the photograph as it is first
-VIEWS = 8
 #: photographs that pass through the network at once
 BATCH = 64
 
@@ -110,8 +109,9 @@ class LesionClassifier(nn.Module):
     def _probabilities(self, pixels: np.ndarray, tta: int) -> np.ndarray:
         part = self._in_its_colours(pixels)
         with torch.no_grad():
-            batch = torch.from_numpy(part).permute(0, 3, 1, 2).to(self.mean.device)
-            logits = torch.stack([self(view).double().cpu() for view in _views(batch, tta)]).mean(dim=0)
+            views = (torch.from_numpy(turned(part, view)).permute(0, 3, 1, 2) for view in range(tta))
+            answers = [self(view.to(self.mean.device)).double().cpu() for view in views]
+        logits = torch.stack(answers).mean(dim=0)
         shares: np.ndarray = torch.softmax(logits / self.temperature, dim=1).numpy()
         return shares
 
@@ -149,15 +149,3 @@ class LesionClassifier(nn.Module):
         resized = prepare(image, self.preparation)
         pixels = np.array(resized.convert("L") if self.channels == 1 else resized)
         return pixels.reshape(self.image_size, self.image_size, self.channels)
-
-
-def _views(batch: torch.Tensor, count: int) -> Iterator[torch.Tensor]:
-    """Yield the first ``count`` of the eight symmetries of squares of shape (n, channels, size, size).
-
-    In the order of :func:`skinfl.features.turned`, so that a network is used as it was evaluated.
-    """
-    on_its_side = batch.transpose(2, 3)
-    views = [(batch, flips) for flips in ((), (3,), (2, 3), (2,))]
-    views += [(on_its_side, flips) for flips in ((2,), (3,), (2, 3), ())]
-    for turned, flips in views[:count]:
-        yield turned.flip(flips) if flips else turned

@@ -10,14 +10,10 @@ import hashlib
 import logging
 import os
 import shutil
-import sys
 import time
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, Callable, Deque, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, BinaryIO, Callable, Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
@@ -28,7 +24,9 @@ from skinfl.data.cache import cache_folder
 from skinfl.data.dataset import LesionDataset
 from skinfl.data.features import FeatureDataset
 from skinfl.data.normalisation import Normalisation, normalise
+from skinfl.data.parallel import cores, in_threads
 from skinfl.data.sources import Progress
+from skinfl.data.views import turned
 from skinfl.errors import DataError, WriteError
 from skinfl.files import whole_file
 from skinfl.models.trunk import folded_norms
@@ -85,21 +83,6 @@ def feature_shape(trunk: nn.Module, image_shape: Tuple[int, int, int]) -> Tuple[
     return int(out.shape[2]), int(out.shape[3]), int(out.shape[1])
 
 
-def cores() -> int:
-    """Return how many processor cores this process may use."""
-    if sys.platform.startswith("linux"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def turned(images: np.ndarray, view: int) -> np.ndarray:
-    """Return square images (n, height, width, channels) in one of eight views; 0 leaves them."""
-    order = (0, 4, 2, 6, 1, 3, 5, 7)  # as they are, mirrored, upside down, both, then on their sides
-    turns, mirrored = order[view] % 4, order[view] >= 4
-    found = np.rot90(images, turns, axes=(1, 2))
-    return np.ascontiguousarray(found[:, :, ::-1] if mirrored else found)
-
-
 def _batches(
     dataset: LesionDataset,
     trunk: nn.Module,
@@ -113,11 +96,11 @@ def _batches(
     Each core takes batches of its own with one thread of torch: two threads in one batch wait for each other
     at every layer, on a machine with other work for most of the time.
     """
-    n, workers = len(dataset), cores()
     layout: Any = torch.channels_last if _has_channels_last() else torch.contiguous_format
     trunk = trunk.to(memory_format=layout) if _has_channels_last() else trunk
 
-    def of(start: int) -> np.ndarray:
+    def of(number: int) -> np.ndarray:
+        start = number * _BATCH
         images = turned(np.asarray(dataset.images[start : start + _BATCH]), view)
         batch = torch.from_numpy(normalise(images, normalisation)).contiguous(memory_format=layout)
         with _inference():
@@ -128,25 +111,15 @@ def _batches(
             raise DataError("the trunk's features are not finite: its weights are damaged, get them again")
         return np.clip(features, -_LARGEST, _LARGEST).astype(np.float16)
 
-    started, done = time.monotonic(), 0
-    with _one_thread_each(), ThreadPoolExecutor(workers) as pool:
-        waiting: Deque[Any] = deque()
-        starts = iter(range(0, n, _BATCH))
-        try:
-            while True:
-                for start in islice(starts, 2 * workers - len(waiting)):
-                    waiting.append(pool.submit(of, start))
-                if not waiting:
-                    break
-                features = waiting.popleft().result()
-                done += len(features)
-                yield features
-                if progress is not None:
-                    left = (time.monotonic() - started) / done * (n - done)
-                    progress(done, n, f"{what}, {_duration(left)} left" if done < n else what)
-        finally:
-            for future in waiting:  # an interrupted run must not compute the rest first
-                future.cancel()
+    def photographs(batches: int, total: int, what: str) -> None:
+        if progress is not None:
+            left = (time.monotonic() - started) / batches * (total - batches)
+            told = f"{what}, {_duration(left)} left" if batches < total else what
+            progress(min(batches * _BATCH, len(dataset)), len(dataset), told)
+
+    started = time.monotonic()
+    with _one_thread_each():
+        yield from in_threads(of, -(-len(dataset) // _BATCH), photographs, what, threads=cores())
 
 
 def _duration(seconds: float) -> str:

@@ -18,8 +18,8 @@ from skinfl.data.dataset import LesionDataset
 from skinfl.data.features import FeatureDataset
 from skinfl.data.normalisation import normalise
 from skinfl.data.transforms import normalisation_from_sums, pixel_sums
+from skinfl.data.views import turned
 from skinfl.errors import CheckpointError, ModelError, SettingsError, SkinflError
-from skinfl.features import turned
 from skinfl.federation.checkpoint import load_checkpoint
 from skinfl.federation.evaluation import predict
 from skinfl.federation.validation import tempered

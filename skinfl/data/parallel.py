@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Callable, Deque, Iterator, TypeVar
@@ -14,15 +15,23 @@ _Result = TypeVar("_Result")
 _AHEAD = 4
 
 
+def cores() -> int:
+    """Return how many processor cores this process may use."""
+    if sys.platform.startswith("linux"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def in_threads(
-    function: Callable[[int], _Result], n: int, progress: Progress, what: str
+    function: Callable[[int], _Result], n: int, progress: Progress, what: str, *, threads: int = 0
 ) -> Iterator[_Result]:
     """Yield ``function(i)`` in order for i below n.
 
-    Threads, since decoding, resizing and hashing let go of the interpreter's lock: processes would have to
-    be started, and to send what they made. They are no more than a few results ahead of who takes these.
+    Threads, since decoding, resizing, hashing and torch let go of the interpreter's lock: processes would
+    have to be started, and to send what they made. They are no more than a few results ahead of who takes
+    these. ``threads``: how many; 0 is two a core, for work that waits for the disk.
     """
-    threads = min(8, 2 * (os.cpu_count() or 1))
+    threads = threads or min(8, 2 * cores())
     with ThreadPoolExecutor(max_workers=threads) as pool:
         waiting: Deque[Future] = deque()
         begun = done = 0

@@ -4,19 +4,36 @@ import numpy as np
 import pytest
 import torch
 
-from skinfl.classifier import VIEWS, LesionClassifier, _views
+from skinfl.classifier import LesionClassifier
 from skinfl.data.features import FeatureDataset
 from skinfl.data.normalisation import Normalisation
-from skinfl.features import turned
+from skinfl.data.views import VIEWS, turned
 from skinfl.federation.evaluation import predict
 from skinfl.models.registry import build_model
 from skinfl.models.store import load_model, save_model
 
 
-def test_views_are_those_that_a_trunk_looked_at():
-    images = np.random.default_rng(0).integers(0, 256, (2, 5, 5, 3), dtype=np.uint8)
-    batch = torch.from_numpy(images).permute(0, 3, 1, 2)
-    seen = list(_views(batch, VIEWS))
+def small_model(path, *, in_channels, views):
+    described = {"in_channels": in_channels, "image_size": 19, "classes": 3}
+    torch.manual_seed(0)
+    model = build_model("skinnet", **described)
+    saved = {"class_names": ("a", "b", "c"), "views": views}
+    saved.update(normalisation_mean=(0.5,) * in_channels, normalisation_std=(0.2,) * in_channels)
+    save_model(path, model, name="skinnet", doconv=True, **described, **saved)
+    return path
+
+
+def test_views_are_those_that_a_trunk_looked_at(tmp_path, monkeypatch):
+    images = np.random.default_rng(0).integers(0, 256, (2, 19, 19, 3), dtype=np.uint8)
+    seen = []
+    classifier = LesionClassifier.load(small_model(tmp_path / "m.npz", in_channels=3, views=1))
+
+    def answer(batch):
+        seen.append(batch)
+        return torch.zeros(len(batch), 3)
+
+    monkeypatch.setattr(classifier, "forward", answer)
+    classifier.probabilities(images, tta=VIEWS)
     assert len(seen) == VIEWS
     for view, mine in enumerate(seen):
         np.testing.assert_array_equal(mine.permute(0, 2, 3, 1).numpy(), turned(images, view))
@@ -39,11 +56,8 @@ def test_evaluation_averages_logits_over_views(toy):
 
 
 def test_a_network_is_used_with_the_views_it_was_trained_with(tmp_path):
-    described = {"in_channels": 1, "image_size": 19, "classes": 3}
-    model = build_model("skinnet", **described)
-    saved = {"class_names": ("a", "b", "c"), "normalisation_mean": (0.5,), "normalisation_std": (0.2,)}
     for views in (1, 4):
-        save_model(tmp_path / "m.npz", model, name="skinnet", doconv=True, views=views, **described, **saved)
+        small_model(tmp_path / "m.npz", in_channels=1, views=views)
         assert load_model(tmp_path / "m.npz").views == views
         classifier = LesionClassifier.load(tmp_path / "m.npz")
         pixels = np.random.default_rng(2).integers(0, 256, (3, 19, 19, 1), dtype=np.uint8)
