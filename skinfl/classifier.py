@@ -11,13 +11,13 @@ from PIL import Image
 from torch import nn
 
 from skinfl.data.classes import described
-from skinfl.data.dataset import LesionClass
 from skinfl.data.images import SMALLEST, open_image, photograph, prepare
 from skinfl.data.views import VIEWS, turned
 from skinfl.devices import is_out_of_memory
 from skinfl.errors import DataError, ModelError, SettingsError
 from skinfl.models.store import StoredModel, load_model
 from skinfl.paths import path as user_path
+from skinfl.predictions import LesionClass
 
 #: what :meth:`LesionClassifier.predict` takes
 Picture = Union[str, Path, Image.Image, np.ndarray]

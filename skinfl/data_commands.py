@@ -87,7 +87,6 @@ def show_split(settings: Settings, figure: Optional[Path], force: bool = False) 
     from skinfl.assembly import load_federated_data
     from skinfl.data import inspect
     from skinfl.data.classes import described
-    from skinfl.predictions import ClassName
     from skinfl.report.wording import class_label
 
     if figure is not None:
@@ -98,7 +97,7 @@ def show_split(settings: Settings, figure: Optional[Path], force: bool = False) 
     summary = inspect.summarise_split(found.dataset, found.split, found.partition)
     _say(f"{found.dataset.name}: {len(found.dataset)} images, split by protocol {summary['protocol']!r}")
     _say(_split_table(summary))
-    classes = [ClassName(*each) for each in described(found.dataset.class_info)]
+    classes = described(found.dataset.class_info)
     if any(each.full_name != each.name for each in classes):
         _say("classes: " + "; ".join(f"{each.name} {class_label(each)}" for each in classes))
     known = "" if summary["lesions_known"] else " (this data set does not tell which photographs share one)"

@@ -43,13 +43,7 @@ def bootstrap_intervals(
 
     Raises ValueError for shapes or labels that do not fit, a level outside 0 to 1, and no resamples.
     """
-    probabilities, labels = _checked(probabilities, labels, groups, class_names, level, resamples)
-    names, of = _groups(groups)
-    if names < 2:
-        return dict.fromkeys(METRICS)
-    found = _resampled([probabilities], labels, of, class_names, resamples, seed)[0]
-    ends = 50 * (1 - level), 50 * (1 + level)
-    return {name: _ends(values[np.isfinite(values)], ends) for name, values in zip(METRICS, found)}
+    return _intervals([probabilities], labels, groups, class_names, resamples, level, seed)
 
 
 def paired_intervals(
@@ -68,17 +62,27 @@ def paired_intervals(
     Both networks answer for the same photographs, so each resample draws the same lesions for both, and what
     makes a photograph hard for either cancels. Otherwise as :func:`bootstrap_intervals`.
     """
-    both = [
-        _checked(shares, labels, groups, class_names, level, resamples)
-        for shares in (probabilities, reference)
-    ]
+    return _intervals([probabilities, reference], labels, groups, class_names, resamples, level, seed)
+
+
+def _intervals(
+    answers: Sequence[np.ndarray],
+    labels: np.ndarray,
+    groups: Union[Sequence[str], np.ndarray],
+    class_names: Sequence[str],
+    resamples: int,
+    level: float,
+    seed: int,
+) -> Dict[str, Interval]:
+    """Return the intervals of one network's metrics, or of how much higher the first one's are of two."""
+    checked = [_checked(shares, labels, groups, class_names, level, resamples) for shares in answers]
     names, of = _groups(groups)
     if names < 2:
         return dict.fromkeys(METRICS)
-    found = _resampled([shares for shares, _ in both], both[0][1], of, class_names, resamples, seed)
+    found = _resampled([shares for shares, _ in checked], checked[0][1], of, class_names, resamples, seed)
+    values = found[0] if len(found) == 1 else found[0] - found[1]
     ends = 50 * (1 - level), 50 * (1 + level)
-    gaps = found[0] - found[1]
-    return {name: _ends(values[np.isfinite(values)], ends) for name, values in zip(METRICS, gaps)}
+    return {name: _ends(each[np.isfinite(each)], ends) for name, each in zip(METRICS, values)}
 
 
 def _checked(

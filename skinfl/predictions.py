@@ -19,8 +19,12 @@ from skinfl.paths import path as user_path
 _CAPTIONS = ("image_id", "lesion_id", "hospital", "site", "sex", "age")
 
 
-class ClassName(NamedTuple):
-    """A diagnosis: its short name, its name in full, and whether it is cancer (None: not known)."""
+class LesionClass(NamedTuple):
+    """A diagnosis that a data set distinguishes.
+
+    ``name``: short, as in the publisher's tables. ``full_name``: for a reader who is no dermatologist.
+    ``malignant``: whether it is cancer; None where that is not known.
+    """
 
     name: str
     full_name: str
@@ -41,7 +45,7 @@ class Predictions(NamedTuple):
     float64 with NaN.
     """
 
-    classes: Tuple[ClassName, ...]
+    classes: Tuple[LesionClass, ...]
     probabilities: np.ndarray
     labels: np.ndarray
     image_ids: np.ndarray
@@ -78,7 +82,7 @@ def write_predictions(path: PathLike, found: Predictions) -> None:
     write_text(path, text.getvalue())
 
 
-def read_predictions(path: PathLike, classes: Sequence[ClassName]) -> Predictions:
+def read_predictions(path: PathLike, classes: Sequence[LesionClass]) -> Predictions:
     """Read what :func:`write_predictions` wrote of these classes.
 
     Raises :class:`~skinfl.errors.DataError`, with the line's number, for anything else.

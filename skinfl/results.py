@@ -18,7 +18,7 @@ from skinfl.classifier import LesionClassifier, Picture
 from skinfl.errors import SkinflError
 from skinfl.federation.records import RoundRecord, read_records
 from skinfl.metrics import SCALARS
-from skinfl.predictions import ClassName, read_predictions
+from skinfl.predictions import read_predictions
 from skinfl.report import wording
 from skinfl.run_folder import (
     COMPARISON,
@@ -73,7 +73,7 @@ class TrainingResult:
         Columns: image_id, lesion_id, hospital, site, sex, age, diagnosis, predicted, and ``p_<class>``, the
         probabilities. Raises a :class:`~skinfl.errors.SkinflError` where the run holds none.
         """
-        found = read_predictions(self.folder / PREDICTIONS, [ClassName(*c) for c in self.model.class_info])
+        found = read_predictions(self.folder / PREDICTIONS, self.model.class_info)
         return as_frame(found)
 
     def predict(

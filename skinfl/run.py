@@ -38,7 +38,7 @@ from skinfl.models.registry import ALL
 from skinfl.models.store import save_model
 from skinfl.networks import Learner, whole
 from skinfl.paths import PathLike
-from skinfl.predictions import ClassName, Predictions, write_predictions
+from skinfl.predictions import Predictions, write_predictions
 from skinfl.report import examples, findings, html, page, plots
 from skinfl.report.wording import classes_of
 from skinfl.run_folder import (
@@ -55,7 +55,7 @@ from skinfl.run_folder import (
     claimed,
 )
 from skinfl.settings import OF_THE_MACHINE, Settings, bound_to_rounds
-from skinfl.use.evaluating import write_learnt
+from skinfl.use.evaluating import answers_for, write_learnt
 from skinfl.version import __version__
 
 __all__ = ["CHECKPOINT", "CONFIG", "FIGURES", "MODEL", "RESULT", "ROUNDS", "Outcome", "run"]
@@ -186,21 +186,40 @@ def _save(out: Path, settings: Settings, assembly: Assembly, digest: str) -> Non
 
 def _finish(settings: Settings, federated: FederatedData, assembly: Assembly, out: Path) -> Outcome:
     state = assembly.federation.state
-    test, found = federated.test, None
     result = summarise(settings, federated, assembly, out.name)
-    if not assembly.layout.personal:
-        found = predictions_of(test, assembly, hospitals_of(federated))
+    write_learnt(out / TRAINED_ON, federated.dataset, federated.split.train)
+    found = leave(out, settings, federated.dataset, assembly, result, federated.test, hospitals_of(federated))
+    return Outcome(result, state.kept.model, out, state.records, found)
+
+
+def leave(
+    out: Path,
+    settings: Settings,
+    dataset: LesionDataset,
+    assembly: Assembly,
+    result: Dict[str, Any],
+    test: Optional[LesionDataset],
+    hospitals: Optional[np.ndarray] = None,
+) -> Optional[Predictions]:
+    """Write what a finished run leaves in its folder, and return the kept network's answers for ``test``.
+
+    ``result`` is what :func:`summarise` gave; what the answers tell is added. There are none without a common
+    test set or a common network: then the sums over hospitals speak. Of ``dataset``, image shape and classes
+    are needed; ``hospitals`` is as in :func:`predictions_of`.
+    """
+    found = None
+    if test is not None and not assembly.layout.personal:
+        found = predictions_of(test, assembly, hospitals)
         result.update(findings.summary(found, settings.seed, result.get("thresholds")))
     elif result["hospitals_together"] is not None:
         confusion = result["hospitals_together"]["confusion"]
         result["sentences"] = findings.sentences(confusion, classes_of(result["data"]))
     write_json(out / RESULT, result)
-    write_models(out, settings, federated.dataset, assembly)
-    write_learnt(out / TRAINED_ON, federated.dataset, federated.split.train)
+    write_models(out, settings, dataset, assembly)
     if found is not None:
         write_predictions(out / PREDICTIONS, found)
-    write_pages(out, result, state.records, found, test)
-    return Outcome(result, state.kept.model, out, state.records, found)
+    write_pages(out, result, assembly.federation.state.records, found, test)
+    return found
 
 
 def write_pages(
@@ -289,31 +308,23 @@ def predictions_of(
     """
     tested = assembly.federation.predict()
     assert tested is not None, "there is a test set, and one network for it"
-    return Predictions(
-        tuple(ClassName(*each) for each in described(test.class_info)),
-        tempered(tested[0], temperature_of(assembly.federation.state)),
-        test.labels,
-        test.image_ids,
-        test.lesion_ids,
-        np.full(len(test), "", dtype=object) if hospitals is None else hospitals,
-        test.sites,
-        test.sexes,
-        test.ages,
-    )
+    probabilities = tempered(tested[0], temperature_of(assembly.federation.state))
+    return answers_for(test, described(test.class_info), probabilities, test.labels, hospitals)
 
 
 def summarise(settings: Settings, federated: FederatedData, assembly: Assembly, name: str) -> Dict[str, Any]:
     """Return the content of ``result.json``."""
     state = assembly.federation.state
     last, kept = state.records[-1], state.kept_record
+    parts = parts_of(settings, federated)
     return {
         "name": name,
         "protection": settings.protection,
         "strategy": settings.strategy,
         "pretrained": describe(assembly.learner.weights),
         "trained_values": assembly.layout.size,
-        "data": describe_data(settings, federated),
-        "partition": describe_partition(settings, federated),
+        "data": describe_data(federated, parts),
+        "partition": describe_partition(federated, parts),
         "workers": assembly.workers,
         "hospitals": len(federated.partition),
         "rounds": state.round,
@@ -367,12 +378,16 @@ def _personal(settings: Settings, assembly: Assembly, last: RoundRecord) -> Opti
     }
 
 
-def describe_data(settings: Settings, federated: FederatedData) -> Dict[str, Any]:
-    """Return what reports say of the data."""
+def parts_of(settings: Settings, federated: FederatedData) -> Dict[str, TrainingParts]:
+    """Return by hospital what is trained on and what validates."""
+    return {name: training_parts(settings, federated.train_of(name), name) for name in federated.partition}
+
+
+def describe_data(federated: FederatedData, parts: Mapping[str, TrainingParts]) -> Dict[str, Any]:
+    """Return what reports say of the data; ``parts``: by hospital."""
     dataset, split = federated.dataset, federated.split
-    parts = [training_parts(settings, federated.train_of(name), name) for name in federated.partition]
     trained, validated = (
-        {lesion for part in parts for lesion in getattr(part, side).lesion_ids}
+        {lesion for part in parts.values() for lesion in getattr(part, side).lesion_ids}
         for side in TrainingParts._fields
     )
     return {
@@ -382,21 +397,20 @@ def describe_data(settings: Settings, federated: FederatedData) -> Dict[str, Any
         "leaked_lesions": split.leaked_lesions,
         "leaked_validation_lesions": len(trained & validated),
         "protocol": split.protocol,
-        "train_images": sum(len(part.train) for part in parts),
-        "validation_images": sum(len(part.validation) for part in parts),
+        "train_images": sum(len(part.train) for part in parts.values()),
+        "validation_images": sum(len(part.validation) for part in parts.values()),
         "test_images": len(split.test),
         "classes": list(dataset.classes),
         "class_info": [each._asdict() for each in described(dataset.class_info)],
     }
 
 
-def describe_partition(settings: Settings, federated: FederatedData) -> Dict[str, Any]:
+def describe_partition(federated: FederatedData, parts: Mapping[str, TrainingParts]) -> Dict[str, Any]:
     """Return how many photographs of each class each hospital holds."""
     classes = federated.dataset.classes
     found = {}
-    for name in federated.partition:
-        parts = training_parts(settings, federated.train_of(name), name)
-        folds = {**parts._asdict(), "test": federated.test_of(name)}
+    for name, own in parts.items():
+        folds = {**own._asdict(), "test": federated.test_of(name)}
         found[name] = {
             fold: {c: int(n) for c, n in zip(classes, held.class_counts())} for fold, held in folds.items()
         }

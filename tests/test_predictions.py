@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from skinfl.errors import DataError
-from skinfl.predictions import ClassName, Predictions, read_predictions, write_predictions
+from skinfl.predictions import LesionClass, Predictions, read_predictions, write_predictions
 
-CLASSES = (ClassName("mel", "melanoma", True), ClassName("nv", "melanocytic nevus", False))
+CLASSES = (LesionClass("mel", "melanoma", True), LesionClass("nv", "melanocytic nevus", False))
 
 
 def texts(*values):

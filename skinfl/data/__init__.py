@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 from skinfl.lazy import exports
 
 if TYPE_CHECKING:
-    from skinfl.data.dataset import Lesion, LesionClass, LesionDataset
+    from skinfl.data.dataset import Lesion, LesionDataset
     from skinfl.data.detect import load
     from skinfl.data.index import Complain, Index, Photograph
     from skinfl.data.readers import Found, Reader, all_readers, register
     from skinfl.data.sources import Progress, Source
+    from skinfl.predictions import LesionClass
 
 __all__ = [
     "Complain",
@@ -41,7 +42,7 @@ __getattr__, __dir__ = exports(
         "Found": "skinfl.data.readers",
         "Index": "skinfl.data.index",
         "Lesion": "skinfl.data.dataset",
-        "LesionClass": "skinfl.data.dataset",
+        "LesionClass": "skinfl.predictions",
         "LesionDataset": "skinfl.data.dataset",
         "Photograph": "skinfl.data.index",
         "Progress": "skinfl.data.sources",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
 
-from skinfl.data.dataset import LesionClass
+from skinfl.predictions import LesionClass
 
 #: each diagnosis by its usual short name, with others' names of it; case and punctuation do not count
 SYNONYMS: Dict[str, Tuple[str, ...]] = {

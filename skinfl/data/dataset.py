@@ -11,21 +11,10 @@ import numpy as np
 from skinfl.data.preparation import Preparation
 from skinfl.data.rows import ImageRows, Images, blocks
 from skinfl.errors import DataError
+from skinfl.predictions import LesionClass
 
 Texts = Union[Sequence[str], np.ndarray]
 Indices = Union[Sequence[int], np.ndarray]
-
-
-class LesionClass(NamedTuple):
-    """A diagnosis that a data set distinguishes.
-
-    ``name``: short, as in the publisher's tables. ``full_name``: for a reader who is no dermatologist.
-    ``malignant``: whether it is cancer; None where that is not known.
-    """
-
-    name: str
-    full_name: str
-    malignant: Optional[bool] = None
 
 
 class Lesion(NamedTuple):

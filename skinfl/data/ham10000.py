@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Dict, List, NamedTuple, Optional, Sequence
 
 from skinfl.data import contents, folders, tables
-from skinfl.data.dataset import LesionClass
 from skinfl.data.images import find_images, holds_images, image_folders
 from skinfl.data.index import Complain, Index, Photograph, match, refuse
 from skinfl.data.readers import PHOTOGRAPHS, TRACES, Found, Reader, register
 from skinfl.data.sources import Progress, Source, remark
 from skinfl.errors import DataError, nearest
+from skinfl.predictions import LesionClass
 
 SOURCE = Source(
     "ham10000",

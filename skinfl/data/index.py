@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from skinfl.data import images
-from skinfl.data.dataset import LesionClass, LesionDataset
+from skinfl.data.dataset import LesionDataset
 from skinfl.data.preparation import Preparation
 from skinfl.data.sources import Progress
 from skinfl.data.tables import listing
 from skinfl.errors import DataError
 from skinfl.paths import PathLike
+from skinfl.predictions import LesionClass
 
 #: called with each problem found; :func:`refuse` raises at the first, a check collects them all
 Complain = Callable[[str], None]

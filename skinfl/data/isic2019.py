@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Dict, List, Optional, Sequence
 
 from skinfl.data import folders, ham10000, tables
-from skinfl.data.dataset import LesionClass
 from skinfl.data.images import find_images
 from skinfl.data.index import Complain, Index, Photograph, match, refuse
 from skinfl.data.readers import PHOTOGRAPHS, TRACES, Found, Reader, register
 from skinfl.data.sources import Progress, Source, remark
 from skinfl.errors import DataError
+from skinfl.predictions import LesionClass
 
 SOURCE = Source(
     "isic2019",

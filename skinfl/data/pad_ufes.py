@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import List, Optional, Sequence
 
 from skinfl.data import contents, folders, tables
-from skinfl.data.dataset import LesionClass
 from skinfl.data.images import find_images, holds_images, image_folders
 from skinfl.data.index import Complain, Index, Photograph, match
 from skinfl.data.readers import PHOTOGRAPHS, TRACES, Found, Reader, register
 from skinfl.data.sources import Progress, Source
 from skinfl.errors import DataError, nearest
+from skinfl.predictions import LesionClass
 
 SOURCE = Source(
     "pad_ufes_20",

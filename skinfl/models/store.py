@@ -20,7 +20,7 @@ from skinfl.errors import DataError, ModelError, SettingsError, WriteError, prin
 from skinfl.files import whole_file
 from skinfl.models.registry import MODELS, build_model
 from skinfl.models.trunk import with_head
-from skinfl.predictions import ClassName
+from skinfl.predictions import LesionClass
 
 FORMAT = "skinfl-model"
 VERSION = 1
@@ -46,7 +46,7 @@ class StoredModel(NamedTuple):
     in_channels: int
     preparation: Preparation
     temperature: float = 1.0
-    class_info: Tuple[ClassName, ...] = ()
+    class_info: Tuple[LesionClass, ...] = ()
     views: int = 1
 
 
@@ -102,7 +102,7 @@ def save_model(
     if head is not None:
         header["head"] = dict(head)
     if class_info:
-        header["class_info"] = [ClassName(*each)._asdict() for each in class_info]
+        header["class_info"] = [LesionClass(*each)._asdict() for each in class_info]
     _check_header(Path(path), header)
     arrays = {_STATE + key: value.detach().cpu().numpy() for key, value in model.state_dict().items()}
     arrays[_HEADER] = np.array(json.dumps(header))
@@ -161,9 +161,9 @@ def load_model(path: Union[str, Path]) -> StoredModel:
         header["in_channels"],
         _preparation(header),
         float(header.get("temperature", 1.0)),
-        tuple(ClassName(**each) for each in header["class_info"])
+        tuple(LesionClass(**each) for each in header["class_info"])
         if "class_info" in header
-        else tuple(ClassName(name, name) for name in header["class_names"]),
+        else tuple(LesionClass(name, name) for name in header["class_names"]),
         int(header.get("views", 1)),
     )
 
@@ -277,7 +277,7 @@ def _describes(described: Any, names: Sequence[str]) -> bool:
     """Whether a header's ``class_info`` is of just these classes."""
     return (
         isinstance(described, list)
-        and all(isinstance(each, dict) and sorted(each) == sorted(ClassName._fields) for each in described)
+        and all(isinstance(each, dict) and sorted(each) == sorted(LesionClass._fields) for each in described)
         and [each["name"] for each in described] == list(names)
         and all(isinstance(each["full_name"], str) for each in described)
         and all(each["malignant"] in (True, False, None) for each in described)

@@ -8,7 +8,7 @@ they are computed once.
 from __future__ import annotations
 
 import copy
-from typing import Any, Callable, Dict, List, NamedTuple, Sequence
+from typing import Any, Callable, Dict, List, NamedTuple, Sequence, Tuple
 
 import torch
 from torch import nn
@@ -49,30 +49,30 @@ def _of_features(*ends: int) -> Callable[[Any], Parts]:
     return cut
 
 
-#: by name of the network; where torchvision's lists of layers have their ends of stages
-_CUTS: Dict[str, Callable[[Any], Parts]] = {
-    "efficientnet_lite0": _lite,
-    "resnet18": _resnet,
-    "mobilenet_v2": _of_features(2, 4, 7, 11, 14, 17, 18, 19),
-    "efficientnet_b0": _of_features(2, 3, 4, 5, 6, 7, 8, 9),
+#: by name of the network, how many stages it has and what cuts it; torchvision's lists of layers at the ends
+#: of stages
+_CUTS: Dict[str, Tuple[int, Callable[[Any], Parts]]] = {
+    "efficientnet_lite0": (8, _lite),
+    "resnet18": (4, _resnet),
+    "mobilenet_v2": (8, _of_features(2, 4, 7, 11, 14, 17, 18, 19)),
+    "efficientnet_b0": (8, _of_features(2, 3, 4, 5, 6, 7, 8, 9)),
 }
-_STAGES = {"efficientnet_lite0": 8, "resnet18": 4, "mobilenet_v2": 8, "efficientnet_b0": 8}
 
 
 def parts_of(name: str, model: nn.Module) -> Parts:
     """Return the parts of a network; they share its tensors."""
     count_stages(name)
-    return _CUTS[name](model)
+    return _CUTS[name][1](model)
 
 
 def count_stages(name: str) -> int:
     """Return how many stages a network has; raises ModelError for one whose parts are not known."""
-    if name not in _STAGES:
+    if name not in _CUTS:
         raise ModelError(
-            f"{name} cannot be cut into a trunk and the rest: use one of {', '.join(_STAGES)}, or "
+            f"{name} cannot be cut into a trunk and the rest: use one of {', '.join(_CUTS)}, or "
             "--trainable all"
         )
-    return _STAGES[name]
+    return _CUTS[name][0]
 
 
 class PooledTrunk(nn.Module):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Mapping, Sequence
 
-from skinfl.predictions import ClassName
+from skinfl.predictions import LesionClass
 from skinfl.report import findings, wording
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def curves(rounds: Sequence[RoundRecord]) -> str:
     )
 
 
-def confusion(confusion: Sequence[Sequence[int]], classes: Sequence[ClassName]) -> str:
+def confusion(confusion: Sequence[Sequence[int]], classes: Sequence[LesionClass]) -> str:
     """Return how many photographs of each class the model gets right."""
     rows = [
         f"{wording.class_label(each)} {row[k]} of {sum(row)} right"

@@ -19,7 +19,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from skinfl.files import PathLike, write_bytes
-from skinfl.predictions import ClassName
+from skinfl.predictions import LesionClass
 from skinfl.report import wording
 
 #: dark enough for white paper (contrast of 4.5 and more) and of hues that the colour-blind tell apart, after
@@ -131,12 +131,12 @@ def names_of(names: Sequence[Any]) -> List[str]:
     return [name.replace("$", r"\$") for name in short]
 
 
-def marked(text: str, each: ClassName) -> str:
+def marked(text: str, each: LesionClass) -> str:
     """Return ``text`` with the sign of what is malignant behind it, where the class is."""
     return f"{text} {wording.SIGN}" if each.malignant else text
 
 
-def in_full(each: ClassName, width: int) -> str:
+def in_full(each: LesionClass, width: int) -> str:
     """Return a class's name in full as lines of at most ``width`` letters, malignant ones marked."""
     lines = textwrap.wrap(marked(each.full_name, each), width, max_lines=4, placeholder=" …") or [each.name]
     return "\n".join(line.replace("$", r"\$") for line in lines)

@@ -8,7 +8,7 @@ from typing import Any, Dict, List, Sequence, Tuple
 import numpy as np
 from PIL import Image
 
-from skinfl.predictions import ClassName, Predictions
+from skinfl.predictions import LesionClass, Predictions
 from skinfl.report import page, wording
 
 _pillow: Any = Image  # whose types leave out what old and new releases both have
@@ -104,7 +104,7 @@ def _figure(found: Predictions, i: int, source: page.Html, small: bool, syntheti
     return page.picture(alt, source, caption, "small" if small else "")
 
 
-def _short(each: ClassName) -> str:
+def _short(each: LesionClass) -> str:
     """Return a class in few letters: its name in full where that is short."""
     name = each.full_name if len(each.full_name) <= 24 else each.name
     return f"{name} {wording.SIGN}" if each.malignant else name

@@ -11,7 +11,7 @@ import numpy as np
 
 from skinfl.intervals import LEVEL, bootstrap_intervals, paired_intervals
 from skinfl.metrics import ECE_BINS, MELANOMA_NAMES, evaluate_predictions
-from skinfl.predictions import ClassName, Predictions
+from skinfl.predictions import LesionClass, Predictions
 from skinfl.report import wording
 
 #: with fewer lesions a subgroup's figures are chance
@@ -97,7 +97,7 @@ def confusion_of(found: Predictions) -> np.ndarray:
 
 
 def sentences(
-    confusion: np.ndarray, classes: Sequence[ClassName], lesions: Optional[Sequence[int]] = None
+    confusion: np.ndarray, classes: Sequence[LesionClass], lesions: Optional[Sequence[int]] = None
 ) -> List[str]:
     """Return in plain words what the confusion matrix says, what matters most first.
 
@@ -117,7 +117,7 @@ def sentences(
     return told
 
 
-def melanoma_of(classes: Sequence[ClassName]) -> Optional[int]:
+def melanoma_of(classes: Sequence[LesionClass]) -> Optional[int]:
     """Return which class is melanoma, None where none is."""
     for k, each in enumerate(classes):
         if each.name.lower() in MELANOMA_NAMES or each.full_name.lower() in MELANOMA_NAMES:
@@ -125,13 +125,13 @@ def melanoma_of(classes: Sequence[ClassName]) -> Optional[int]:
     return None
 
 
-def malignancy_known(classes: Sequence[ClassName]) -> bool:
+def malignancy_known(classes: Sequence[LesionClass]) -> bool:
     """Say whether classes divide into malignant and benign ones, of both kinds and without any doubt."""
     return {each.malignant for each in classes} == {True, False}
 
 
 def _melanoma(
-    confusion: np.ndarray, classes: Sequence[ClassName], melanoma: int, lesions: Optional[int]
+    confusion: np.ndarray, classes: Sequence[LesionClass], melanoma: int, lesions: Optional[int]
 ) -> str:
     images = int(confusion[melanoma].sum())
     if not images:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Iterable, List, Mapping, Sequence, Tuple
 
 from skinfl.files import PathLike, write_text
-from skinfl.predictions import ClassName
+from skinfl.predictions import LesionClass
 from skinfl.report import page, wording
 from skinfl.report.findings import SMALL
 from skinfl.report.table import comparison_rows
@@ -220,11 +220,11 @@ def _classes(result: Mapping[str, Any]) -> page.Html:
     return page.section("By class", page.table(headers, rows))
 
 
-def _told(result: Mapping[str, Any], final: Mapping[str, Any]) -> List[ClassName]:
+def _told(result: Mapping[str, Any], final: Mapping[str, Any]) -> List[LesionClass]:
     return [each for each in wording.classes_of(result["data"]) if each.name in final["per_class"]]
 
 
-def _named(each: ClassName) -> page.Html:
+def _named(each: LesionClass) -> page.Html:
     """Return a class in full, its short name behind it, malignant ones marked."""
     parts: List[str] = [each.full_name]
     if each.full_name != each.name:

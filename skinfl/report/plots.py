@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from skinfl.files import PathLike
-from skinfl.predictions import ClassName, Predictions
+from skinfl.predictions import LesionClass, Predictions
 from skinfl.report import alt, findings, wording
 from skinfl.report.canvas import (
     BAND,
@@ -255,7 +255,7 @@ def training_curves(rounds: Sequence[RoundRecord], path: PathLike) -> Path:
     return Path(path)
 
 
-def confusion_matrix(metrics: Mapping[str, Any], classes: Sequence[ClassName], path: PathLike) -> Path:
+def confusion_matrix(metrics: Mapping[str, Any], classes: Sequence[LesionClass], path: PathLike) -> Path:
     """Draw the confusion matrix: colour is the share of the true class, the number is images."""
     counts = np.asarray(metrics["confusion"], dtype=float)
     totals = counts.sum(axis=1, keepdims=True)
@@ -291,7 +291,7 @@ def confusion_matrix(metrics: Mapping[str, Any], classes: Sequence[ClassName], p
 
 
 def who_holds_what(
-    partition: Mapping[str, Mapping[str, Mapping[str, int]]], classes: Sequence[ClassName], path: PathLike
+    partition: Mapping[str, Mapping[str, Mapping[str, int]]], classes: Sequence[LesionClass], path: PathLike
 ) -> Path:
     """Draw each hospital's images by class, training above and test below, for 2 to 100 hospitals.
 
@@ -323,7 +323,7 @@ def who_holds_what(
     return Path(path)
 
 
-def roc(curves: Sequence[findings.Curve], classes: Sequence[ClassName], path: PathLike) -> Path:
+def roc(curves: Sequence[findings.Curve], classes: Sequence[LesionClass], path: PathLike) -> Path:
     """Draw ROC curves, malignant against benign thick and black; the legend has the areas under them."""
     by_name = {each.name: each for each in classes}
     shown = sorted(curves, key=lambda curve: curve.name is not None and not by_name[curve.name].malignant)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, List, Mapping, Optional, Sequence, Tuple
 
-from skinfl.predictions import ClassName
+from skinfl.predictions import LesionClass
 
 UNDEFINED = "–"
 #: key in a metrics dict -> what a reader sees; in the order of all tables
@@ -39,21 +39,21 @@ def change(value: Optional[float]) -> str:
     return "0.000" if text[1:] == "0.000" else text
 
 
-def classes_of(data: Mapping[str, Any]) -> Tuple[ClassName, ...]:
+def classes_of(data: Mapping[str, Any]) -> Tuple[LesionClass, ...]:
     """Return the classes that a result's ``data`` tell of, in their order.
 
     A result without ``class_info`` has their short names only.
     """
     info = {each["name"]: each for each in data.get("class_info") or ()}
     return tuple(
-        ClassName(name, info[name]["full_name"], info[name]["malignant"])
+        LesionClass(name, info[name]["full_name"], info[name]["malignant"])
         if name in info
-        else ClassName(name, name)
+        else LesionClass(name, name)
         for name in data["classes"]
     )
 
 
-def class_label(each: ClassName) -> str:
+def class_label(each: LesionClass) -> str:
     """Return a class on one line: ``melanoma (malignant)``."""
     return f"{each.full_name} ({MALIGNANT})" if each.malignant else each.full_name
 

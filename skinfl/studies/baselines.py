@@ -85,6 +85,7 @@ def _train_alone(
     normalisation = learner.normalisation or normalisation_from_sums(pixel_sums(dataset.images))
     counts = dataset.class_counts()
     weights = class_weights(counts, settings.class_weights, settings.effective_beta)
+    shares = class_shares(counts)
     state = layout.flatten(model)
     compute = compute_of(settings)
     best: Optional[Tuple[Tuple[float, float], np.ndarray]] = None
@@ -100,7 +101,7 @@ def _train_alone(
             purpose=(round, name),
             round=round,
             class_weights=weights,
-            class_shares=class_shares(counts),
+            class_shares=shares,
             compute=compute,
         )
         state = state + result.delta

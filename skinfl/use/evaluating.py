@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -23,7 +23,7 @@ from skinfl.federation.checkpoint import load_checkpoint
 from skinfl.files import write_text
 from skinfl.intervals import LEVEL, bootstrap_intervals
 from skinfl.metrics import evaluate_predictions
-from skinfl.predictions import ClassName, Predictions
+from skinfl.predictions import LesionClass, Predictions
 from skinfl.run_folder import CHECKPOINT, CONFIG, TRAINED_ON
 from skinfl.seeds import derive
 from skinfl.settings import Settings, read_toml
@@ -120,7 +120,7 @@ def evaluate_on(
         "tta": classifier.views if tta is None else tta,
         "temperature": classifier.temperature,
     }
-    return Evaluation(result, _table(part, probabilities, labels[which], found))
+    return Evaluation(result, answers_for(part, found.classes, probabilities, labels[which]))
 
 
 def write_learnt(path: Path, dataset: LesionDataset, indices: np.ndarray) -> None:
@@ -231,16 +231,24 @@ def _matching(classifier: LesionClassifier, dataset: LesionDataset, found: Match
     }
 
 
-def _table(
-    dataset: LesionDataset, probabilities: np.ndarray, labels: np.ndarray, found: Match
+def answers_for(
+    dataset: LesionDataset,
+    classes: Sequence[LesionClass],
+    probabilities: np.ndarray,
+    labels: np.ndarray,
+    hospitals: Optional[np.ndarray] = None,
 ) -> Predictions:
+    """Return what a network says of a data set's photographs as the table that is written as CSV.
+
+    ``hospitals``: who holds each photograph; None where nobody knows.
+    """
     return Predictions(
-        tuple(ClassName(*each) for each in found.classes),
+        tuple(classes),
         probabilities,
         labels,
         dataset.image_ids,
         dataset.lesion_ids,
-        np.full(len(dataset), "", dtype=object),
+        np.full(len(dataset), "", dtype=object) if hospitals is None else hospitals,
         dataset.sites,
         dataset.sexes,
         dataset.ages,

@@ -15,7 +15,7 @@ from skinfl.data.images import EXTENSIONS
 from skinfl.errors import DataError
 from skinfl.paths import PathLike
 from skinfl.paths import path as user_path
-from skinfl.predictions import ClassName, Predictions
+from skinfl.predictions import Predictions
 
 #: what is looked for in folders: what data sets consist of, and what else cameras and exports write
 _IMAGES = (*EXTENSIONS, ".bmp", ".tif", ".tiff", ".webp")
@@ -105,7 +105,7 @@ def table_of(classifier: LesionClassifier, answers: Sequence[Answer]) -> Predict
     rows = [answer.probabilities for answer in answers]
     empty = np.full(n, "", dtype=object)
     return Predictions(
-        tuple(ClassName(*each) for each in classifier.class_info),
+        classifier.class_info,
         np.stack(rows) if rows else np.zeros((0, len(classifier.classes))),
         np.full(n, -1, dtype=np.int64),
         np.asarray(names, dtype=object),

@@ -6,7 +6,7 @@ import pytest
 
 from skinfl.data import ham10000, isic2019, pad_ufes
 from skinfl.data.classes import PART_OF, SYNONYMS, described, diagnosis, match
-from skinfl.data.dataset import LesionClass
+from skinfl.predictions import LesionClass
 
 
 def told(model, data):

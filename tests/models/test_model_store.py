@@ -10,7 +10,7 @@ import torch
 from skinfl.data.preparation import Preparation
 from skinfl.errors import ModelError
 from skinfl.models import build_model, load_model, model_names, save_model
-from skinfl.predictions import ClassName
+from skinfl.predictions import LesionClass
 
 CLASSES = ("akiec", "bcc", "bkl")
 
@@ -43,7 +43,7 @@ def test_what_was_saved_comes_back(tmp_path, name):
     with torch.no_grad():
         assert torch.equal(stored.model(images), model(images))
     assert not stored.model.training
-    bare = tuple(ClassName(each, each) for each in CLASSES)
+    bare = tuple(LesionClass(each, each) for each in CLASSES)
     assert stored[1:] == (name, CLASSES, (0.6,), (0.2,), size, 1, Preparation(size), 1.0, bare, 1)
     assert os.listdir(str(tmp_path)) == ["m.npz"]
 
@@ -154,7 +154,7 @@ def test_names_in_full_and_temperature_come_back_and_old_files_do_without(tmp_pa
 
     rewrite(tmp_path / "m.npz", older)
     stored = load_model(tmp_path / "m.npz")
-    assert stored.temperature == 1 and stored.class_info == tuple(ClassName(c, c) for c in CLASSES)
+    assert stored.temperature == 1 and stored.class_info == tuple(LesionClass(c, c) for c in CLASSES)
 
 
 @pytest.mark.parametrize("temperature", [0, -1, float("nan"), float("inf"), "1", None])

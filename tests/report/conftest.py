@@ -11,17 +11,17 @@ import pytest
 
 from skinfl.federation.records import RoundRecord, Seconds
 from skinfl.metrics import evaluate_predictions, spread
-from skinfl.predictions import ClassName, Predictions
+from skinfl.predictions import LesionClass, Predictions
 from skinfl.report import findings
 
 NAMED = (
-    ClassName("akiec", "actinic keratosis or intraepithelial carcinoma (Bowen's disease)", True),
-    ClassName("bcc", "basal cell carcinoma", True),
-    ClassName("bkl", "benign keratosis-like lesion", False),
-    ClassName("df", "dermatofibroma", False),
-    ClassName("mel", "melanoma", True),
-    ClassName("nv", "melanocytic nevus", False),
-    ClassName("vasc", "vascular lesion", False),
+    LesionClass("akiec", "actinic keratosis or intraepithelial carcinoma (Bowen's disease)", True),
+    LesionClass("bcc", "basal cell carcinoma", True),
+    LesionClass("bkl", "benign keratosis-like lesion", False),
+    LesionClass("df", "dermatofibroma", False),
+    LesionClass("mel", "melanoma", True),
+    LesionClass("nv", "melanocytic nevus", False),
+    LesionClass("vasc", "vascular lesion", False),
 )
 CLASSES = [each.name for each in NAMED]
 SHARE = [0.03, 0.05, 0.11, 0.01, 0.11, 0.67, 0.02]

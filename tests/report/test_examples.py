@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from skinfl.predictions import ClassName
+from skinfl.predictions import LesionClass
 from skinfl.report import examples
 
 
@@ -57,7 +57,7 @@ def test_pictures_are_small_whatever_the_photographs_are(shape, size):
 
 
 def test_the_page_is_bounded_with_many_classes_and_noise(answered):
-    many = tuple(ClassName(f"c{k}", f"class {k}") for k in range(100))
+    many = tuple(LesionClass(f"c{k}", f"class {k}") for k in range(100))
     rng = np.random.RandomState(0)
     found = answered._replace(
         classes=many, probabilities=rng.dirichlet(np.ones(100), 400), labels=rng.randint(0, 100, 400)

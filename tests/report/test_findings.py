@@ -7,11 +7,11 @@ import json
 import numpy as np
 import pytest
 
-from skinfl.predictions import ClassName, Predictions
+from skinfl.predictions import LesionClass, Predictions
 from skinfl.report import findings
 
-MEL, NV = ClassName("mel", "melanoma", True), ClassName("nv", "melanocytic nevus", False)
-BCC = ClassName("bcc", "basal cell carcinoma", True)
+MEL, NV = LesionClass("mel", "melanoma", True), LesionClass("nv", "melanocytic nevus", False)
+BCC = LesionClass("bcc", "basal cell carcinoma", True)
 
 
 def told(classes, labels, predicted, lesions=None, ages=None, sexes=None, sites=None):
@@ -80,10 +80,10 @@ def test_a_missed_melanoma_may_still_be_called_malignant():
 
 
 def test_without_melanoma_or_malignancy_only_what_is_known_is_said():
-    plain = [ClassName("a", "a"), ClassName("b", "b")]
+    plain = [LesionClass("a", "a"), LesionClass("b", "b")]
     assert words(plain, [0, 1], [0, 0]) == ["It names the right class for 1 of 2 test photographs."]
     assert [text.split()[0] for text in words([BCC, NV], [0, 1], [0, 1])] == ["It", "It"]
-    unsure = [MEL, NV, ClassName("other", "other", None)]
+    unsure = [MEL, NV, LesionClass("other", "other", None)]
     assert not any("malignant" in text for text in words(unsure, [0, 1, 2], [0, 1, 2]))
 
 

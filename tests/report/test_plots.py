@@ -11,14 +11,14 @@ import pytest
 from matplotlib.figure import Figure
 
 from skinfl.errors import SkinflError
-from skinfl.predictions import ClassName
+from skinfl.predictions import LesionClass
 from skinfl.report import canvas, findings, plots, wording
 
-CLASSES = [ClassName("mel", "melanoma", True), ClassName("nv", "melanocytic nevus", False)]
+CLASSES = [LesionClass("mel", "melanoma", True), LesionClass("nv", "melanocytic nevus", False)]
 
 
 def named(*names):
-    return [ClassName(name, name) for name in names]
+    return [LesionClass(name, name) for name in names]
 
 
 @pytest.fixture

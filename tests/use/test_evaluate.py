@@ -19,7 +19,7 @@ from skinfl.data.dataset import LesionDataset
 from skinfl.errors import DataError, ModelError, SkinflError
 from skinfl.intervals import METRICS
 from skinfl.metrics import evaluate_predictions
-from skinfl.predictions import ClassName, read_predictions
+from skinfl.predictions import LesionClass, read_predictions
 from skinfl.use.evaluating import evaluate_on
 
 SMALL = {
@@ -87,7 +87,7 @@ def test_the_figures_are_those_of_the_photographs_with_intervals(model, run, tmp
     assert result["classes"][1] == {"name": "mel", "full_name": "melanoma", "malignant": True}
     assert "melanoma (malignant)" in ended.output and "[" in ended.output
     assert "cannot be told" in ended.output  # a model file alone does not say what it learnt from
-    table = read_predictions(tmp_path / "answers.csv", [ClassName(*each) for each in CLASSES])
+    table = read_predictions(tmp_path / "answers.csv", [LesionClass(*each) for each in CLASSES])
     assert list(table.labels) == list(data.labels) and list(table.image_ids) == list(data.image_ids)
 
 

@@ -15,7 +15,7 @@ from use_helpers import CLASSES, make_model, make_pictures
 from skinfl import use_commands
 from skinfl.classifier import LesionClassifier
 from skinfl.errors import DataError, ModelError, SettingsError, SkinflError, WriteError
-from skinfl.predictions import ClassName, read_predictions
+from skinfl.predictions import LesionClass, read_predictions
 from skinfl.use.predicting import image_files, predict_files
 
 
@@ -60,7 +60,7 @@ def test_a_table_is_printed_and_written(model, run, tmp_path):
         or "(malignant)" in ended.output
     )
     assert use_commands.NO_DEVICE in lines
-    table = read_predictions(tmp_path / "new" / "a.csv", [ClassName(*each) for each in CLASSES])
+    table = read_predictions(tmp_path / "new" / "a.csv", [LesionClass(*each) for each in CLASSES])
     assert list(table.image_ids) == [str(tmp_path / "p" / name) for name in ("one.png", "two.png")]
     classifier = LesionClassifier.load(model)
     for file, row in zip(table.image_ids, table.probabilities):
@@ -80,7 +80,7 @@ def test_bad_images_are_said_one_by_one_and_the_others_are_not_lost(model, run, 
     for name in ("cut.jpg", "empty.png", "tiny.png", "pipe.png", "absent.png"):
         assert sum(name in line for line in said) == 1, said
     assert len(said) == 6
-    table = read_predictions(tmp_path / "a.csv", [ClassName(*each) for each in CLASSES])
+    table = read_predictions(tmp_path / "a.csv", [LesionClass(*each) for each in CLASSES])
     assert [os.path.basename(name) for name in table.image_ids] == ["a.png", "z.png"]
 
 

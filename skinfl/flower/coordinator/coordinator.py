@@ -31,7 +31,7 @@ from skinfl.federation.records import write_records
 from skinfl.federation.rounds import Federation
 from skinfl.federation.rules import TRAIN
 from skinfl.federation.update import StateLayout
-from skinfl.files import write_json, write_text
+from skinfl.files import write_text
 from skinfl.flower.coordinator.asking import Timeouts
 from skinfl.flower.coordinator.gathering import Joined, gather, read_joined, take_roles, write_joined
 from skinfl.flower.coordinator.messaging import Messaging
@@ -40,23 +40,16 @@ from skinfl.flower.coordinator.summing import BEGUN
 from skinfl.flower.coordinator.traffic import CountedMessaging
 from skinfl.flower.coordinator.transport import RemoteTransport
 from skinfl.networks import learnt_from
-from skinfl.predictions import write_predictions
 from skinfl.protection.build import protection_of
 from skinfl.protection.keys import private_bytes, read_key_file, write_key_file
-from skinfl.report import findings
-from skinfl.report.wording import classes_of
 from skinfl.run import (
     CHECKPOINT,
     CONFIG,
-    RESULT,
     ROUNDS,
+    leave,
     load_matching,
-    predictions_of,
     summarise,
-    write_models,
-    write_pages,
 )
-from skinfl.run_folder import PREDICTIONS
 from skinfl.settings import Settings, to_toml
 
 KEY = "coordinator.key"
@@ -207,18 +200,8 @@ class Coordinator:
         result["data"]["class_info"] = [each._asdict() for each in named]
         result["partition"] = None
         result["traffic"] = self._messaging.kinds
-        test, found = self._test_set, None
-        if test is not None:  # its own; of a hospital's photographs it has none to show
-            found = predictions_of(test, assembly)
-            result.update(findings.summary(found, self._settings.seed, result.get("thresholds")))
-        elif result["hospitals_together"] is not None:
-            confusion = result["hospitals_together"]["confusion"]
-            result["sentences"] = findings.sentences(confusion, classes_of(result["data"]))
-        write_json(self._out / RESULT, result)
-        write_models(self._out, self._settings, joined.blank(), assembly)
-        if found is not None:
-            write_predictions(self._out / PREDICTIONS, found)
-        write_pages(self._out, result, assembly.federation.state.records, found, test)
+        # the test set is its own: of a hospital's photographs it has none to show
+        leave(self._out, self._settings, joined.blank(), assembly, result, self._test_set)
         return result
 
 

@@ -20,7 +20,7 @@ from skinfl.flower.local.simulation import largest_part, make_federation
 from skinfl.flower.provisioning.folders import read_hospital
 from skinfl.models.registry import is_file
 from skinfl.report import html, plots
-from skinfl.run import FIGURES, RESULT, ROUNDS, describe_data, describe_partition
+from skinfl.run import FIGURES, RESULT, ROUNDS, describe_data, describe_partition, parts_of
 from skinfl.settings import Settings, to_toml
 
 #: with more hospitals than this, three of them add up shares instead of all
@@ -100,8 +100,9 @@ def _engine(hospitals: int) -> Dict[str, Any]:
 def _complete(settings: Settings, out: Path, federated: FederatedData, peak: Any) -> Dict[str, Any]:
     """Add to the coordinator's result what only this machine knows, and draw the report."""
     result = json.loads((out / RESULT).read_text("utf-8"))
-    result["data"] = describe_data(settings, federated)
-    result["partition"] = describe_partition(settings, federated)
+    parts = parts_of(settings, federated)
+    result["data"] = describe_data(federated, parts)
+    result["partition"] = describe_partition(federated, parts)
     result["memory"] = {"peak_bytes": peak}
     write_json(out / RESULT, result)
     records = read_records(out / ROUNDS)
