@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
-from sklearn.metrics import confusion_matrix, roc_auc_score, roc_curve
+from sklearn.metrics import roc_auc_score, roc_curve
 
 from skinfl.errors import TrainingError
 
@@ -54,7 +54,7 @@ def evaluate_predictions(
     probabilities, labels = _checked(probabilities, labels, len(class_names))
     predicted = probabilities.argmax(axis=1)
     auc = [_auc(probabilities[:, k], labels == k) for k in range(len(class_names))]
-    found = confusion_metrics(_confusion(labels, predicted, len(class_names)), class_names)
+    found = confusion_metrics(confusion_counts(labels, predicted, len(class_names)), class_names)
     for k, name in enumerate(class_names):
         found["per_class"][str(name)]["auc"] = auc[k]
     found["auc"] = _mean(auc)
@@ -107,10 +107,15 @@ def expected_calibration_error(
         return None
     confidence = probabilities.max(axis=1)
     correct = probabilities.argmax(axis=1) == labels
-    # Rounding may carry a sum of softmax outputs past 1: such a confidence belongs to the last bin.
-    which = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    gap = np.bincount(which, weights=correct - confidence, minlength=bins)
+    gap = np.bincount(confidence_bins(confidence, bins), weights=correct - confidence, minlength=bins)
     return float(np.abs(gap).sum() / len(labels))
+
+
+def confidence_bins(confidence: np.ndarray, bins: int = ECE_BINS) -> np.ndarray:
+    """Return which of the intervals of :func:`expected_calibration_error` each confidence falls into."""
+    # Rounding may carry a sum of softmax outputs past 1: such a confidence belongs to the last bin.
+    which: np.ndarray = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    return which
 
 
 def sensitivity_at_specificity(
@@ -169,10 +174,10 @@ def _checked(probabilities: np.ndarray, labels: np.ndarray, classes: int) -> Tup
     return probabilities, labels.astype(int)
 
 
-def _confusion(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
-    if len(labels) == 0:  # scikit-learn refuses the empty set
-        return np.zeros((classes, classes), dtype=int)
-    return confusion_matrix(labels, predicted, labels=np.arange(classes))
+def confusion_counts(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
+    """Return the confusion matrix, int, shape (classes, classes), one row per true class."""
+    cells = np.asarray(labels, dtype=int) * classes + predicted
+    return np.bincount(cells, minlength=classes**2).reshape(classes, classes)
 
 
 def _melanoma(probabilities: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> Optional[float]:

@@ -12,12 +12,9 @@ from typing import Any, Dict, Iterator, List, Optional, Sequence, Set, Tuple
 
 import numpy as np
 import pytest
-from torch import nn
 
-from skinfl.assembly import strategy_of
 from skinfl.errors import SkinflError
-from skinfl.federation.local import LocalResult
-from skinfl.federation.update import StateLayout
+from skinfl.federation.strategies import STRATEGIES
 from skinfl.protection import PROTECTIONS
 from skinfl.protection.base import Protection
 from skinfl.protection.build import protection_of
@@ -32,29 +29,18 @@ Options = Dict[str, Any]
 #: with PySyft's 16 bits, cut towards zero, 1.4e-4 where it is 4.6e-5. The other strategies measured 2.3e-7
 #: (FedNova) to 5.9e-7 (FedAvgM).
 TWO_ROUNDS = 3.0
-#: of a mean change near zero, by which that was measured: FedAdam's step is 1.5 times it
-_GENTLE = 2.0
 
 
-def two_rounds(strategy: str) -> float:
-    """Return how much further than one opened sum a model may be off after two rounds of a strategy.
+def gentle(strategy: str) -> Options:
+    """Return options with which models after two rounds may be held to :data:`TWO_ROUNDS`.
 
-    A steep one, whose step is many times a small mean change, carries what a sum is off by as many times
-    into the model. Its second round starts from models that are that far apart and is as steep again:
-    FedAdagrad's first step is 50 times as large, and its models were 174 times as far off.
+    An adaptive strategy without momentum takes a first step ``server_lr / tau`` times a tiny mean change, and
+    as many times what a sum is off by; its second round starts from models that are that far apart. Here it
+    steps as far as such a change.
     """
-    steep = _steepness(strategy)
-    return TWO_ROUNDS if steep <= _GENTLE else 2 * TWO_ROUNDS * steep
-
-
-def _steepness(name: str) -> float:
-    """Return how many times a tiny mean change the first step of a strategy is."""
-    layout, change = StateLayout(nn.Linear(1, 1, bias=False)), np.full(1, 1e-6, np.float32)
-    strategy = strategy_of(Settings(strategy=name), 1)
-    server = strategy.init(np.zeros(1, np.float32), layout)
-    vector, _ = strategy.contribute(LocalResult(change, 1, 1, 0.0, change), 1.0, layout, server, None)
-    moved = strategy.apply(server, strategy.unpack(vector.astype(np.float64), layout), layout, 1)
-    return float(abs(moved.model[0]) / change[0])
+    settings = Settings(strategy=strategy)
+    adaptive = "tau" in {option.name for option in STRATEGIES[strategy].options}
+    return {"tau": settings.server_lr} if adaptive and settings.beta1 == 0 else {}
 
 
 def missing(entry: Entry) -> Optional[str]:

@@ -10,6 +10,15 @@ from skinfl.data.dataset import LesionDataset
 
 #: of the checkout
 ROOT = Path(__file__).resolve().parent.parent
+#: settings of a run on :func:`toy_dataset` that is over in a moment
+SMALL_RUN = {
+    "data": "toy",
+    "hospitals": 3,
+    "partition": "iid",
+    "rounds": 2,
+    "batch_size": 8,
+    "image_size": 12,
+}
 
 
 def toy_dataset(images: int = 120, size: int = 12, seed: int = 0) -> LesionDataset:

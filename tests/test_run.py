@@ -12,6 +12,7 @@ import time
 
 import numpy as np
 import pytest
+from samples import SMALL_RUN
 
 from skinfl.assembly import load_federated_data
 from skinfl.errors import CheckpointError, SkinflError
@@ -22,15 +23,7 @@ from skinfl.run import CHECKPOINT, run
 from skinfl.settings import Settings
 from skinfl.studies.compare import compare
 
-SMALL = {
-    "data": "toy",
-    "hospitals": 3,
-    "partition": "iid",
-    "rounds": 2,
-    "batch_size": 8,
-    "image_size": 12,
-    "workers": "virtual",
-}
+SMALL = {**SMALL_RUN, "workers": "virtual"}
 
 
 def go(out, listeners=(), resume=False, **changes):

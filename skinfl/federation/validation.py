@@ -19,7 +19,7 @@ from typing import Any, Dict, NamedTuple, Optional, Sequence, Tuple
 import numpy as np
 
 from skinfl.errors import TrainingError
-from skinfl.metrics import confusion_metrics
+from skinfl.metrics import confusion_counts, confusion_metrics
 from skinfl.protection.layout import Segment
 
 #: of a histogram of probabilities
@@ -68,10 +68,9 @@ def pack_validation(
         raise TrainingError(
             "the network's probabilities are not numbers: training diverged, try a smaller learning rate"
         )
-    confusion = np.zeros((classes, classes))
     if not len(labels):
         return np.zeros(validation_segment(classes).size)
-    np.add.at(confusion, (labels, probabilities.argmax(axis=1)), 1)
+    confusion = confusion_counts(labels, probabilities.argmax(axis=1), classes)
     which = np.searchsorted(EDGES, probabilities, side="right")
     histograms = [
         np.bincount(which[(labels == k) == of_class, k], minlength=BINS)

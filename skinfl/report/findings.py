@@ -10,7 +10,13 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tup
 import numpy as np
 
 from skinfl.intervals import LEVEL, bootstrap_intervals, paired_intervals
-from skinfl.metrics import ECE_BINS, MELANOMA_NAMES, evaluate_predictions
+from skinfl.metrics import (
+    ECE_BINS,
+    MELANOMA_NAMES,
+    confidence_bins,
+    confusion_counts,
+    evaluate_predictions,
+)
 from skinfl.predictions import LesionClass, Predictions
 from skinfl.report import wording
 
@@ -92,8 +98,7 @@ def lesions_of_classes(found: Predictions) -> List[int]:
 
 def confusion_of(found: Predictions) -> np.ndarray:
     """Return counts, shape (classes, classes), one row per true class."""
-    k = len(found.classes)
-    return np.bincount(found.labels * k + found.predicted, minlength=k * k).reshape(k, k)
+    return confusion_counts(found.labels, found.predicted, len(found.classes))
 
 
 def sentences(
@@ -323,7 +328,7 @@ def reliability(found: Predictions) -> Bins:
     """Return the bins that the expected calibration error is made of: how often the answer is right."""
     found = diagnosed(found)
     confidence = found.probabilities.max(axis=1)
-    which = np.clip(np.ceil(confidence * ECE_BINS).astype(int) - 1, 0, ECE_BINS - 1)
+    which = confidence_bins(confidence)
     counts = np.bincount(which, minlength=ECE_BINS)
     least = np.maximum(counts, 1)
     right = np.bincount(which, weights=found.predicted == found.labels, minlength=ECE_BINS)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from comparison import settings_of
-from samples import toy_dataset
+from samples import SMALL_RUN, toy_dataset
 from torch import nn
 from torch.nn import functional
 
@@ -23,7 +23,7 @@ from skinfl.registry import Option
 from skinfl.settings import Settings
 
 COUNTS = np.array([5, 1, 0, 30, 4])
-SMALL = {"data": "toy", "hospitals": 3, "partition": "iid", "rounds": 2, "batch_size": 8, "image_size": 12}
+SMALL = SMALL_RUN
 
 
 def batch(n=9, classes=5, seed=0):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from comparison import settings_of
+from samples import SMALL_RUN
 from torch import nn
 
 from skinfl.assembly import assemble, load_federated_data, local_plan, training_parts
@@ -27,17 +28,7 @@ from skinfl.results import TrainingResult
 from skinfl.run import run
 from skinfl.settings import Settings
 
-SMALL = {
-    "data": "toy",
-    "hospitals": 3,
-    "partition": "iid",
-    "rounds": 2,
-    "batch_size": 8,
-    "image_size": 12,
-    "lr": 0.05,
-    "momentum": 0.0,
-    "model": "small-bn",
-}
+SMALL = {**SMALL_RUN, "lr": 0.05, "momentum": 0.0, "model": "small-bn"}
 KINDS = ("batchnorm", "head", "ditto")
 
 

@@ -6,7 +6,8 @@ import dataclasses
 
 import numpy as np
 import pytest
-from comparison import TWO_ROUNDS, grid_of, protections, settings_of, two_rounds
+from comparison import TWO_ROUNDS, gentle, grid_of, protections, settings_of
+from samples import SMALL_RUN
 
 from skinfl.assembly import assemble, load_federated_data, training_parts, unit_images
 from skinfl.errors import SkinflError, TrainingError, WriteError
@@ -21,16 +22,7 @@ from skinfl.protection.encoder import separate_counts
 from skinfl.protection.receiving import common_senders
 from skinfl.settings import Settings
 
-SMALL = {
-    "data": "toy",
-    "hospitals": 3,
-    "partition": "iid",
-    "rounds": 2,
-    "batch_size": 8,
-    "image_size": 12,
-    "lr": 0.05,
-    "momentum": 0.0,
-}
+SMALL = {**SMALL_RUN, "lr": 0.05, "momentum": 0.0}
 SMALL_HOSPITALS = ("hospital-1", "hospital-2", "hospital-3")
 
 
@@ -131,9 +123,9 @@ def models():
 def test_every_protection_gives_the_plaintext_model(toy, monkeypatch, models, strategy, choice):
     """As near as each one's sums are; those on one grid give the same model to the bit."""
     if strategy not in models:
-        models[strategy] = final({"strategy": strategy})
-    protection, model, bound = trained(choice, strategy, monkeypatch)
-    assert np.abs(model - models[strategy]).max() <= two_rounds(strategy) * bound
+        models[strategy] = final({"strategy": strategy, **gentle(strategy)})
+    protection, model, bound = trained(choice, strategy, monkeypatch, **gentle(strategy))
+    assert np.abs(model - models[strategy]).max() <= TWO_ROUNDS * bound
     grid = grid_of(protection, SMALL["hospitals"])
     if grid is not None:
         assert np.array_equal(model, models.setdefault((strategy, grid), model))

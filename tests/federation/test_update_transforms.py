@@ -8,7 +8,8 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
-from comparison import built, grid_of, missing, on_grid, protections, two_rounds
+from comparison import TWO_ROUNDS, built, gentle, grid_of, missing, on_grid, protections
+from samples import SMALL_RUN
 from torch import nn
 
 from skinfl.assembly import assemble, load_federated_data, transforms_of
@@ -347,16 +348,7 @@ def test_every_transform_has_its_registered_name_and_can_be_built(name):
 
 # whole federations
 
-SMALL = {
-    "data": "toy",
-    "hospitals": 3,
-    "partition": "iid",
-    "rounds": 2,
-    "batch_size": 8,
-    "image_size": 12,
-    "lr": 0.05,
-    "momentum": 0.0,
-}
+SMALL = {**SMALL_RUN, "lr": 0.05, "momentum": 0.0}
 
 
 def play(**changes):
@@ -373,13 +365,17 @@ def test_federations_with_clipping_give_one_model_under_all_protections(toy, str
         if missing(entry):
             continue
         assembly, records = play(
-            strategy=strategy, protection=entry.name, transforms="clipping", clip_norm=0.01
+            strategy=strategy,
+            protection=entry.name,
+            transforms="clipping",
+            clip_norm=0.01,
+            **gentle(strategy),
         )
         model, bound = assembly.federation.state.server.model, assembly.protection.error_bound(3, 1.0)
         models.setdefault("plaintext", model)
         assert [r.transforms for r in records] == [{"clipping": {"clipped_hospitals": 3.0}}] * 2
         assert all(r.max_abs_difference_from_plaintext_sum <= bound for r in records)
-        assert np.abs(model - models["plaintext"]).max() <= two_rounds(strategy) * bound
+        assert np.abs(model - models["plaintext"]).max() <= TWO_ROUNDS * bound
         assert np.array_equal(model, models.setdefault(grid_of(assembly.protection, 3), model))
 
 

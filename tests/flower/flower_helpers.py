@@ -64,12 +64,17 @@ def settings_of(**changes):
     return Settings(**{**values, "parties": "hospitals", **changes})
 
 
-def virtual_progress(settings, federated):
-    """Run on virtual workers and return the progress; without a report, which would take longer."""
+def virtual_federation(settings, federated):
+    """Run on virtual workers to the end; without a report, which would take longer."""
     federation = assemble(settings, federated).federation
     for _ in federation.run():
         pass
-    return federation.state
+    return federation
+
+
+def virtual_progress(settings, federated):
+    """Run on virtual workers and return the progress."""
+    return virtual_federation(settings, federated).state
 
 
 class LocalMessaging(Messaging):

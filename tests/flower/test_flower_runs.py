@@ -16,12 +16,14 @@ from flower_helpers import (
     settings_of,
     small_federated,
     snapshot,
+    virtual_federation,
     virtual_progress,
 )
 
 from skinfl.errors import MissingExtra, SettingsError
 from skinfl.federation.audit import Audit
 from skinfl.flower.local.experiment import flower_settings, run_experiment
+from skinfl.run import final_of
 
 
 class Watch(threading.Thread):
@@ -64,11 +66,11 @@ def test_all_protections_equal_the_virtual_workers_and_leave_no_update_in_the_da
     deployment, federated = running.deployment, running.federated
     settings = settings_of(rounds=1, strategy="fedavg", batchnorm="average")
     expected = {
-        p: virtual_progress(settings.replace(protection=p), federated) for p in ("smpc", "he", "plaintext")
+        p: virtual_federation(settings.replace(protection=p), federated) for p in ("smpc", "he", "plaintext")
     }
     patterns = patterns_of(contributions["hospital-2", 1][:4000], 3)
 
-    for protection, progress in expected.items():
+    for protection, virtual in expected.items():
         watch = Watch(deployment.coordinator.database, patterns[:60])
         watch.start()
         chosen = settings.replace(protection=protection)
@@ -79,11 +81,11 @@ def test_all_protections_equal_the_virtual_workers_and_leave_no_update_in_the_da
         log = deployment.log("run").read_text()
         assert status == "finished:completed", log[-2000:]
         out = deployment.coordinator.path / protection
-        np.testing.assert_array_equal(final_model(out), progress.server.model)
+        np.testing.assert_array_equal(final_model(out), virtual.state.server.model)
         result = json.loads((out / "result.json").read_text())
         assert result["workers"].startswith("flower 1.")
-        # the model that is kept is the best round's, not the last one's
-        assert result["final"] == progress.kept_record.metrics
+        # of the model that is kept, the best round's, and after the temperature that its sums chose
+        assert result["final"] == final_of(virtual)
         assert set(result["hospital_final"]) == {"hospital-1", "hospital-2"}
         assert watch.bytes_seen > 100_000
         assert bool(watch.found) == (protection == "plaintext"), (protection, watch.found)

@@ -157,6 +157,15 @@ def test_names_in_full_and_temperature_come_back_and_old_files_do_without(tmp_pa
     assert stored.temperature == 1 and stored.class_info == tuple(LesionClass(c, c) for c in CLASSES)
 
 
+@pytest.mark.parametrize("views", [0, 9, -1, True, "4", 2.5, None])
+def test_impossible_views_in_a_file_are_refused(tmp_path, views):
+    save(tmp_path / "m.npz", views=4)
+    assert load_model(tmp_path / "m.npz").views == 4
+    rewrite(tmp_path / "m.npz", lambda header, arrays: header.update(views=views))
+    with pytest.raises(ModelError, match="views need to be a whole number from 1 to 8"):
+        load_model(tmp_path / "m.npz")
+
+
 @pytest.mark.parametrize("temperature", [0, -1, float("nan"), float("inf"), "1", None])
 def test_an_impossible_temperature_is_refused(tmp_path, temperature):
     save(tmp_path / "m.npz")
