@@ -112,6 +112,20 @@ class Compute:
         return name if self.precision is None else f"{name}, {self.precision}"
 
 
+def image_layout(device: torch.device) -> Any:
+    """Return the memory format in which convolutions on a device take images fastest.
+
+    With channels last a processor trains EfficientNet-Lite0 1.5 times as fast, since torch 1.8; before it,
+    torch copied such images. Networks need not know, but for those that ask of a tensor's ``view`` what only
+    ``reshape`` can do.
+    """
+    import torch
+
+    major, minor = torch.__version__.split(".")[:2]
+    last = device.type == "cpu" and (int(major), int(minor)) >= (1, 8)
+    return torch.channels_last if last else torch.contiguous_format
+
+
 def parse(name: Any) -> str:
     """Return the name of a device as settings keep it; torch is not asked whether it is there."""
     if not isinstance(name, str) or not re.fullmatch(r"auto|cpu|mps|cuda(:[0-9]{1,3})?", name):

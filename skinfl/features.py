@@ -27,6 +27,7 @@ from skinfl.data.normalisation import Normalisation, normalise
 from skinfl.data.parallel import cores, in_threads
 from skinfl.data.sources import Progress
 from skinfl.data.views import turned
+from skinfl.devices import image_layout
 from skinfl.errors import DataError, WriteError
 from skinfl.files import whole_file
 from skinfl.models.trunk import folded_norms
@@ -96,8 +97,7 @@ def _batches(
     Each core takes batches of its own with one thread of torch: two threads in one batch wait for each other
     at every layer, on a machine with other work for most of the time.
     """
-    layout: Any = torch.channels_last if _has_channels_last() else torch.contiguous_format
-    trunk = trunk.to(memory_format=layout) if _has_channels_last() else trunk
+    layout = image_layout(torch.device("cpu"))
 
     def of(number: int) -> np.ndarray:
         start = number * _BATCH
@@ -124,12 +124,6 @@ def _batches(
 
 def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
-
-
-def _has_channels_last() -> bool:
-    """Whether torch convolves images whose channels come last, in half the time; older ones copy instead."""
-    major, minor = torch.__version__.split(".")[:2]
-    return (int(major), int(minor)) >= (1, 8)
 
 
 @contextmanager

@@ -236,7 +236,8 @@ class Plain(nn.Module):
         self.norm = nn.BatchNorm2d(width)
         self.out = nn.Linear(width, classes)
     def forward(self, x):
-        return self.out(self.norm(self.conv(x)).mean(dim=(2, 3)))
+        flat = self.norm(self.conv(x)).view(len(x), -1)  # which only images laid out as unasked allow
+        return self.out(flat.view(len(x), self.out.in_features, -1).mean(dim=2))
 
 class Wide(Plain):
     def forward(self, x):

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from skinfl.data.normalisation import Normalisation
 from skinfl.data.rows import Images, blocks
+from skinfl.devices import image_layout
 from skinfl.errors import DataError
 
 #: a channel that hardly varies would be blown up to noise by its true standard deviation
@@ -205,7 +206,7 @@ def to_batch(
 
     They travel there as they are, a byte a value, and are changed there by ``augmentation`` with what was
     ``drawn`` for them. Without one the result is :func:`skinfl.data.normalisation.normalise`'s but for
-    rounding in float32.
+    rounding in float32. Its layout in memory is :func:`skinfl.devices.image_layout`'s.
 
     Raises :class:`~skinfl.errors.DataError` for a normalisation of other channels.
     """
@@ -219,7 +220,7 @@ def to_batch(
     if augmentation is not None and drawn is not None and len(images):
         batch = augmentation(batch, drawn, normalisation.mean)
     mean, std = (_tensor(np.array(each), batch).reshape(1, -1, 1, 1) for each in normalisation)
-    return batch.sub_(mean).div_(std)
+    return batch.sub_(mean).div_(std).contiguous(memory_format=image_layout(device))
 
 
 def _rows(chosen: np.ndarray, images: torch.Tensor) -> torch.Tensor:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 import logging
 from importlib import import_module
-from typing import Any, Callable, Set
+from typing import Any, Callable, Set, Tuple
 
 import torch
 from torch import nn
@@ -67,6 +67,7 @@ def build_imported(
         ) from error
     finally:
         model.train()
+    model.register_forward_pre_hook(_channels_first)
     if not isinstance(out, torch.Tensor) or tuple(out.shape) != (2, classes):
         what = tuple(out.shape) if isinstance(out, torch.Tensor) else type(out).__name__
         raise ModelError(f"{path} gives {what} for 2 images and {classes} classes: logits are (2, {classes})")
@@ -78,6 +79,12 @@ def build_imported(
             path,
         )
     return model
+
+
+def _channels_first(model: nn.Module, inputs: Tuple[torch.Tensor, ...]) -> Tuple[torch.Tensor, ...]:
+    """Lay images out as torch does unasked: a network of somebody else's may take a ``view`` of them."""
+    # a copy: of one channel, both layouts call themselves contiguous
+    return tuple(each.clone(memory_format=torch.contiguous_format) for each in inputs)
 
 
 def _line(error: BaseException) -> str:

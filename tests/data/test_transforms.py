@@ -20,6 +20,7 @@ from skinfl.data.transforms import (
     transformed,
     turning,
 )
+from skinfl.devices import image_layout
 from skinfl.errors import DataError
 from skinfl.seeds import numpy_rng
 
@@ -76,7 +77,8 @@ def test_the_deviation_has_a_floor_even_when_rounding_makes_it_negative():
 def test_a_batch_is_normalised_and_channels_come_first(images):
     normalisation = Normalisation((0.1, 0.2, 0.3), (0.5, 0.25, 0.125))
     batch = to_batch(images, normalisation)
-    assert batch.shape == (50, 3, 9, 9) and batch.dtype == torch.float32 and batch.is_contiguous()
+    assert batch.shape == (50, 3, 9, 9) and batch.dtype == torch.float32
+    assert batch.is_contiguous(memory_format=image_layout(batch.device))
     expected = (images / 255.0 - np.array(normalisation.mean)) / np.array(normalisation.std)
     assert np.abs(batch.numpy() - expected.transpose(0, 3, 1, 2)).max() < 1e-5
 
