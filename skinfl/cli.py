@@ -171,17 +171,21 @@ def _say_how_to_go_on(settings: Settings, run: Path) -> None:
         _say(f"  {command_line(arguments)}")
 
 
-def scale_and_report(invocation: Invocation, seeds: int) -> None:
-    """Train centralised, federated and local-only for some seeds, print balanced accuracies."""
+def scale_and_report(invocation: Invocation, seeds: int, ways: str) -> None:
+    """Train centralised, federated and local-only for some seeds; print how each does, all and at home."""
     from skinfl.files import write_json
-    from skinfl.studies.scale import scale, scale_table
+    from skinfl.studies.scale import scale, scale_tables
 
     _use_threads(invocation.settings)
+    rows: List[Dict[str, Any]] = []
     with loading(_console) as progress:
-        rows = scale(invocation.settings, seeds, progress)
-    invocation.folder.begin(invocation.settings, seeds=seeds)
-    found = write_json(invocation.out / "scale.json", rows)
-    _console.print(scale_table(rows))
+        for row in scale(invocation.settings, seeds, _listed(ways), progress):
+            if not rows:
+                invocation.folder.begin(invocation.settings, seeds=seeds)
+            rows.append(row)
+            found = write_json(invocation.out / "scale.json", rows)  # each may cost an hour: none is lost
+    for table in scale_tables(rows):
+        _console.print(table)
     _say(f"figures: {found}")
 
 

@@ -68,7 +68,10 @@ def test_they_train_on_what_hospitals_train_on_and_choose_by_what_these_hold_bac
     for name, place, side in (("train", 2, "train"), ("predict", 1, "validation")):
         found = [ids(args[place]) for args in watched[name]]
         assert found == [ids(getattr(part, side)) for part in parts.values() for _ in range(3)]
-    assert all(ids(args[1]) == ids(federated.test) for args in watched["evaluate"])
+    own = [ids(federated.test_of(name)) for name in federated.partition]
+    evaluated = [ids(args[1]) for args in watched["evaluate"]]
+    # all in one place, then each alone: on the common test set, and on hospitals' own parts of it
+    assert evaluated == [*own, ids(federated.test), *(i for part in own for i in (ids(federated.test), part))]
 
 
 def test_without_a_validation_part_all_is_trained_on_and_the_last_round_kept(toy, watched):
@@ -100,13 +103,23 @@ def test_the_round_is_kept_that_the_validation_part_chooses(toy, monkeypatch, be
     assert found == centralised(until, federated).metrics
 
 
-def test_local_only_is_the_mean_over_hospitals(toy):
+def test_local_only_is_the_mean_over_hospitals(toy, monkeypatch):
     settings = Settings(**SMALL)
     federated = load_federated_data(settings)
+    common = []
+
+    def evaluating(model, dataset, normalisation):
+        found = evaluate(model, dataset, normalisation)
+        if len(dataset) == len(federated.test):
+            common.append(found)
+        return found
+
+    evaluate = baselines.evaluate
+    monkeypatch.setattr(baselines, "evaluate", evaluating)
     found = local_only(settings, federated)
-    assert set(found.by_hospital) == set(federated.partition)
+    assert set(found.at_hospitals) == set(federated.partition) and len(common) == 3
     for key in SCALARS:
-        values = [m[key] for m in found.by_hospital.values() if m[key] is not None]
+        values = [m[key] for m in common if m[key] is not None]
         assert found.metrics[key] == (pytest.approx(np.mean(values)) if values else None)
 
 

@@ -569,17 +569,38 @@ def test_a_scripts_help_has_examples(monkeypatch, capsys, script):
     assert not stop.value.code and f"{script}.py --rounds 3" in said
 
 
-def test_the_two_ends_of_the_scale_are_printed(toy, monkeypatch, capsys, tmp_path):
-    flags = [*SMALL, "--seeds", "2", "--out", str(tmp_path / "s")]
-    monkeypatch.setattr(sys, "argv", ["centralised", *flags])
+def scaled(monkeypatch, out, *flags):
+    monkeypatch.setattr(sys, "argv", ["centralised", *SMALL, *flags, "--out", str(out)])
     with pytest.raises(SystemExit) as stop:
         runpy.run_path(str(ROOT / "experiments" / "centralised.py"), run_name="__main__")
-    assert not stop.value.code
+    return stop.value.code
+
+
+def test_the_two_ends_of_the_scale_are_printed(toy, monkeypatch, capsys, tmp_path):
+    assert not scaled(monkeypatch, tmp_path / "s", "--seeds", "2", "--fine-tune-epochs", "1")
     rows = json.loads((tmp_path / "s" / "scale.json").read_text())
-    assert [row["seed"] for row in rows] == [0, 1]
+    ways = ["centralised", "federated", "personalised", "local-only"]
+    assert [(row["seed"], row["way"]) for row in rows] == [(seed, way) for seed in (0, 1) for way in ways]
+    for row in rows:
+        assert (row["metrics"] is None) == (row["way"] == "personalised")
+        assert len(row["at_hospitals"]) == 3
     printed = capsys.readouterr().out
-    for word in ("centralised", "federated", "local-only", "mean"):
+    for word in (*ways, "AUC", "mean of them", " ± "):
         assert word in printed
+
+
+def test_some_ways_are_trained_alone(toy, monkeypatch, capsys, tmp_path):
+    assert not scaled(monkeypatch, tmp_path / "s", "--ways", "local-only")
+    assert {row["way"] for row in json.loads((tmp_path / "s" / "scale.json").read_text())} == {"local-only"}
+    assert scaled(monkeypatch, tmp_path / "t", "--ways", "local-only,best") == 2
+    assert "--ways best" in capsys.readouterr().err and not (tmp_path / "t" / "scale.json").exists()
+
+
+def test_without_a_network_for_all_only_personal_ones_are_shown(toy, monkeypatch, capsys, tmp_path):
+    flags = ("--ways", "federated", "--personal", "head")
+    assert not scaled(monkeypatch, tmp_path / "s", *flags)
+    rows = json.loads((tmp_path / "s" / "scale.json").read_text())
+    assert [row["way"] for row in rows] == ["personalised"]
 
 
 def test_variants_are_measured_against_plaintext(toy, monkeypatch, capsys, tmp_path):

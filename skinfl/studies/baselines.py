@@ -9,7 +9,7 @@ the network of all, a hospital's own for its own. The moving average and early s
 
 from __future__ import annotations
 
-from typing import Any, Dict, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, NamedTuple, Optional, Tuple
 
 import numpy as np
 from torch import nn
@@ -32,17 +32,21 @@ from skinfl.settings import Settings
 
 
 class Baseline(NamedTuple):
-    """Metrics on the common test set; ``by_hospital`` is filled where each trained on its own."""
+    """Metrics on the common test set, None where no network is for all; and at each hospital on its own part.
+
+    Where each hospital has a network, ``metrics`` are the mean over them.
+    """
 
     name: str
-    metrics: Dict[str, Any]
-    by_hospital: Dict[str, Dict[str, Any]]
+    metrics: Optional[Dict[str, Any]]
+    at_hospitals: Dict[str, Dict[str, Any]]
 
 
 def centralised(settings: Settings, federated: FederatedData, progress: Progress = None) -> Baseline:
     """Train on all hospitals' training images in one place."""
-    metrics = _train_alone(settings, pooled(settings, federated), federated.test, "centralised", progress)
-    return Baseline("centralised", metrics, {})
+    measure = _train_alone(settings, pooled(settings, federated), "centralised", progress)
+    at_hospitals = {name: measure(federated.test_of(name)) for name in federated.partition}
+    return Baseline("centralised", measure(federated.test), _known(at_hospitals))
 
 
 def pooled(settings: Settings, federated: FederatedData) -> TrainingParts:
@@ -56,28 +60,34 @@ def pooled(settings: Settings, federated: FederatedData) -> TrainingParts:
 
 def local_only(settings: Settings, federated: FederatedData, progress: Progress = None) -> Baseline:
     """Train a network at each hospital on its own images; ``metrics`` are the mean over hospitals."""
-    test = federated.test
-    by_hospital = {
-        name: _train_alone(
-            settings, training_parts(settings, federated.train_of(name), name), test, name, progress
-        )
-        for name in federated.partition
-    }
+    common, at_hospitals = [], {}
+    for name in federated.partition:
+        parts = training_parts(settings, federated.train_of(name), name)
+        measure = _train_alone(settings, parts, name, progress)
+        common.append(measure(federated.test))
+        at_hospitals[name] = measure(federated.test_of(name))
     metrics: Dict[str, Any] = {}
     for key in SCALARS:
-        found = [m[key] for m in by_hospital.values() if m[key] is not None]
+        found = [m[key] for m in common if m is not None and m[key] is not None]
         metrics[key] = float(np.mean(found)) if found else None
-    return Baseline("local-only", metrics, by_hospital)
+    return Baseline("local-only", metrics, _known(at_hospitals))
+
+
+def _known(metrics: Dict[str, Optional[Dict[str, Any]]]) -> Dict[str, Dict[str, Any]]:
+    """Leave out hospitals that have no test photographs."""
+    return {name: found for name, found in metrics.items() if found is not None}
 
 
 def _train_alone(
     settings: Settings,
     parts: TrainingParts,
-    test: LesionDataset,
     name: str,
     progress: Progress,
-) -> Dict[str, Any]:
-    """Return the metrics on ``test`` of the round that the validation part chooses, the last without any."""
+) -> Callable[[LesionDataset], Optional[Dict[str, Any]]]:
+    """Train; return what measures the network of the round that the validation part chooses, else the last.
+
+    It gives metrics on a data set, None on an empty one.
+    """
     dataset = parts.train
     learner = learner_of(settings, dataset.photograph_shape, len(dataset.classes))
     model = learner.model
@@ -113,8 +123,14 @@ def _train_alone(
         if progress is not None:
             progress(round, settings.rounds, f"{name} trains")
     layout.write(model, state if best is None else best[1])
-    with compute.place(model):
-        return evaluate(model, test, normalisation)
+
+    def measure(test: LesionDataset) -> Optional[Dict[str, Any]]:
+        if not len(test):
+            return None
+        with compute.place(model):
+            return evaluate(model, test, normalisation)
+
+    return measure
 
 
 def _score(

@@ -1,36 +1,53 @@
-"""Where federated training lies between its two ends, centralised and local-only, over some seeds."""
+"""Where federated training lies between its two ends, centralised and local-only, over some seeds.
+
+Each way is measured on the common test set, and at each hospital on its own test photographs, which together
+are the common ones. The models that hospitals keep for themselves (``personal``, ``fine_tune_epochs``) are
+measured at home only: none of them is meant for another hospital's patients.
+"""
 
 from __future__ import annotations
 
-from typing import Any, Dict, List
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
 
 import numpy as np
 from rich.table import Table
 
-from skinfl.assembly import Assembly, FederatedData, assemble, load_federated_data
+from skinfl.assembly import Assembly, FederatedData, assemble, load_federated_data, personal_plan
 from skinfl.data.sources import Progress
+from skinfl.errors import SettingsError
 from skinfl.federation.events import RoundFinished
 from skinfl.settings import Settings
-from skinfl.studies.baselines import centralised, local_only
+from skinfl.studies.baselines import Baseline, centralised, local_only
 
-ENDS = ("centralised", "federated", "local-only")
+#: of a way's figures, those that tables show, and what they are called there
+SHOWN = {"auc": "AUC", "balanced_accuracy": "balanced accuracy", "accuracy": "accuracy"}
+PERSONAL = "personalised"
 
 
-def scale(settings: Settings, seeds: int, progress: Progress = None) -> List[Dict[str, Any]]:
-    """Return one row a seed: the seed and the balanced accuracy on the common test set of each end."""
-    rows = []
+def scale(
+    settings: Settings, seeds: int, ways: Sequence[str] = (), progress: Progress = None
+) -> Iterator[Dict[str, Any]]:
+    """Yield one row a seed and way: ``seed``, ``way``, ``metrics`` and ``at_hospitals``.
+
+    ``ways``: of :data:`WAYS`; empty: all. ``metrics`` are those on the common test set, None for the models
+    that hospitals keep for themselves, which are a row of their own where there are any.
+
+    Raises :class:`~skinfl.errors.SettingsError` for another way.
+    """
+    for way in ways:
+        if way not in WAYS:
+            raise SettingsError(f"--ways {way}: must be some of {', '.join(WAYS)}, with commas between them")
     for seed in range(settings.seed, settings.seed + seeds):
         chosen = settings.replace(seed=seed)
         federated = load_federated_data(chosen, progress)
-        rows.append(
-            {
-                "seed": seed,
-                "centralised": centralised(chosen, federated, progress).metrics["balanced_accuracy"],
-                "federated": _federated(chosen, federated, progress),
-                "local-only": local_only(chosen, federated, progress).metrics["balanced_accuracy"],
-            }
-        )
-    return rows
+        for way in ways or WAYS:
+            for found in WAYS[way](chosen, federated, progress):
+                yield {
+                    "seed": seed,
+                    "way": found.name,
+                    "metrics": found.metrics,
+                    "at_hospitals": found.at_hospitals,
+                }
 
 
 def run_through(
@@ -44,23 +61,70 @@ def run_through(
     return assembly
 
 
-def _federated(settings: Settings, federated: FederatedData, progress: Progress) -> float:
+def _federated(settings: Settings, federated: FederatedData, progress: Progress) -> List[Baseline]:
     assembly = run_through(settings, federated, f"federated ({settings.strategy})", progress)
-    kept = assembly.federation.state.kept_record.metrics or {}  # what may be kept is evaluated
-    return float(kept["balanced_accuracy"])
+    state = assembly.federation.state
+    kept = state.kept_record
+    found = []
+    if not assembly.layout.personal:  # else there is no network that is the same for all
+        found.append(Baseline("federated", kept.metrics, kept.hospital_metrics))
+    if personal_plan(settings).evaluated:
+        found.append(Baseline(PERSONAL, None, state.records[-1].personal_metrics))
+    return found
 
 
-def scale_table(rows: List[Dict[str, Any]]) -> Table:
-    """Return a table of balanced accuracies by seed, with mean and standard deviation below."""
-    table = Table(title="Balanced accuracy on the common test set")
-    table.add_column("seed", justify="right")
-    for end in ENDS:
-        table.add_column(end, justify="right")
+#: by name: each gives one row, or two where hospitals have models of their own beside the common one
+WAYS: Dict[str, Callable[[Settings, FederatedData, Progress], List[Baseline]]] = {
+    "centralised": lambda *given: [centralised(*given)],
+    "federated": _federated,
+    "local-only": lambda *given: [local_only(*given)],
+}
+
+
+def scale_tables(rows: List[Dict[str, Any]]) -> List[Table]:
+    """Return tables by way, of means over seeds: on the common test set, and at each hospital."""
+    ways = list(dict.fromkeys(row["way"] for row in rows))
+    common = Table(title="On the common test set")
+    common.add_column("training")
+    for title in SHOWN.values():
+        common.add_column(title, justify="right")
+    for way in ways:
+        found = [row["metrics"] for row in rows if row["way"] == way and row["metrics"] is not None]
+        if found:
+            common.add_row(way, *(_mean([metrics[name] for metrics in found]) for name in SHOWN))
+    return [common, *(_at_home(rows, ways, name) for name in SHOWN if name != "accuracy")]
+
+
+def _at_home(rows: List[Dict[str, Any]], ways: List[str], name: str) -> Table:
+    """Return a table of hospitals by way, of one figure on each hospital's own test photographs."""
+    table = Table(title=f"At each hospital: {SHOWN[name]} on its own test photographs")
+    table.add_column("hospital")
+    for way in ways:
+        table.add_column(way, justify="right")
+    by_way: Dict[str, Dict[str, List[Optional[float]]]] = {way: {} for way in ways}
     for row in rows:
-        table.add_row(str(row["seed"]), *(f"{row[end]:.3f}" for end in ENDS))
-    if len(rows) > 1:
-        values = {end: [row[end] for row in rows] for end in ENDS}
+        for hospital, metrics in row["at_hospitals"].items():
+            by_way[row["way"]].setdefault(hospital, []).append(metrics[name])
+    hospitals = list(dict.fromkeys(hospital for found in by_way.values() for hospital in found))
+    for hospital in hospitals:
+        table.add_row(hospital, *(_mean(by_way[way].get(hospital, [])) for way in ways))
+    if len(hospitals) > 1:
         table.add_section()
-        table.add_row("mean", *(f"{np.mean(values[end]):.3f}" for end in ENDS))
-        table.add_row("sd", *(f"{np.std(values[end], ddof=1):.3f}" for end in ENDS))
+        over = [[_number(by_way[way].get(hospital, [])) for hospital in hospitals] for way in ways]
+        table.add_row("mean of them", *(_mean([_number(found)]) for found in over))
     return table
+
+
+def _mean(values: Sequence[Optional[float]]) -> str:
+    """Return the mean in words, with the standard deviation where there are several."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return "-"
+    spread = f" ± {np.std(known, ddof=1):.3f}" if len(known) > 1 else ""
+    return f"{np.mean(known):.3f}{spread}"
+
+
+def _number(values: Sequence[Optional[float]]) -> Optional[float]:
+    """Return the mean of what is known; a hospital without one class in its test set has no AUC."""
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
