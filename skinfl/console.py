@@ -6,7 +6,7 @@ import codecs
 import os
 import sys
 from contextlib import contextmanager
-from typing import Any, Iterator, Optional, Tuple
+from typing import Any, Dict, Iterator, Optional, Tuple
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -93,15 +93,20 @@ def _bar(console: Console) -> Progress:
 def loading(console: Console) -> Iterator[Any]:
     """Give a callback ``(done, total, what)`` that shows a bar while data is read or drawn."""
     bar = _bar(console)
-    tasks = {}
+    tasks: Dict[str, TaskID] = {}
+    last = (0, 0, "")
 
     def update(done: int, total: int, what: str) -> None:
+        nonlocal last
         if total == 0:  # a remark, not a step of some length
             console.print(what, markup=False, highlight=False, soft_wrap=True)
             return
         if what not in tasks:
-            tasks[what] = bar.add_task(what, total=total)
-        bar.update(tasks[what], completed=done)
+            # what goes on where the last stood is the same bar in other words, which may tell the time left
+            went_on = last[1] == total and last[0] < done
+            tasks[what] = tasks.pop(last[2]) if went_on else bar.add_task(what, total=total)
+        last = (done, total, what)
+        bar.update(tasks[what], completed=done, description=what)
 
     with bar:
         yield update
