@@ -57,7 +57,7 @@ def evaluate_predictions(
     found = confusion_metrics(confusion_counts(labels, predicted, len(class_names)), class_names)
     for k, name in enumerate(class_names):
         found["per_class"][str(name)]["auc"] = auc[k]
-    found["auc"] = _mean(auc)
+    found["auc"] = mean_of_known(auc)
     found["melanoma_sensitivity_at_90_specificity"] = _melanoma(probabilities, labels, class_names)
     found["ece"] = expected_calibration_error(probabilities, labels)
     return found
@@ -75,8 +75,8 @@ def confusion_metrics(confusion: np.ndarray, class_names: Sequence[str]) -> Dict
     f1 = _ratios(2 * np.diag(confusion), confusion.sum(axis=0) + confusion.sum(axis=1))
     return {
         "accuracy": _ratios([np.trace(confusion)], [confusion.sum()])[0],
-        "balanced_accuracy": _mean(sensitivity),
-        "macro_f1": _mean(f1),
+        "balanced_accuracy": mean_of_known(sensitivity),
+        "macro_f1": mean_of_known(f1),
         "auc": None,
         "melanoma_sensitivity_at_90_specificity": None,
         "ece": None,
@@ -199,6 +199,7 @@ def _ratios(counts: Iterable[Any], totals: Iterable[Any]) -> List[Optional[float
     return [float(count / total) if total else None for count, total in zip(counts, totals)]
 
 
-def _mean(values: Sequence[Optional[float]]) -> Optional[float]:
+def mean_of_known(values: Sequence[Optional[float]]) -> Optional[float]:
+    """Return the mean of those that are not None, None where none is known."""
     defined = [value for value in values if value is not None]
     return float(np.mean(defined)) if defined else None

@@ -67,7 +67,6 @@ def build_imported(
         ) from error
     finally:
         model.train()
-    model.register_forward_pre_hook(_channels_first)
     if not isinstance(out, torch.Tensor) or tuple(out.shape) != (2, classes):
         what = tuple(out.shape) if isinstance(out, torch.Tensor) else type(out).__name__
         raise ModelError(f"{path} gives {what} for 2 images and {classes} classes: logits are (2, {classes})")
@@ -78,6 +77,7 @@ def build_imported(
             "there), and batches below about 16 images make them noisy",
             path,
         )
+    model.register_forward_pre_hook(_channels_first)
     return model
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, List, Mapping, Optional, Sequence, Tuple, Union
+
+import numpy as np
 
 from skinfl.predictions import LesionClass
 
@@ -73,6 +75,12 @@ def size(count: Optional[float]) -> str:
         return f"{count:.0f} B"
     power = 1 + (count >= 999.5e3) + (count >= 999.5e6)
     return f"{_three_digits(count / 1000**power)} {('kB', 'MB', 'GB')[power - 1]}"
+
+
+def over_seeds(values: Union[Sequence[float], np.ndarray], decimals: int, sign: str = "") -> str:
+    """Return a mean, ± the standard deviation where there are several: ``0.951 ± 0.004``."""
+    mean = f"{np.mean(values):{sign}.{decimals}f}"
+    return f"{mean} ± {np.std(values, ddof=1):.{decimals}f}" if len(values) > 1 else mean
 
 
 def multiple(count: Optional[float], unit: Optional[float]) -> str:

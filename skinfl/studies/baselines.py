@@ -26,7 +26,7 @@ from skinfl.federation.rules import class_shares, class_weights
 from skinfl.federation.selection import LAST, Selection
 from skinfl.federation.update import StateLayout
 from skinfl.federation.validation import pack_validation, unpack_validation
-from skinfl.metrics import SCALARS
+from skinfl.metrics import SCALARS, mean_of_known
 from skinfl.networks import learner_of
 from skinfl.settings import Settings
 
@@ -66,10 +66,7 @@ def local_only(settings: Settings, federated: FederatedData, progress: Progress 
         measure = _train_alone(settings, parts, name, progress)
         common.append(measure(federated.test))
         at_hospitals[name] = measure(federated.test_of(name))
-    metrics: Dict[str, Any] = {}
-    for key in SCALARS:
-        found = [m[key] for m in common if m is not None and m[key] is not None]
-        metrics[key] = float(np.mean(found)) if found else None
+    metrics = {key: mean_of_known([m[key] for m in common if m is not None]) for key in SCALARS}
     return Baseline("local-only", metrics, _known(at_hospitals))
 
 

@@ -9,18 +9,21 @@ from __future__ import annotations
 
 from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
 
-import numpy as np
 from rich.table import Table
 
 from skinfl.assembly import Assembly, FederatedData, assemble, load_federated_data, personal_plan
 from skinfl.data.sources import Progress
 from skinfl.errors import SettingsError
 from skinfl.federation.events import RoundFinished
+from skinfl.metrics import mean_of_known
+from skinfl.report.wording import UNDEFINED, over_seeds
 from skinfl.settings import Settings
 from skinfl.studies.baselines import Baseline, centralised, local_only
 
 #: of a way's figures, those that tables show, and what they are called there
 SHOWN = {"auc": "AUC", "balanced_accuracy": "balanced accuracy", "accuracy": "accuracy"}
+#: of these, those that have a table by hospital
+AT_HOME = ("auc", "balanced_accuracy")
 PERSONAL = "personalised"
 
 
@@ -91,8 +94,8 @@ def scale_tables(rows: List[Dict[str, Any]]) -> List[Table]:
     for way in ways:
         found = [row["metrics"] for row in rows if row["way"] == way and row["metrics"] is not None]
         if found:
-            common.add_row(way, *(_mean([metrics[name] for metrics in found]) for name in SHOWN))
-    return [common, *(_at_home(rows, ways, name) for name in SHOWN if name != "accuracy")]
+            common.add_row(way, *(_shown([metrics[name] for metrics in found]) for name in SHOWN))
+    return [common, *(_at_home(rows, ways, name) for name in AT_HOME)]
 
 
 def _at_home(rows: List[Dict[str, Any]], ways: List[str], name: str) -> Table:
@@ -107,24 +110,15 @@ def _at_home(rows: List[Dict[str, Any]], ways: List[str], name: str) -> Table:
             by_way[row["way"]].setdefault(hospital, []).append(metrics[name])
     hospitals = list(dict.fromkeys(hospital for found in by_way.values() for hospital in found))
     for hospital in hospitals:
-        table.add_row(hospital, *(_mean(by_way[way].get(hospital, [])) for way in ways))
+        table.add_row(hospital, *(_shown(by_way[way].get(hospital, [])) for way in ways))
     if len(hospitals) > 1:
         table.add_section()
-        over = [[_number(by_way[way].get(hospital, [])) for hospital in hospitals] for way in ways]
-        table.add_row("mean of them", *(_mean([_number(found)]) for found in over))
+        means = [mean_of_known([mean_of_known(found) for found in by_way[way].values()]) for way in ways]
+        table.add_row("mean of them", *(_shown([mean]) for mean in means))
     return table
 
 
-def _mean(values: Sequence[Optional[float]]) -> str:
-    """Return the mean in words, with the standard deviation where there are several."""
+def _shown(values: Sequence[Optional[float]]) -> str:
+    """Return the mean over seeds in words; a hospital without one class in its test set has no AUC."""
     known = [value for value in values if value is not None]
-    if not known:
-        return "-"
-    spread = f" ± {np.std(known, ddof=1):.3f}" if len(known) > 1 else ""
-    return f"{np.mean(known):.3f}{spread}"
-
-
-def _number(values: Sequence[Optional[float]]) -> Optional[float]:
-    """Return the mean of what is known; a hospital without one class in its test set has no AUC."""
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if known else None
+    return over_seeds(known, 3) if known else UNDEFINED

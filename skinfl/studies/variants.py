@@ -11,6 +11,7 @@ from skinfl.assembly import load_federated_data
 from skinfl.data.sources import Progress
 from skinfl.errors import SettingsError, nearest
 from skinfl.federation.records import RoundRecord
+from skinfl.report.wording import over_seeds
 from skinfl.settings import Settings
 from skinfl.studies.scale import run_through
 
@@ -70,7 +71,7 @@ def variants_table(rows: Sequence[Row]) -> Table:
         cells = []
         for key in ("accuracy", "balanced_accuracy"):
             final, reference = (_final(of, key)[: len(found)] for of in (found, by_variant[REFERENCE]))
-            cells.append(_spread(final) if name == REFERENCE else _spread(final - reference, "+"))
+            cells.append(over_seeds(final, 2) if name == REFERENCE else over_seeds(final - reference, 2, "+"))
         upload, share = (np.mean([row[key] for row in found]) for key in ("upload", "share"))
         table.add_row(name, *cells, f"{upload:.2f}", f"{share:.2%}")
     return table
@@ -92,11 +93,6 @@ def _by_variant(rows: Sequence[Row]) -> Dict[str, List[Row]]:
 
 def _final(rows: Sequence[Row], key: str) -> np.ndarray:
     return 100 * np.array([row[key][-1] for row in rows], dtype=float)
-
-
-def _spread(values: np.ndarray, sign: str = "") -> str:
-    mean = f"{np.mean(values):{sign}.2f}"
-    return f"{mean} ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else mean
 
 
 def _upload(records: Sequence[RoundRecord]) -> float:
