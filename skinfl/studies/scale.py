@@ -43,7 +43,7 @@ def scale(
     for seed in range(settings.seed, settings.seed + seeds):
         chosen = settings.replace(seed=seed)
         federated = load_federated_data(chosen, progress)
-        for way in ways or WAYS:
+        for way in dict.fromkeys(ways or WAYS):
             for found in WAYS[way](chosen, federated, progress):
                 yield {
                     "seed": seed,
